@@ -1,0 +1,4 @@
+//! stowage
+pub mod digest;
+pub mod store;
+pub mod tree;

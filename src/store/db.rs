@@ -1,0 +1,314 @@
+//! Reads a live Nix database, and never writes it.
+//!
+//! Nix keeps its database in WAL mode. While anybody has it open, the newest
+//! rows are in a file beside it, and only SQLite's ordinary read-only mode
+//! sees them. When nobody has, an ordinary user can't open it that way, since
+//! SQLite would have to make that file; then, and only then, the file is read
+//! as an immutable one, and read again if it changed meanwhile.
+//!
+//! Source of the schema: Nix's `src/libstore/schema.sql`, the same from 2.3 on.
+
+use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
+
+use super::{NarHash, PathInfo, StoreLocation, StorePath};
+
+/// How long to wait for somebody who has locked the database.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often to read a file again that changed while it was read.
+const ATTEMPTS: usize = 5;
+
+/// Why a Nix database can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// No file: often a typing error in `--store`, or a machine without Nix.
+    #[error("no Nix database at {0}; name the store with --store ROOT, or give the registrations with --registration or --closure")]
+    Missing(PathBuf),
+    /// It may not be read, e.g. for want of permission.
+    #[error("opening the Nix database {path}: {source}")]
+    Unreadable {
+        /// The database's file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Another version of Nix's schema: its rows might mean something else.
+    #[error("the Nix database {path} has schema {found:?}, but only schema 10 is known (Nix 2.0 to 2.35); is it of another version of Nix?")]
+    Schema {
+        /// The database's file.
+        path: PathBuf,
+        /// What the file `schema` beside it says.
+        found: String,
+    },
+    /// A file that is not SQLite's, cut off, or damaged.
+    #[error("the Nix database {path} is damaged or none at all ({problem}); check it with `sqlite3 {path} 'pragma integrity_check'`")]
+    Damaged {
+        /// The database's file.
+        path: PathBuf,
+        /// What SQLite says.
+        problem: String,
+    },
+    /// Somebody has held a lock on it for long.
+    #[error("the Nix database {0} has been locked for 5 seconds; try again when the Nix that is at work is done")]
+    Locked(PathBuf),
+    /// An ordinary user, and changes in a WAL that only its owner can read.
+    #[error("the Nix database {0} can't be read by this user while its write-ahead log is not readable; try again, or as root")]
+    Wal(PathBuf),
+    /// A file that changes all the time.
+    #[error("the Nix database {0} changed each time it was read; try again")]
+    Restless(PathBuf),
+    /// A path that Nix does not know.
+    #[error("{0} is not valid in this store; build it, or fetch it with `nix-store --realise {0}`")]
+    NotValid(String),
+    /// A row that means nothing.
+    #[error("the Nix database {path} has a row that can't be understood: {problem}")]
+    Row {
+        /// The database's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// A Nix database, open for reading.
+pub struct StoreDb<'a> {
+    location: &'a StoreLocation,
+    file: PathBuf,
+}
+
+/// What tells whether a file was changed.
+#[derive(PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+/// A connection, and what the file was when it was opened as immutable.
+struct Reader {
+    connection: Connection,
+    immutable: Option<Stamp>,
+}
+
+impl<'a> StoreDb<'a> {
+    /// The database of the store at `location`.
+    ///
+    /// # Errors
+    /// When there is none, or it has another schema.
+    pub fn open(location: &'a StoreLocation) -> Result<Self, DatabaseError> {
+        let file = location.database();
+        if !file.exists() {
+            return Err(DatabaseError::Missing(file));
+        }
+        // Without the file, Nix takes the store for a new one and writes it.
+        if let Ok(schema) = std::fs::read_to_string(file.with_file_name("schema"))
+            && schema != "10"
+        {
+            return Err(DatabaseError::Schema { path: file, found: schema });
+        }
+        Ok(Self { location, file })
+    }
+
+    /// The registrations of `roots` and of all that they refer to.
+    ///
+    /// # Errors
+    /// When a root is not valid, or the database can't be read.
+    pub fn closure(&self, roots: &[StorePath]) -> Result<Vec<PathInfo>, DatabaseError> {
+        self.read(|connection| self.query_closure(connection, roots))
+    }
+
+    /// Which of `paths` are valid.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn valid(&self, paths: &[StorePath]) -> Result<Vec<StorePath>, DatabaseError> {
+        self.read(|connection| {
+            let mut query = connection
+                .prepare("select 1 from ValidPaths where path = ?1")
+                .map_err(|error| self.error(error))?;
+            let mut valid = Vec::new();
+            for path in paths {
+                if query.exists([self.location.print(path)]).map_err(|error| self.error(error))? {
+                    valid.push(path.clone());
+                }
+            }
+            Ok(valid)
+        })
+    }
+
+    /// The valid outputs of the derivation `drv`: those that it declares, and
+    /// those that name it as their deriver.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn outputs(&self, drv: &StorePath) -> Result<Vec<StorePath>, DatabaseError> {
+        const QUERY: &str = "select path from ValidPaths where deriver = ?1
+            union select o.path from DerivationOutputs o
+                join ValidPaths d on d.id = o.drv join ValidPaths v on v.path = o.path where d.path = ?1";
+        self.read(|connection| {
+            let mut query = connection.prepare(QUERY).map_err(|error| self.error(error))?;
+            let rows = query
+                .query_map([self.location.print(drv)], |row| row.get::<_, String>(0))
+                .map_err(|error| self.error(error))?;
+            rows.map(|row| self.parse(&row.map_err(|error| self.error(error))?)).collect()
+        })
+    }
+
+    /// Runs `query` in one transaction, so that it sees one state.
+    fn read<T>(&self, query: impl Fn(&Connection) -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
+        for _ in 0..ATTEMPTS {
+            let reader = self.connect()?;
+            let transaction = reader.connection.unchecked_transaction().map_err(|error| self.error(error))?;
+            let result = query(&transaction);
+            drop(transaction);
+            match reader.immutable {
+                Some(before) if self.stamp()? != before || self.has_wal() => {}
+                _ => return result,
+            }
+        }
+        Err(DatabaseError::Restless(self.file.clone()))
+    }
+
+    fn connect(&self) -> Result<Reader, DatabaseError> {
+        match self.connect_with("mode=ro") {
+            Ok(connection) => return Ok(Reader { connection, immutable: None }),
+            Err(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {}
+                _ => return Err(self.error(error)),
+            },
+        }
+        let before = self.stamp()?;
+        std::fs::File::open(&self.file).map_err(|source| self.unreadable(source))?;
+        if self.has_wal() {
+            return Err(DatabaseError::Wal(self.file.clone()));
+        }
+        let connection = self.connect_with("immutable=1").map_err(|error| self.error(error))?;
+        Ok(Reader { connection, immutable: Some(before) })
+    }
+
+    /// Opens the file, and reads from it, since only that finds what is wrong.
+    fn connect_with(&self, parameter: &str) -> rusqlite::Result<Connection> {
+        let url = format!("file:{}?{parameter}", percent_encode(&self.file));
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(url, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection
+            .query_row("select 1 from ValidPaths limit 1", [], |_| Ok(()))
+            .optional()?;
+        Ok(connection)
+    }
+
+    fn query_closure(&self, connection: &Connection, roots: &[StorePath]) -> Result<Vec<PathInfo>, DatabaseError> {
+        const CLOSURE: &str = "with recursive closure(id) as (
+                select id from ValidPaths where path in (select value from json_each(?1))
+                union select reference from Refs join closure on referrer = closure.id)
+            select v.id, path, hash, narSize, deriver, sigs, ca from closure join ValidPaths v using (id)";
+        let printed: Vec<String> = roots.iter().map(|root| self.location.print(root)).collect();
+        let printed = serde_json::Value::from(printed).to_string();
+        let mut query = connection.prepare(CLOSURE).map_err(|error| self.error(error))?;
+        let mut rows = query.query([printed]).map_err(|error| self.error(error))?;
+        let mut ids = Vec::new();
+        let mut infos = Vec::new();
+        while let Some(row) = rows.next().map_err(|error| self.error(error))? {
+            ids.push(row.get::<_, i64>(0).map_err(|error| self.error(error))?);
+            infos.push(self.info(row)?);
+        }
+        for root in roots {
+            if !infos.iter().any(|info| info.path == *root) {
+                return Err(DatabaseError::NotValid(self.location.print(root)));
+            }
+        }
+        self.add_references(connection, &ids, &mut infos)?;
+        Ok(infos)
+    }
+
+    fn add_references(&self, connection: &Connection, ids: &[i64], infos: &mut [PathInfo]) -> Result<(), DatabaseError> {
+        let places: HashMap<i64, usize> = ids.iter().copied().zip(0..).collect();
+        let mut query = connection
+            .prepare("select reference from Refs where referrer = ?1")
+            .map_err(|error| self.error(error))?;
+        for (place, id) in ids.iter().enumerate() {
+            let mut references = Vec::new();
+            let mut rows = query.query([id]).map_err(|error| self.error(error))?;
+            while let Some(row) = rows.next().map_err(|error| self.error(error))? {
+                let reference: i64 = row.get(0).map_err(|error| self.error(error))?;
+                let known = places.get(&reference).ok_or_else(|| self.row(format!("row {id} refers to {reference}, which is not there")))?;
+                references.push(infos[*known].path.clone());
+            }
+            references.sort();
+            infos[place].references = references;
+        }
+        Ok(())
+    }
+
+    fn info(&self, row: &rusqlite::Row<'_>) -> Result<PathInfo, DatabaseError> {
+        let text = |column| row.get::<_, Option<String>>(column).map_err(|error| self.error(error));
+        let required = |column, name| text(column)?.ok_or_else(|| self.row(format!("no {name}")));
+        let path = required(1, "path")?;
+        let hash = required(2, "hash")?;
+        let nar_hash = NarHash::parse(&hash).map_err(|error| self.row(format!("{path}: {error}")))?;
+        let nar_size: Option<i64> = row.get(3).map_err(|error| self.error(error))?;
+        let nar_size = u64::try_from(nar_size.unwrap_or(0)).map_err(|_| self.row(format!("{path}: a negative size")))?;
+        Ok(PathInfo {
+            deriver: text(4)?.and_then(|deriver| self.parse(&deriver).ok()),
+            signatures: text(5)?.unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
+            ca: text(6)?.filter(|ca| !ca.is_empty()),
+            ..PathInfo::new(self.parse(&path)?, nar_hash, nar_size, Vec::new())
+        })
+    }
+
+    fn parse(&self, path: &str) -> Result<StorePath, DatabaseError> {
+        let store_dir = &self.location.store_dir;
+        store_dir
+            .parse_path(path.as_bytes())
+            .map_err(|error| self.row(format!("{path}: {error} (the store dir is taken to be {store_dir}; NIX_STORE_DIR names another)")))
+    }
+
+    fn has_wal(&self) -> bool {
+        let mut name = self.file.clone().into_os_string();
+        name.push("-wal");
+        Path::new(&name).exists()
+    }
+
+    fn stamp(&self) -> Result<Stamp, DatabaseError> {
+        let metadata = self.file.metadata().map_err(|source| self.unreadable(source))?;
+        Ok(Stamp {
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
+    }
+
+    fn unreadable(&self, source: std::io::Error) -> DatabaseError {
+        DatabaseError::Unreadable { path: self.file.clone(), source }
+    }
+
+    fn row(&self, problem: String) -> DatabaseError {
+        DatabaseError::Row { path: self.file.clone(), problem }
+    }
+
+    fn error(&self, error: rusqlite::Error) -> DatabaseError {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => DatabaseError::Locked(self.file.clone()),
+            _ => DatabaseError::Damaged { path: self.file.clone(), problem: error.to_string() },
+        }
+    }
+}
+
+/// A path as SQLite's file URLs want it.
+fn percent_encode(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut encoded = String::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => encoded.push(char::from(*byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}

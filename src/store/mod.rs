@@ -1,0 +1,15 @@
+//! What a Nix store says about its paths: registrations and their closure.
+
+pub mod closure;
+pub mod db;
+pub mod dump;
+pub mod hash;
+pub mod info;
+pub mod json;
+pub mod location;
+
+pub use closure::{Closure, ClosureError, NodeId};
+pub use hash::NarHash;
+pub use info::PathInfo;
+pub use location::StoreLocation;
+pub use nix_derivation::{StoreDir, StorePath};

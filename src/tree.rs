@@ -1,0 +1,291 @@
+//! Walks a store path into sorted entries, and reads its files, exactly as
+//! long as the walk found them.
+//!
+//! Only what a NAR keeps is looked at: names, kinds, the owner's executable
+//! bit, contents and link targets. So whatever is made of these entries depends
+//! on the NAR hash alone, not on owners, other modes, times or hard links.
+
+use std::ffi::OsStr;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
+use rustix::io::Errno;
+
+use crate::store::StorePath;
+
+/// A file, folder or link of a store path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its path below the store dir: the store path's base name, and what is
+    /// below that.
+    pub path: Vec<u8>,
+    /// What it is.
+    pub node: Node,
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// A folder; its entries follow.
+    Directory,
+    /// A file.
+    Regular {
+        /// Whether its owner may execute it.
+        executable: bool,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// Where it points.
+        target: Vec<u8>,
+    },
+}
+
+/// Why a store path can't be read as its registration says.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// The database knows it, the disk does not.
+    #[error("{0} is registered, but gone from disk; restore it with `nix-store --repair-path {0}`")]
+    Gone(PathBuf),
+    /// Store paths never change; one that does would give a wrong layer.
+    #[error("{path} changed while it was read: it was {expected} bytes long, and is {found} now; check its store path with `nix-store --verify-path`")]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// The size that the walk found, in bytes.
+        expected: u64,
+        /// What it is now: a size, or "longer".
+        found: String,
+    },
+    /// A device, socket or pipe, which no NAR can have.
+    #[error("{0} is neither a file, nor a folder, nor a symbolic link; no store path may have such a file")]
+    Special(PathBuf),
+    /// Anything else that the system says.
+    #[error("reading {path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// Where the bytes of files are read to.
+pub trait Sink {
+    /// What goes wrong beyond reading.
+    type Error: From<TreeError>;
+    /// Free space, at least one byte of it.
+    ///
+    /// # Errors
+    /// When none can be made.
+    fn space(&mut self) -> Result<&mut [u8], Self::Error>;
+    /// Says that the first `length` bytes of the space are written.
+    fn advance(&mut self, length: usize);
+}
+
+/// The folder with the files of a store.
+#[derive(Debug)]
+pub struct StoreFiles {
+    folder: OwnedFd,
+    path: PathBuf,
+}
+
+impl StoreFiles {
+    /// Opens the folder at `path`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn open(path: &Path) -> Result<Self, TreeError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| TreeError::Io {
+            path: path.to_owned(),
+            source: errno.into(),
+        })?;
+        Ok(Self { folder, path: path.to_owned() })
+    }
+
+    /// Finds out whether `path` is there, without opening it.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn check(&self, path: &StorePath) -> Result<(), TreeError> {
+        self.stat(path.to_basename().as_bytes()).map(drop).map_err(|error| missing_root(error, self, path))
+    }
+
+    /// All entries of `path`, depth first, names in the order of their bytes.
+    ///
+    /// # Errors
+    /// When it is gone, can't be read, or has a file of a kind that no NAR has.
+    pub fn walk(&self, path: &StorePath) -> Result<Vec<Entry>, TreeError> {
+        let base = path.to_basename().into_bytes();
+        let mut walk = Walk {
+            files: self,
+            entries: Vec::new(),
+            buffer: vec![MaybeUninit::uninit(); 32 * 1024],
+        };
+        walk.add(base, FileType::Unknown).map_err(|error| missing_root(error, self, path))?;
+        Ok(walk.entries)
+    }
+
+    /// The names in the folder `path`, below the store dir, in order; `None`
+    /// where it is no folder. Links at the end of `path` are not followed.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn children(&self, path: &[u8]) -> Result<Option<Vec<Entry>>, TreeError> {
+        let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
+        if FileType::from_raw_mode(self.stat(path)?.st_mode) != FileType::Directory {
+            return Ok(None);
+        }
+        let names = self.names(path, &mut buffer)?;
+        let entry = |(name, kind): (Vec<u8>, FileType)| {
+            let path = join(path, &name);
+            let node = self.node(&path, kind)?;
+            Ok(Entry { path, node })
+        };
+        names.into_iter().map(entry).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// What is at `path`, below the store dir.
+    ///
+    /// # Errors
+    /// When nothing is, or it can't be read.
+    pub fn entry(&self, path: &[u8]) -> Result<Entry, TreeError> {
+        let node = self.node(path, FileType::Unknown)?;
+        Ok(Entry { path: path.to_owned(), node })
+    }
+
+    /// Reads the file `path`, below the store dir, which the walk found to be
+    /// `size` bytes long, into `sink`.
+    ///
+    /// # Errors
+    /// When it is of another size by now, or can't be read.
+    pub fn read<S: Sink>(&self, path: &[u8], size: u64, sink: &mut S) -> Result<(), S::Error> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.folder, path, flags, Mode::empty()).map_err(|errno| self.error(path, errno))?;
+        let read = |space: &mut [u8]| {
+            rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut *space)).map_err(|errno| self.error(path, errno))
+        };
+        let changed = |found: String| TreeError::Changed { path: self.full(path), expected: size, found };
+        let mut remaining = size;
+        // Asking for one byte more than there should be finds the end of the
+        // file, or that it has grown, with the same call that reads the rest.
+        let mut at_end = false;
+        while remaining > 0 {
+            let space = sink.space()?;
+            let limit = usize::try_from(remaining).unwrap_or(usize::MAX).saturating_add(1);
+            let wanted = space.len().min(limit);
+            let length = read(&mut space[..wanted])?;
+            let received = length as u64;
+            if length == 0 {
+                return Err(changed((size - remaining).to_string()).into());
+            }
+            if received > remaining {
+                return Err(changed("longer".to_owned()).into());
+            }
+            remaining -= received;
+            at_end = remaining == 0 && wanted > length;
+            sink.advance(length);
+        }
+        if !at_end && read(&mut [0])? != 0 {
+            return Err(changed("longer".to_owned()).into());
+        }
+        Ok(())
+    }
+
+    fn node(&self, path: &[u8], kind: FileType) -> Result<Node, TreeError> {
+        match kind {
+            FileType::Directory => Ok(Node::Directory),
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(&self.folder, path, Vec::new()).map_err(|errno| self.error(path, errno))?;
+                Ok(Node::Symlink { target: target.into_bytes() })
+            }
+            FileType::RegularFile => {
+                let stat = self.stat(path)?;
+                Ok(Node::Regular {
+                    executable: stat.st_mode & 0o100 != 0,
+                    size: u64::try_from(stat.st_size).unwrap_or(0),
+                })
+            }
+            FileType::Unknown => {
+                let kind = FileType::from_raw_mode(self.stat(path)?.st_mode);
+                if kind == FileType::Unknown {
+                    return Err(TreeError::Special(self.full(path)));
+                }
+                self.node(path, kind)
+            }
+            _ => Err(TreeError::Special(self.full(path))),
+        }
+    }
+
+    /// The names in a folder, sorted, with what the file system says they are.
+    fn names(&self, path: &[u8], buffer: &mut [MaybeUninit<u8>]) -> Result<Vec<(Vec<u8>, FileType)>, TreeError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(&self.folder, path, flags, Mode::empty()).map_err(|errno| self.error(path, errno))?;
+        let mut names = Vec::new();
+        let mut reader = RawDir::new(folder, buffer);
+        while let Some(entry) = reader.next() {
+            let entry = entry.map_err(|errno| self.error(path, errno))?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push((name.to_owned(), entry.file_type()));
+            }
+        }
+        names.sort_unstable_by(|one, other| one.0.cmp(&other.0));
+        Ok(names)
+    }
+
+    fn stat(&self, path: &[u8]) -> Result<Stat, TreeError> {
+        rustix::fs::statat(&self.folder, path, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.error(path, errno))
+    }
+
+    fn full(&self, path: &[u8]) -> PathBuf {
+        self.path.join(OsStr::from_bytes(path))
+    }
+
+    fn error(&self, path: &[u8], errno: Errno) -> TreeError {
+        TreeError::Io { path: self.full(path), source: errno.into() }
+    }
+}
+
+/// A walk under way.
+struct Walk<'a> {
+    files: &'a StoreFiles,
+    entries: Vec<Entry>,
+    buffer: Vec<MaybeUninit<u8>>,
+}
+
+impl Walk<'_> {
+    fn add(&mut self, path: Vec<u8>, kind: FileType) -> Result<(), TreeError> {
+        let node = self.files.node(&path, kind)?;
+        let names = match node {
+            Node::Directory => self.files.names(&path, &mut self.buffer)?,
+            _ => Vec::new(),
+        };
+        let children: Vec<_> = names.into_iter().map(|(name, kind)| (join(&path, &name), kind)).collect();
+        self.entries.push(Entry { path, node });
+        for (child, kind) in children {
+            self.add(child, kind)?;
+        }
+        Ok(())
+    }
+}
+
+/// The path of `name` in the folder `path`.
+fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    [path, b"/", name].concat()
+}
+
+/// Tells that a whole store path is gone from other errors.
+fn missing_root(error: TreeError, files: &StoreFiles, path: &StorePath) -> TreeError {
+    match error {
+        TreeError::Io { path: at, source } if source.kind() == std::io::ErrorKind::NotFound && at == files.path.join(path.to_basename()) => {
+            TreeError::Gone(at)
+        }
+        other => other,
+    }
+}
