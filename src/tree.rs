@@ -197,6 +197,20 @@ impl StoreFiles {
         Ok(())
     }
 
+    /// The bytes of the small file `path`, below the store dir.
+    ///
+    /// # Errors
+    /// When it is no file, or can't be read.
+    pub fn read_whole(&self, path: &[u8]) -> Result<Vec<u8>, TreeError> {
+        let Node::Regular { size, .. } = self.node(path, FileType::Unknown)? else {
+            return Err(TreeError::Special(self.full(path)));
+        };
+        let mut file = WholeFile { bytes: vec![0; size as usize + 1], filled: 0 };
+        self.read(path, size, &mut file)?;
+        file.bytes.truncate(file.filled);
+        Ok(file.bytes)
+    }
+
     fn node(&self, path: &[u8], kind: FileType) -> Result<Node, TreeError> {
         match kind {
             FileType::Directory => Ok(Node::Directory),
@@ -249,6 +263,24 @@ impl StoreFiles {
 
     fn error(&self, path: &[u8], errno: Errno) -> TreeError {
         TreeError::Io { path: self.full(path), source: errno.into() }
+    }
+}
+
+/// A file's bytes in memory, with room for one more.
+struct WholeFile {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Sink for WholeFile {
+    type Error = TreeError;
+
+    fn space(&mut self) -> Result<&mut [u8], TreeError> {
+        Ok(&mut self.bytes[self.filled..])
+    }
+
+    fn advance(&mut self, length: usize) {
+        self.filled += length;
     }
 }
 

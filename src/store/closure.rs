@@ -202,6 +202,7 @@ fn unique(store_dir: &StoreDir, mut infos: Vec<PathInfo>) -> Result<Vec<PathInfo
 }
 
 #[cfg(test)]
+#[allow(missing_docs, reason = "only tests see it")]
 pub mod tests {
     use super::*;
     use crate::store::NarHash;
