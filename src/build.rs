@@ -102,7 +102,12 @@ fn jobs<'a>(build: &Build<'a>, plan: &LayerPlan, system: &SystemLayer<'a>, files
         known: None,
     });
     let system = *system;
-    let system = LayerJob { key: system.key(), content: Content::Made(Box::new(move || system.make(files))), estimate: 0, known: None };
+    let system = LayerJob {
+        key: system.key(),
+        content: Content::Made(Box::new(move || system.make(files))),
+        estimate: 0,
+        known: None,
+    };
     let mut jobs: Vec<LayerJob<'a>> = store.chain(hook).chain([system]).collect();
     for job in &mut jobs {
         job.known = build.index.get(&job.key);
@@ -135,7 +140,8 @@ fn assemble(build: &Build<'_>, plan: &LayerPlan, records: Vec<LayerRecord>) -> I
     });
     let hook = build.hook.map(|_| "stowage and its post-build hook".to_owned());
     let comments = store.chain(hook).chain(["Nix database, user, links to contents".to_owned()]);
-    let layers: Vec<ImageLayer> = records.into_iter().zip(comments).map(|(record, comment)| ImageLayer { record, comment }).collect();
+    let layers: Vec<ImageLayer> =
+        records.into_iter().zip(comments).map(|(record, comment)| ImageLayer { record, comment }).collect();
     let container = config::with_defaults(spec.config.clone(), &spec.user);
     let config = config::serialise(&spec.created, &architecture, &container, &layers);
     let manifest = manifest::oci(&config, &layers);
@@ -168,7 +174,13 @@ fn release(build: &Build<'_>, folder: &Path) {
 ///
 /// # Errors
 /// As for [`build`].
-pub fn copy(from: &Path, reference: &ImageReference, real_dir: Option<&Path>, threads: usize, progress: Progress<'_>) -> anyhow::Result<Image> {
+pub fn copy(
+    from: &Path,
+    reference: &ImageReference,
+    real_dir: Option<&Path>,
+    threads: usize,
+    progress: Progress<'_>,
+) -> anyhow::Result<Image> {
     let read = destination::folder::read(from)?;
     let files = StoreFiles::open(real_dir.unwrap_or(Path::new(read.store_dir.as_str())))?;
     for job in &read.jobs {

@@ -24,7 +24,10 @@ use crate::store::{Closure, StoreLocation, StorePath};
 pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()> {
     let to_stdout = arguments.to.iter().any(is_stdout);
     if to_stdout && arguments.json {
-        return Err(UsageError("--json and an archive can't both go to standard output; name a file: docker-archive:FILE".to_owned()).into());
+        return Err(UsageError(
+            "--json and an archive can't both go to standard output; name a file: docker-archive:FILE".to_owned(),
+        )
+        .into());
     }
     let location = settings.location(arguments.source.store.as_deref());
     let spec = spec(&arguments)?;
@@ -59,15 +62,23 @@ pub fn report(image: &Image, destinations: &[ImageReference], json: bool, quiet:
     let size: u64 = image.layers.iter().map(|layer| layer.record.size).sum();
     let destinations: Vec<String> = destinations.iter().map(ToString::to_string).collect();
     if json {
-        let layers: Vec<_> = image.layers.iter().map(|layer| json!({ "diffId": layer.record.diff_id, "size": layer.record.size })).collect();
+        let layers: Vec<_> = image
+            .layers
+            .iter()
+            .map(|layer| json!({ "diffId": layer.record.diff_id, "size": layer.record.size }))
+            .collect();
         let report = json!({
             "name": image.name.repository, "tag": image.name.tag, "digest": image.digest(), "config": image.config_digest(),
             "size": size, "layers": layers, "destinations": destinations,
         });
         output::print(&format!("{report}\n"))?;
     } else if !quiet {
-        let summary = format!("{} {} ({} layers, {})", image.name, image.digest(), image.layers.len(), output::size(size));
-        output::print(&format!("{summary}\n{}\n", destinations.iter().map(|place| format!("  in {place}")).collect::<Vec<_>>().join("\n")))?;
+        let summary =
+            format!("{} {} ({} layers, {})", image.name, image.digest(), image.layers.len(), output::size(size));
+        output::print(&format!(
+            "{summary}\n{}\n",
+            destinations.iter().map(|place| format!("  in {place}")).collect::<Vec<_>>().join("\n")
+        ))?;
     }
     Ok(())
 }
@@ -130,7 +141,12 @@ fn contents(location: &StoreLocation, paths: &[PathBuf], spec: &ImageSpec) -> an
 }
 
 /// All store paths of the image: what contents and config reach.
-fn closure(source: &RegistrationSource, location: &StoreLocation, contents: &[StorePath], spec: &ImageSpec) -> anyhow::Result<Closure> {
+fn closure(
+    source: &RegistrationSource,
+    location: &StoreLocation,
+    contents: &[StorePath],
+    spec: &ImageSpec,
+) -> anyhow::Result<Closure> {
     let mut roots = contents.to_vec();
     roots.append(&mut settings::store_paths_in(location, &serde_json::to_string(&spec.config)?));
     roots.sort();
@@ -143,9 +159,7 @@ fn closure(source: &RegistrationSource, location: &StoreLocation, contents: &[St
 
 fn name(spec: &ImageSpec, closure: &Closure, contents: &[StorePath]) -> ImageName {
     let first = || contents.first().or_else(|| closure.unreferenced().first().map(|id| &closure.info(*id).path));
-    spec.name
-        .clone()
-        .unwrap_or_else(|| ImageName::from_store_name(first().map_or("image", |path| path.name())))
+    spec.name.clone().unwrap_or_else(|| ImageName::from_store_name(first().map_or("image", |path| path.name())))
 }
 
 /// This very program, if it runs anywhere.

@@ -52,7 +52,11 @@ impl Exit {
     }
 
     fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
-        if cause.is::<UsageError>() || cause.is::<SpecError>() || cause.is::<NameError>() || cause.is::<ReferenceError>() {
+        if cause.is::<UsageError>()
+            || cause.is::<SpecError>()
+            || cause.is::<NameError>()
+            || cause.is::<ReferenceError>()
+        {
             return Some(Self::Usage);
         }
         if let Some(error) = cause.downcast_ref::<RegistrationError>() {

@@ -28,8 +28,10 @@ pub fn run(arguments: &InspectArguments) -> anyhow::Result<()> {
 
 fn inspect(image: &ImageReference) -> Result<Inspected, DestinationError> {
     let parse = |config: &[u8]| {
-        serde_json::from_slice(config)
-            .map_err(|error| DestinationError::Foreign { path: image.to_string().into(), problem: format!("has a config that can't be read: {error}") })
+        serde_json::from_slice(config).map_err(|error| DestinationError::Foreign {
+            path: image.to_string().into(),
+            problem: format!("has a config that can't be read: {error}"),
+        })
     };
     Ok(match image {
         ImageReference::Folder { folder } => {
@@ -100,14 +102,22 @@ fn as_text(inspected: &Inspected) -> String {
     out += &format!("platform:      {}/{}\n", text(&config["os"]), text(&config["architecture"]));
     out += &format!("created:       {}\n", text(&config["created"]));
     out += &format!("user:          {}\n", text(&config["config"]["User"]));
-    out += &format!("command:       {:?}\n", [list(&config["config"]["Entrypoint"]), list(&config["config"]["Cmd"])].concat());
+    out += &format!(
+        "command:       {:?}\n",
+        [list(&config["config"]["Entrypoint"]), list(&config["config"]["Cmd"])].concat()
+    );
     for entry in list(&config["config"]["Env"]) {
         out += &format!("env:           {entry}\n");
     }
     for (number, (diff_id, size, comment)) in layers(inspected).enumerate() {
         let short: String = comment.chars().take(100).collect();
         let dots = if short.len() < comment.len() { "…" } else { "" };
-        out += &format!("{:>4}  {}  {:>10}  {short}{dots}\n", number + 1, diff_id.get(..19).unwrap_or(diff_id), output::size(size));
+        out += &format!(
+            "{:>4}  {}  {:>10}  {short}{dots}\n",
+            number + 1,
+            diff_id.get(..19).unwrap_or(diff_id),
+            output::size(size)
+        );
     }
     let total: u64 = inspected.layer_sizes.iter().sum();
     out + &format!("{} layers, {}\n", inspected.layer_sizes.len(), output::size(total))

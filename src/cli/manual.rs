@@ -28,7 +28,8 @@ pub fn man(directory: Option<&Path>) -> anyhow::Result<()> {
         None => Ok(output::print(&String::from_utf8_lossy(&page()?))?),
         Some(directory) => {
             std::fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
-            clap_mangen::generate_to(Arguments::command(), directory).with_context(|| format!("writing manual pages to {}", directory.display()))
+            clap_mangen::generate_to(Arguments::command(), directory)
+                .with_context(|| format!("writing manual pages to {}", directory.display()))
         }
     }
 }

@@ -32,7 +32,7 @@ pub fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("stowage: {error:#}");
+            eprintln!("stowage: {}", output::explain(&error));
             exit::Exit::of(&error).into()
         }
     }

@@ -40,6 +40,17 @@ pub fn print(text: &str) -> std::io::Result<()> {
     }
 }
 
+/// An error with its causes, in one line. Some errors tell their cause in their own
+/// text; it is not told twice.
+#[must_use]
+pub fn explain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        told if told.contains(&cause) => text,
+        _ => format!("{text}: {cause}"),
+    })
+}
+
 /// A size as people read it, e.g. `12.3 MB`.
 #[must_use]
 pub fn size(bytes: u64) -> String {
@@ -100,9 +111,27 @@ impl Meter {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::Context as _;
+
+    #[test]
+    fn causes_are_told_once() {
+        let missing = || std::io::Error::other("no file");
+        let error = anyhow::Error::from(missing()).context("reading x: no file");
+        assert_eq!(super::explain(&error), "reading x: no file");
+        let error = Err::<(), _>(missing()).context("reading x").expect_err("an error");
+        assert_eq!(super::explain(&error), "reading x: no file");
+    }
+
     #[test]
     fn sizes_have_one_digit_after_the_point() {
-        for (bytes, text) in [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1_234_567, "1.2 MB"), (999_999, "1.0 MB"), (1_963_000_000, "2.0 GB")] {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (1_234_567, "1.2 MB"),
+            (999_999, "1.0 MB"),
+            (1_963_000_000, "2.0 GB"),
+        ] {
             assert_eq!(super::size(bytes), text);
         }
     }

@@ -27,7 +27,10 @@ pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> 
     let roots = arguments.paths.iter().map(|path| settings::resolve(&location, path)).collect::<Result<Vec<_>, _>>()?;
     let source = arguments.source.registrations();
     if roots.is_empty() && source == RegistrationSource::Database {
-        return Err(UsageError("nothing to plan: name a PATH, or give registrations with --registration or --closure".to_owned()).into());
+        return Err(UsageError(
+            "nothing to plan: name a PATH, or give registrations with --registration or --closure".to_owned(),
+        )
+        .into());
     }
     let closure = source.closure(&location, &roots)?;
     let plan = plan::plan(&closure, spec.strategy, store_layers(&spec));
@@ -54,10 +57,24 @@ fn as_table(closure: &Closure, plan: &LayerPlan) -> String {
         let names: Vec<&str> = layer.paths.iter().map(|id| closure.info(*id).path.name()).collect();
         let what = match names[..] {
             [name] => name.to_owned(),
-            [first, second, ..] => format!("{first}, {second}{}", if names.len() > 2 { format!(" and {} more", names.len() - 2) } else { String::new() }),
+            [first, second, ..] => format!(
+                "{first}, {second}{}",
+                if names.len() > 2 { format!(" and {} more", names.len() - 2) } else { String::new() }
+            ),
             [] => String::new(),
         };
-        table += &format!("{:>5}  {:>5}  {:>10}  {what}\n", number + 1, layer.paths.len(), output::size(layer.nar_size(closure)));
+        table += &format!(
+            "{:>5}  {:>5}  {:>10}  {what}\n",
+            number + 1,
+            layer.paths.len(),
+            output::size(layer.nar_size(closure))
+        );
     }
-    table + &format!("{} paths, {}, in {} layers, and the system layer on top\n", closure.len(), output::size(closure.nar_size()), plan.layers.len())
+    table
+        + &format!(
+            "{} paths, {}, in {} layers, and the system layer on top\n",
+            closure.len(),
+            output::size(closure.nar_size()),
+            plan.layers.len()
+        )
 }

@@ -24,7 +24,9 @@ pub enum PathError {
         source: std::io::Error,
     },
     /// A file outside of the store.
-    #[error("{path} is neither in the store {store_dir} nor a link to a path there; build it first, or add it with `nix-store --add`")]
+    #[error(
+        "{path} is neither in the store {store_dir} nor a link to a path there; build it first, or add it with `nix-store --add`"
+    )]
     Outside {
         /// What was typed.
         path: PathBuf,
@@ -125,7 +127,8 @@ pub fn resolve(location: &StoreLocation, path: &Path) -> Result<StorePath, PathE
     }
     // A folder on the way may be a link.
     let real = path.canonicalize().map_err(missing)?;
-    in_store(location, &real).ok_or_else(|| PathError::Outside { path: path.to_owned(), store_dir: location.store_dir.to_string() })
+    in_store(location, &real)
+        .ok_or_else(|| PathError::Outside { path: path.to_owned(), store_dir: location.store_dir.to_string() })
 }
 
 /// The store path that `path` is in, by the store's name or where it really is.

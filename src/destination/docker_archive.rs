@@ -45,11 +45,15 @@ impl DockerArchive {
                 return Err(DestinationError::Terminal);
             }
             // Not through std's buffer, which looks for line feeds in it all.
-            let stdout = rustix::io::dup(rustix::stdio::stdout()).map_err(|errno| DestinationError::write(path)(errno.into()))?;
+            let stdout = rustix::io::dup(rustix::stdio::stdout())
+                .map_err(|errno| DestinationError::write(path)(errno.into()))?;
             Output::Standard(File::from(stdout))
         } else {
             if path.is_dir() {
-                return Err(DestinationError::Foreign { path: path.to_owned(), problem: "is a folder; name a file for the archive".to_owned() });
+                return Err(DestinationError::Foreign {
+                    path: path.to_owned(),
+                    problem: "is a folder; name a file for the archive".to_owned(),
+                });
             }
             let folder = crate::fs::folder_of(path);
             Output::File(crate::fs::partial_file(folder).map_err(DestinationError::write(path))?)
@@ -68,7 +72,8 @@ impl DockerArchive {
 impl Destination for DockerArchive {
     fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<LayerRecord>> {
         let path = self.path.clone();
-        deliver::in_turn(delivery.source, &delivery.jobs, self, delivery.threads, delivery.progress).map_err(|error| super::as_write_error(error, &path))
+        deliver::in_turn(delivery.source, &delivery.jobs, self, delivery.threads, delivery.progress)
+            .map_err(|error| super::as_write_error(error, &path))
     }
 
     fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
@@ -136,7 +141,10 @@ pub struct Listing {
 /// # Errors
 /// When it is no docker archive.
 pub fn read(path: &Path) -> Result<Listing, DestinationError> {
-    let foreign = |problem: String| DestinationError::Foreign { path: path.to_owned(), problem: format!("is no docker archive: {problem}") };
+    let foreign = |problem: String| DestinationError::Foreign {
+        path: path.to_owned(),
+        problem: format!("is no docker archive: {problem}"),
+    };
     let file = File::open(path).map_err(DestinationError::read(path))?;
     let mut sizes = std::collections::BTreeMap::new();
     let mut small_files = std::collections::BTreeMap::new();
@@ -169,6 +177,7 @@ fn layer_file(key: &LayerKey) -> String {
 
 fn header(name: &str, size: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(BLOCK);
-    Header { path: name.as_bytes(), kind: Kind::Regular(size), mode: 0o444, owner: &Owner::default(), mtime: 1 }.write(&mut bytes);
+    Header { path: name.as_bytes(), kind: Kind::Regular(size), mode: 0o444, owner: &Owner::default(), mtime: 1 }
+        .write(&mut bytes);
     bytes
 }

@@ -64,7 +64,8 @@ impl ImageFolder {
     /// # Errors
     /// When it can't be written, or is something else.
     pub fn create(folder: &Path) -> Result<Self, DestinationError> {
-        let is_ours = folder.join(INDEX).exists() || folder.join("blobs").exists() || super::oci_layout::is_empty(folder)?;
+        let is_ours =
+            folder.join(INDEX).exists() || folder.join("blobs").exists() || super::oci_layout::is_empty(folder)?;
         if !is_ours || folder.join("oci-layout").exists() {
             return Err(DestinationError::Foreign {
                 path: folder.to_owned(),
@@ -97,7 +98,12 @@ impl Destination for ImageFolder {
             owner: delivery.source.owner.clone(),
             config: image.config_digest(),
             manifest: image.digest(),
-            layers: delivery.jobs.iter().zip(&image.layers).map(|(job, layer)| Layer::new(job, layer, delivery.source.store_dir)).collect(),
+            layers: delivery
+                .jobs
+                .iter()
+                .zip(&image.layers)
+                .map(|(job, layer)| Layer::new(job, layer, delivery.source.store_dir))
+                .collect(),
         };
         let path = self.folder.join(INDEX);
         let mut text = serde_json::to_vec_pretty(&index)?;
@@ -105,7 +111,8 @@ impl Destination for ImageFolder {
         if std::fs::read(&path).ok().as_ref() != Some(&text) {
             crate::fs::write_atomically(&path, &text).map_err(DestinationError::write(&path))?;
         }
-        let mut wanted: BTreeSet<Digest> = index.layers.iter().filter(|layer| layer.paths.is_empty()).map(|layer| layer.record.diff_id).collect();
+        let mut wanted: BTreeSet<Digest> =
+            index.layers.iter().filter(|layer| layer.paths.is_empty()).map(|layer| layer.record.diff_id).collect();
         wanted.extend([index.config, index.manifest]);
         self.blobs.retain(|digest| wanted.contains(digest))?;
         Ok(())
@@ -154,10 +161,14 @@ pub fn read(folder: &Path) -> Result<ReadFolder, DestinationError> {
     let path = folder.join(INDEX);
     let foreign = |problem: String| DestinationError::Foreign { path: path.clone(), problem };
     let text = std::fs::read(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => DestinationError::Foreign { path: folder.to_owned(), problem: format!("is no image folder: it has no {INDEX}") },
+        std::io::ErrorKind::NotFound => DestinationError::Foreign {
+            path: folder.to_owned(),
+            problem: format!("is no image folder: it has no {INDEX}"),
+        },
         _ => DestinationError::read(&path)(error),
     })?;
-    let index: Index = serde_json::from_slice(&text).map_err(|error| foreign(format!("is not of an image folder: {error}")))?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|error| foreign(format!("is not of an image folder: {error}")))?;
     if index.version != VERSION {
         return Err(foreign(format!("has version {}, and this version of stowage knows {VERSION}", index.version)));
     }
@@ -168,9 +179,18 @@ pub fn read(folder: &Path) -> Result<ReadFolder, DestinationError> {
         name,
         config: blobs.get(&index.config)?,
         manifest: blobs.get(&index.manifest)?,
-        layers: index.layers.iter().map(|layer| ImageLayer { record: layer.record.clone(), comment: layer.comment.clone() }).collect(),
+        layers: index
+            .layers
+            .iter()
+            .map(|layer| ImageLayer { record: layer.record.clone(), comment: layer.comment.clone() })
+            .collect(),
     };
-    let jobs = index.layers.into_iter().map(|layer| job(layer, folder, &store_dir)).collect::<Result<_, _>>().map_err(foreign)?;
+    let jobs = index
+        .layers
+        .into_iter()
+        .map(|layer| job(layer, folder, &store_dir))
+        .collect::<Result<_, _>>()
+        .map_err(foreign)?;
     Ok(ReadFolder { image, store_dir, owner: index.owner, jobs })
 }
 

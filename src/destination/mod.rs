@@ -45,7 +45,9 @@ pub enum DestinationError {
         problem: String,
     },
     /// A layer that is not what its digest says: its store path was changed.
-    #[error("the layer with {paths} has the digest {found} now, and had {expected}: its store paths were changed; check them with `nix-store --verify-path`, and delete the layer index if they are right")]
+    #[error(
+        "the layer with {paths} has the digest {found} now, and had {expected}: its store paths were changed; check them with `nix-store --verify-path`, and delete the layer index if they are right"
+    )]
     Changed {
         /// Some of the layer's paths.
         paths: String,
@@ -61,13 +63,11 @@ pub enum DestinationError {
 
 impl DestinationError {
     /// An error of writing `path`.
-    #[must_use]
     pub fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Write { path: path.to_owned(), source }
     }
 
     /// An error of reading `path`.
-    #[must_use]
     pub fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::Read { path: path.to_owned(), source }
     }
@@ -75,8 +75,12 @@ impl DestinationError {
 
 fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => "; make room, or name another place with --to",
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => "; name another place with --to",
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            "; make room, or name another place with --to"
+        }
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+            "; name another place with --to"
+        }
         std::io::ErrorKind::BrokenPipe => "; whoever was to read the archive has gone",
         _ => "",
     }
@@ -116,7 +120,9 @@ pub trait Destination {
 /// When it can't be written.
 pub fn open(reference: &ImageReference) -> anyhow::Result<Box<dyn Destination>> {
     Ok(match reference {
-        ImageReference::DockerArchive { file, name } => Box::new(docker_archive::DockerArchive::create(file, name.clone())?),
+        ImageReference::DockerArchive { file, name } => {
+            Box::new(docker_archive::DockerArchive::create(file, name.clone())?)
+        }
         ImageReference::Oci { folder, tag } => Box::new(oci_layout::OciLayout::create(folder, tag.clone())?),
         ImageReference::Folder { folder } => Box::new(folder::ImageFolder::create(folder)?),
     })
@@ -124,8 +130,14 @@ pub fn open(reference: &ImageReference) -> anyhow::Result<Box<dyn Destination>> 
 
 /// Delivers side by side, to somewhere below `path`, the layers of which `is_there` does not hold; the
 /// others must be known.
-fn put_missing(delivery: &Delivery<'_>, path: &Path, sink: &dyn deliver::BlobSink, is_there: impl Fn(&LayerJob<'_>) -> bool) -> anyhow::Result<Vec<LayerRecord>> {
-    let missing: Vec<&LayerJob<'_>> = delivery.jobs.iter().filter(|job| !(job.known.is_some() && is_there(job))).collect();
+fn put_missing(
+    delivery: &Delivery<'_>,
+    path: &Path,
+    sink: &dyn deliver::BlobSink,
+    is_there: impl Fn(&LayerJob<'_>) -> bool,
+) -> anyhow::Result<Vec<LayerRecord>> {
+    let missing: Vec<&LayerJob<'_>> =
+        delivery.jobs.iter().filter(|job| !(job.known.is_some() && is_there(job))).collect();
     let made = deliver::in_parallel(delivery.source, &missing, sink, delivery.threads, delivery.progress);
     let made = made.map_err(|error| as_write_error(error, path))?;
     let mut made = made.into_iter();

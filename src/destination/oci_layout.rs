@@ -40,7 +40,8 @@ impl OciLayout {
         std::fs::create_dir_all(folder).map_err(DestinationError::write(folder))?;
         // First, so that a killed run leaves a layout, if one without an image.
         if !marker.exists() {
-            crate::fs::write_atomically(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(DestinationError::write(&marker))?;
+            crate::fs::write_atomically(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#)
+                .map_err(DestinationError::write(&marker))?;
         }
         let layout = Self { folder: folder.to_owned(), blobs: Blobs::create(folder)?, tag };
         if !layout.index().exists() {
@@ -55,13 +56,15 @@ impl OciLayout {
 
     fn write_index(&self, manifests: &Value) -> Result<(), DestinationError> {
         let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
-        crate::fs::write_atomically(&self.index(), &manifest::to_json(&index)).map_err(DestinationError::write(&self.index()))
+        crate::fs::write_atomically(&self.index(), &manifest::to_json(&index))
+            .map_err(DestinationError::write(&self.index()))
     }
 }
 
 impl Destination for OciLayout {
     fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<LayerRecord>> {
-        let is_there = |job: &LayerJob<'_>| job.known.as_ref().is_some_and(|known| self.blobs.has(&known.diff_id, known.size));
+        let is_there =
+            |job: &LayerJob<'_>| job.known.as_ref().is_some_and(|known| self.blobs.has(&known.diff_id, known.size));
         super::put_missing(delivery, &self.folder, &self.blobs, is_there)
     }
 
@@ -107,13 +110,16 @@ pub fn read(folder: &Path, tag: Option<&str>) -> Result<Found, DestinationError>
     let wanted: Vec<&Value> = entries.iter().filter(|entry| tag.is_none() || tag_of(entry).as_deref() == tag).collect();
     let [entry] = wanted[..] else {
         let tags: Vec<String> = entries.iter().filter_map(tag_of).collect();
-        return Err(foreign(format!("has {} images that fit; it has the tags {tags:?}, name one: oci:DIR:TAG", wanted.len())));
+        return Err(foreign(format!(
+            "has {} images that fit; it has the tags {tags:?}, name one: oci:DIR:TAG",
+            wanted.len()
+        )));
     };
     let digest = entry["digest"].as_str().unwrap_or_default();
     let digest = Digest::parse(digest).map_err(|error| foreign(format!("has an index that can't be read: {error}")))?;
     let blobs = Blobs::of(folder);
-    let manifest: Manifest =
-        serde_json::from_slice(&blobs.get(&digest)?).map_err(|error| foreign(format!("has a manifest that can't be read: {error}")))?;
+    let manifest: Manifest = serde_json::from_slice(&blobs.get(&digest)?)
+        .map_err(|error| foreign(format!("has a manifest that can't be read: {error}")))?;
     let config = blobs.get(&manifest.config.digest)?;
     Ok(Found { tag: tag_of(entry), digest, manifest, config })
 }
@@ -123,7 +129,8 @@ fn read_index(folder: &Path) -> Result<Vec<Value>, DestinationError> {
     let path = folder.join("index.json");
     let text = std::fs::read(&path).map_err(DestinationError::read(&path))?;
     let foreign = |problem: String| DestinationError::Foreign { path: path.clone(), problem };
-    let mut index: Value = serde_json::from_slice(&text).map_err(|error| foreign(format!("is no OCI index: {error}")))?;
+    let mut index: Value =
+        serde_json::from_slice(&text).map_err(|error| foreign(format!("is no OCI index: {error}")))?;
     match index["manifests"].take() {
         Value::Array(manifests) => Ok(manifests),
         _ => Err(foreign("is no OCI index: it lists no manifests".to_owned())),
@@ -134,7 +141,8 @@ fn read_index(folder: &Path) -> Result<Vec<Value>, DestinationError> {
 /// there.
 pub(super) fn is_empty(folder: &Path) -> Result<bool, DestinationError> {
     match std::fs::read_dir(folder) {
-        Ok(mut entries) => Ok(entries.all(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with(crate::fs::PARTIAL)))),
+        Ok(mut entries) => Ok(entries
+            .all(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with(crate::fs::PARTIAL)))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(DestinationError::read(folder)(error)),
     }

@@ -31,7 +31,9 @@ pub enum ImageReference {
 
 /// A text that names no place for an image.
 #[derive(Debug, thiserror::Error)]
-#[error("{text:?} names no place for an image: {problem}; there are docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] and stowage:DIR")]
+#[error(
+    "{text:?} names no place for an image: {problem}; there are docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] and stowage:DIR"
+)]
 pub struct ReferenceError {
     text: String,
     problem: String,
@@ -62,7 +64,9 @@ impl std::str::FromStr for ImageReference {
                 Ok(Self::Oci { folder: path.into(), tag: name.map(str::to_owned) })
             }
             "stowage" => Ok(Self::Folder { folder: rest.into() }),
-            later if LATER.contains(&later) => Err(error(format!("{later}: is not built yet in this version of stowage"))),
+            later if LATER.contains(&later) => {
+                Err(error(format!("{later}: is not built yet in this version of stowage")))
+            }
             other => Err(error(format!("there is no kind {other:?}"))),
         }
     }
@@ -72,7 +76,9 @@ impl fmt::Display for ImageReference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DockerArchive { file, name: None } => write!(formatter, "docker-archive:{}", file.display()),
-            Self::DockerArchive { file, name: Some(name) } => write!(formatter, "docker-archive:{}:{name}", file.display()),
+            Self::DockerArchive { file, name: Some(name) } => {
+                write!(formatter, "docker-archive:{}:{name}", file.display())
+            }
             Self::Oci { folder, tag: None } => write!(formatter, "oci:{}", folder.display()),
             Self::Oci { folder, tag: Some(tag) } => write!(formatter, "oci:{}:{tag}", folder.display()),
             Self::Folder { folder } => write!(formatter, "stowage:{}", folder.display()),

@@ -120,7 +120,10 @@ pub fn serialise(created: &str, architecture: &str, container: &ContainerConfig,
         os: "linux",
         config: container,
         rootfs: RootFs { kind: "layers", diff_ids: layers.iter().map(|layer| layer.record.diff_id).collect() },
-        history: layers.iter().map(|layer| History { created, created_by: "stowage", comment: &layer.comment }).collect(),
+        history: layers
+            .iter()
+            .map(|layer| History { created, created_by: "stowage", comment: &layer.comment })
+            .collect(),
     };
     super::manifest::to_json(&config)
 }
@@ -170,7 +173,11 @@ mod tests {
 
     fn layer() -> ImageLayer {
         ImageLayer {
-            record: LayerRecord { diff_id: Digest::of(b""), size: 0, architectures: [("386".to_owned(), 1), ("amd64".to_owned(), 2)].into() },
+            record: LayerRecord {
+                diff_id: Digest::of(b""),
+                size: 0,
+                architectures: [("386".to_owned(), 1), ("amd64".to_owned(), 2)].into(),
+            },
             comment: "store paths: x".to_owned(),
         }
     }
@@ -199,7 +206,11 @@ mod tests {
 
     #[test]
     fn what_the_spec_sets_stays() {
-        let container = ContainerConfig { env: vec!["HOME=/root".to_owned(), "A=1".to_owned()], user: Some("0".to_owned()), ..ContainerConfig::default() };
+        let container = ContainerConfig {
+            env: vec!["HOME=/root".to_owned(), "A=1".to_owned()],
+            user: Some("0".to_owned()),
+            ..ContainerConfig::default()
+        };
         let container = with_defaults(container, &User::default());
         assert_eq!(container.env.iter().filter(|entry| entry.starts_with("HOME=")).count(), 1);
         assert_eq!((container.env[0].as_str(), container.user.as_deref()), ("HOME=/root", Some("0")));

@@ -26,7 +26,9 @@ const MAX_LINKS: usize = 40;
 #[derive(Debug, thiserror::Error)]
 pub enum ContentsError {
     /// Two files where there can be one.
-    #[error("/{path} comes from two of the contents: from {one} and from {other}; leave one of them out, or put what you need of them into one folder")]
+    #[error(
+        "/{path} comes from two of the contents: from {one} and from {other}; leave one of them out, or put what you need of them into one folder"
+    )]
     Conflict {
         /// The path in the image.
         path: String,
@@ -69,7 +71,12 @@ impl<'a> Layout<'a> {
     ///
     /// # Errors
     /// When two contents have different files of one name, or can't be read.
-    pub fn new(files: &'a StoreFiles, store_dir: &'a StoreDir, contents: &'a [StorePath], folders: BTreeSet<Vec<u8>>) -> Result<Self, ContentsError> {
+    pub fn new(
+        files: &'a StoreFiles,
+        store_dir: &'a StoreDir,
+        contents: &'a [StorePath],
+        folders: BTreeSet<Vec<u8>>,
+    ) -> Result<Self, ContentsError> {
         let mut layout = Self { files, store_dir, contents, folders, placed: BTreeMap::new() };
         if layout.find(b"bin/sh")?.is_none() && layout.find(b"bin/bash")?.is_some() {
             layout.folders.insert(b"bin".to_vec());
@@ -102,7 +109,8 @@ impl<'a> Layout<'a> {
     /// Names that programs expect, for what contents have under another:
     /// `/bin/sh`, `/usr/bin/env`, and the certificates.
     fn add_usual_names(&mut self) -> Result<(), ContentsError> {
-        for (name, other) in [("bin/sh", "bin/bash"), ("usr/bin/env", "bin/env"), (CERTIFICATES, NIXPKGS_CERTIFICATES)] {
+        for (name, other) in [("bin/sh", "bin/bash"), ("usr/bin/env", "bin/env"), (CERTIFICATES, NIXPKGS_CERTIFICATES)]
+        {
             if self.find(name.as_bytes())?.is_none() && self.find(other.as_bytes())?.is_some() {
                 self.placed.insert(name.into(), Placed::Link(format!("/{other}").into_bytes()));
             }
@@ -128,7 +136,9 @@ impl<'a> Layout<'a> {
     }
 
     fn place(&mut self, path: Vec<u8>, entries: Vec<Entry>) -> Result<(), ContentsError> {
-        let as_folder = entries.len() > 1 || self.folders.contains(&path) || entries.iter().any(|entry| entry.node == Node::Directory);
+        let as_folder = entries.len() > 1
+            || self.folders.contains(&path)
+            || entries.iter().any(|entry| entry.node == Node::Directory);
         if as_folder && let Some(sources) = self.all_folders(&entries)? {
             self.placed.insert(path.clone(), Placed::Directory);
             return self.merge(&path, &sources);
@@ -269,7 +279,8 @@ mod tests {
     fn lay_out(store: &Path, folders: &[&str]) -> Result<Vec<String>, ContentsError> {
         let files = StoreFiles::open(store).expect("a folder");
         let contents = [A, B].map(|name| StorePath::from_basename(name.as_bytes()).expect("valid"));
-        let here: Vec<StorePath> = contents.into_iter().filter(|path| store.join(path.to_basename()).exists()).collect();
+        let here: Vec<StorePath> =
+            contents.into_iter().filter(|path| store.join(path.to_basename()).exists()).collect();
         let folders = folders.iter().map(|folder| folder.as_bytes().to_vec()).collect();
         let store_dir = StoreDir::default();
         let layout = Layout::new(&files, &store_dir, &here, folders)?;
@@ -290,14 +301,22 @@ mod tests {
     #[test]
     fn folders_are_made_and_files_are_links() {
         let store = store(&[&format!("{A}/bin/x"), &format!("{B}/bin/y"), &format!("{B}/share/doc/y")]);
-        let expected = ["bin/".to_owned(), from(A, "bin/x"), from(B, "bin/y"), "share/".to_owned(), "share/doc/".to_owned(), from(B, "share/doc/y")];
+        let expected = [
+            "bin/".to_owned(),
+            from(A, "bin/x"),
+            from(B, "bin/y"),
+            "share/".to_owned(),
+            "share/doc/".to_owned(),
+            from(B, "share/doc/y"),
+        ];
         assert_eq!(lay_out(store.path(), &[]).expect("no conflict"), expected);
     }
 
     #[test]
     fn a_link_to_a_folder_stays_unless_more_goes_into_it() {
         let store = store(&[&format!("{A}/lib/l"), &format!("{B}/lib>/nix/store/{A}/lib")]);
-        std::fs::rename(store.path().join(A), store.path().join("cccccccccccccccccccccccccccccccc-c")).expect("writable");
+        std::fs::rename(store.path().join(A), store.path().join("cccccccccccccccccccccccccccccccc-c"))
+            .expect("writable");
         let c = "cccccccccccccccccccccccccccccccc-c";
         let link = store.path().join(B).join("lib");
         std::fs::remove_file(&link).expect("writable");
@@ -322,15 +341,21 @@ mod tests {
     #[test]
     fn usual_names_are_added() {
         let store = store(&[&format!("{A}/bin/bash"), &format!("{A}/bin/env"), &format!("{A}/{NIXPKGS_CERTIFICATES}")]);
-        let placed = lay_out(store.path(), &["etc", "etc/ssl", "etc/ssl/certs", "usr", "usr/bin"]).expect("no conflict");
-        for link in ["bin/sh>/bin/bash", "usr/bin/env>/bin/env", "etc/ssl/certs/ca-certificates.crt>/etc/ssl/certs/ca-bundle.crt"] {
+        let placed =
+            lay_out(store.path(), &["etc", "etc/ssl", "etc/ssl/certs", "usr", "usr/bin"]).expect("no conflict");
+        for link in [
+            "bin/sh>/bin/bash",
+            "usr/bin/env>/bin/env",
+            "etc/ssl/certs/ca-certificates.crt>/etc/ssl/certs/ca-bundle.crt",
+        ] {
             assert!(placed.contains(&link.to_owned()), "{link} in {placed:?}");
         }
     }
 
     #[test]
     fn links_that_lead_out_or_in_circles_stay_links() {
-        let store = store(&[&format!("{A}/a>b"), &format!("{A}/b>a"), &format!("{A}/c>../../etc"), &format!("{A}/d>/etc/d")]);
+        let store =
+            store(&[&format!("{A}/a>b"), &format!("{A}/b>a"), &format!("{A}/c>../../etc"), &format!("{A}/d>/etc/d")]);
         let expected = [from(A, "a"), from(A, "b"), from(A, "c"), "d>/etc/d".to_owned()];
         assert_eq!(lay_out(store.path(), &["a", "c", "d"]).expect("no conflict"), expected);
     }

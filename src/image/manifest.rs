@@ -106,6 +106,11 @@ mod tests {
         assert_eq!(read.layers()[0].size(), 5);
         assert_eq!(read.config().digest().to_string(), Digest::of(b"{}").to_string());
         let rendered = String::from_utf8(bytes).expect("JSON");
-        assert!(rendered.starts_with(r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"#), "{rendered}");
+        assert!(
+            rendered.starts_with(
+                r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"#
+            ),
+            "{rendered}"
+        );
     }
 }

@@ -56,7 +56,10 @@ impl ImageName {
             );
         }
         if !is_tag(tag) {
-            return error(tag, "a tag has up to 128 letters, digits, `_`, `.` and `-`, and begins with none of the last two");
+            return error(
+                tag,
+                "a tag has up to 128 letters, digits, `_`, `.` and `-`, and begins with none of the last two",
+            );
         }
         Ok(Self { repository: repository.to_owned(), tag: tag.to_owned() })
     }
@@ -102,7 +105,10 @@ fn is_path_component(text: &str) -> bool {
 fn is_domain(text: &str) -> bool {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, "0"));
     let is_label = |label: &str| {
-        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') && !label.starts_with('-') && !label.ends_with('-')
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
     };
     !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && host.split('.').all(is_label)
 }
@@ -136,14 +142,23 @@ mod tests {
     #[test]
     fn names_that_docker_refuses_are_refused() {
         let long = "a".repeat(256);
-        for text in ["", "CI", "a//b", "/a", "a/", "-a", "a-", "a___b", "a._b", "a:", "a:-x", "a b", "a:b c", "ä", &long, "Team/ci"] {
+        for text in [
+            "", "CI", "a//b", "/a", "a/", "-a", "a-", "a___b", "a._b", "a:", "a:-x", "a b", "a:b c", "ä", &long,
+            "Team/ci",
+        ] {
             assert!(ImageName::parse(text).is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn any_store_name_becomes_a_valid_name() {
-        for (name, expected) in [("debnix-ci", "debnix-ci"), ("Foo_bar-1.0", "foo-bar-1-0"), ("+=?", "image"), ("g++-12", "g-12"), ("-x-", "x")] {
+        for (name, expected) in [
+            ("debnix-ci", "debnix-ci"),
+            ("Foo_bar-1.0", "foo-bar-1-0"),
+            ("+=?", "image"),
+            ("g++-12", "g-12"),
+            ("-x-", "x"),
+        ] {
             let name = ImageName::from_store_name(name);
             assert_eq!(name.repository, expected);
             ImageName::parse(&name.to_string()).expect("valid");

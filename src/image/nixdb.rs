@@ -81,7 +81,8 @@ fn insert_paths(connection: &Connection, closure: &Closure) -> rusqlite::Result<
         "insert into ValidPaths (id, path, hash, registrationTime, deriver, narSize, ca) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
     for (id, info) in closure.infos().iter().enumerate() {
-        let deriver = info.deriver.as_ref().and_then(|deriver| closure.find(deriver)).map(|deriver| closure.print(deriver));
+        let deriver =
+            info.deriver.as_ref().and_then(|deriver| closure.find(deriver)).map(|deriver| closure.print(deriver));
         // Nix leaves out a size that it does not know.
         let nar_size = (info.nar_size != 0).then(|| info.nar_size.cast_signed());
         insert.execute(params![

@@ -87,15 +87,47 @@ pub enum SpecError {
 
 /// The keys that work.
 const KEYS: [&str; 17] = [
-    "name", "tag", "contents", "config", "architecture", "created", "uid", "gid", "uname", "gname", "maxLayers", "includeNixDB",
-    "user", "nixConf", "strategy", "hook", "$schema",
+    "name",
+    "tag",
+    "contents",
+    "config",
+    "architecture",
+    "created",
+    "uid",
+    "gid",
+    "uname",
+    "gname",
+    "maxLayers",
+    "includeNixDB",
+    "user",
+    "nixConf",
+    "strategy",
+    "hook",
+    "$schema",
 ];
 
 /// The keys that are known, but not built yet.
 const LATER: [&str; 20] = [
-    "fromImage", "mtime", "extraCommands", "fakeRootCommands", "buildDepsOf", "nixpkgs", "pathsPerLayer", "popularity", "layers",
-    "perms", "compression", "annotations", "storeOwner", "includeStorePaths", "copyToRoot", "keepContentsDirlinks",
-    "enableFakechroot", "layeringPipeline", "mutable", "precompute",
+    "fromImage",
+    "mtime",
+    "extraCommands",
+    "fakeRootCommands",
+    "buildDepsOf",
+    "nixpkgs",
+    "pathsPerLayer",
+    "popularity",
+    "layers",
+    "perms",
+    "compression",
+    "annotations",
+    "storeOwner",
+    "includeStorePaths",
+    "copyToRoot",
+    "keepContentsDirlinks",
+    "enableFakechroot",
+    "layeringPipeline",
+    "mutable",
+    "precompute",
 ];
 
 const USER_KEYS: [&str; 5] = ["name", "uid", "gid", "home", "shell"];
@@ -220,7 +252,10 @@ impl ImageSpec {
         }
         let least = self.least_layers();
         if self.max_layers < least {
-            return nonsense("maxLayers", format!("{} layers are too few: the image needs {least} at the least", self.max_layers));
+            return nonsense(
+                "maxLayers",
+                format!("{} layers are too few: the image needs {least} at the least", self.max_layers),
+            );
         }
         if self.hook && !self.include_nix_db {
             return nonsense("hook", "the hook needs a Nix database in the image (includeNixDB)".to_owned());
@@ -284,12 +319,16 @@ fn nix_conf(settings: BTreeMap<String, Value>) -> Result<BTreeMap<String, String
 fn is_date(text: &str) -> bool {
     let pattern = |text: &str, pattern: &str| {
         text.len() == pattern.len()
-            && text.bytes().zip(pattern.bytes()).all(|(byte, wanted)| if wanted == b'0' { byte.is_ascii_digit() } else { byte == wanted })
+            && text
+                .bytes()
+                .zip(pattern.bytes())
+                .all(|(byte, wanted)| if wanted == b'0' { byte.is_ascii_digit() } else { byte == wanted })
     };
     let Some((seconds, rest)) = text.split_at_checked(19) else {
         return false;
     };
-    let zone = rest.strip_prefix('.').map_or(rest, |rest| rest.trim_start_matches(|letter: char| letter.is_ascii_digit()));
+    let zone =
+        rest.strip_prefix('.').map_or(rest, |rest| rest.trim_start_matches(|letter: char| letter.is_ascii_digit()));
     pattern(seconds, "0000-00-00T00:00:00") && (zone == "Z" || pattern(zone, "+00:00") || pattern(zone, "-00:00"))
 }
 
@@ -297,18 +336,15 @@ fn check_keys(value: &Value, place: &'static str, known: &'static [&'static str]
     let Some(object) = value.as_object() else {
         return Ok(());
     };
-    for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
-        if place == "the spec" && LATER.contains(&key.as_str()) {
-            return Err(SpecError::NotBuilt(key.clone()));
-        }
-        let nearest = known.iter().copied().max_by(|one, other| similarity(key, one).total_cmp(&similarity(key, other)));
-        return Err(SpecError::UnknownKey {
-            key: key.clone(),
-            place,
-            nearest: nearest.filter(|nearest| similarity(key, nearest) > 0.6),
-        });
+    let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) else {
+        return Ok(());
+    };
+    if place == "the spec" && LATER.contains(&key.as_str()) {
+        return Err(SpecError::NotBuilt(key.clone()));
     }
-    Ok(())
+    let nearest = known.iter().copied().max_by(|one, other| similarity(key, one).total_cmp(&similarity(key, other)));
+    let nearest = nearest.filter(|nearest| similarity(key, nearest) > 0.6);
+    Err(SpecError::UnknownKey { key: key.clone(), place, nearest })
 }
 
 fn similarity(one: &str, other: &str) -> f64 {
@@ -344,7 +380,7 @@ mod tests {
             (r#"{"content":[]}"#, r#"unknown key "content" in the spec; did you mean "contents"?"#),
             (r#"{"zzz":1}"#, r#"unknown key "zzz" in the spec"#),
             (r#"{"config":{"cmd":[]}}"#, r#"unknown key "cmd" in the spec's config; did you mean "Cmd"?"#),
-            (r#"{"user":{"id":1}}"#, r#"did you mean "uid"?"#),
+            (r#"{"user":{"id":1}}"#, r#"did you mean "gid"?"#),
             (r#"{"fromImage":"x"}"#, r#""fromImage" is not built yet"#),
             (r#"{"config":{"Cmd":"x"}}"#, "expected a sequence"),
             (r#"{"name":"A B"}"#, "not an image name that Docker takes"),

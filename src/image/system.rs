@@ -31,7 +31,8 @@ pub const HOOK: &str = "usr/bin/stowage-hook";
 
 /// Folders that are the image's own even where contents have but a link to one,
 /// since something is put there, or looked for.
-const OWN_FOLDERS: [&str; 10] = ["etc", "etc/nix", "etc/ssl", "etc/ssl/certs", "nix", "tmp", "usr", "usr/bin", "var", "var/tmp"];
+const OWN_FOLDERS: [&str; 10] =
+    ["etc", "etc/nix", "etc/ssl", "etc/ssl/certs", "nix", "tmp", "usr", "usr/bin", "var", "var/tmp"];
 
 /// All that a system layer's bytes depend on.
 #[derive(Clone, Copy)]
@@ -97,9 +98,15 @@ impl SystemLayer<'_> {
     /// # Errors
     /// When contents conflict or can't be read, or a derivation means nothing.
     pub fn make(&self, files: &StoreFiles) -> anyhow::Result<Vec<u8>> {
-        let folders: BTreeSet<Vec<u8>> = OWN_FOLDERS.iter().map(|folder| folder.as_bytes().to_vec()).chain(parents(self.home())).collect();
+        let folders: BTreeSet<Vec<u8>> = OWN_FOLDERS
+            .iter()
+            .map(|folder| folder.as_bytes().to_vec())
+            .chain(parents(self.home()))
+            .chain([self.home().to_vec()])
+            .collect();
         let layout = Layout::new(files, self.closure.store_dir(), self.contents, folders)?;
-        let mut items: Items = layout.placed.iter().map(|(path, placed)| (path.clone(), Item::of_root(placed.into()))).collect();
+        let mut items: Items =
+            layout.placed.iter().map(|(path, placed)| (path.clone(), Item::of_root(placed.into()))).collect();
         let mut own = self.accounts(&layout)?;
         self.add_folders(&mut own);
         if self.spec.include_nix_db {
@@ -125,7 +132,8 @@ impl SystemLayer<'_> {
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
         let mut items = Items::new();
-        let mut add = |path: &str, text: String| items.insert(path.into(), Item::of_root(Node::File(text.into_bytes())));
+        let mut add =
+            |path: &str, text: String| items.insert(path.into(), Item::of_root(Node::File(text.into_bytes())));
         add("etc/passwd", self.spec.user.passwd(&from_contents("etc/passwd")?));
         add("etc/group", self.spec.user.group(&from_contents("etc/group")?));
         add("etc/nix/nix.conf", self.nix_conf());
@@ -173,11 +181,22 @@ impl SystemLayer<'_> {
     fn add_database(&self, items: &mut Items, outputs: &[DeclaredOutput]) -> anyhow::Result<()> {
         // Nix makes all else below these. That it makes gcroots/profiles only
         // together with gcroots is why that link is here.
-        for folder in ["nix/var", "nix/var/nix", "nix/var/nix/db", "nix/var/nix/gcroots", "nix/var/nix/gcroots/stowage", "nix/var/nix/profiles"] {
+        for folder in [
+            "nix/var",
+            "nix/var/nix",
+            "nix/var/nix/db",
+            "nix/var/nix/gcroots",
+            "nix/var/nix/gcroots/stowage",
+            "nix/var/nix/profiles",
+        ] {
             items.insert(folder.into(), self.of_user(Node::Directory));
         }
-        items.insert("nix/var/nix/gcroots/profiles".into(), self.of_user(Node::Link(b"/nix/var/nix/profiles".to_vec())));
-        items.insert("nix/var/nix/db/db.sqlite".into(), self.of_user(Node::File(nixdb::serialise(self.closure, outputs)?)));
+        items
+            .insert("nix/var/nix/gcroots/profiles".into(), self.of_user(Node::Link(b"/nix/var/nix/profiles".to_vec())));
+        items.insert(
+            "nix/var/nix/db/db.sqlite".into(),
+            self.of_user(Node::File(nixdb::serialise(self.closure, outputs)?)),
+        );
         items.insert("nix/var/nix/db/schema".into(), self.of_user(Node::File(nixdb::SCHEMA_VERSION.into())));
         for id in self.closure.unreferenced() {
             let path = format!("nix/var/nix/gcroots/stowage/{}", self.closure.info(id).path.to_basename());

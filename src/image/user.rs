@@ -1,10 +1,10 @@
 //! The image's user, as `/etc/passwd` and `/etc/group` tell.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// Who runs in the image, and owns its Nix database.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "Keys")]
 pub struct User {
     /// The login name.
     pub name: String,
@@ -18,15 +18,34 @@ pub struct User {
     pub shell: String,
 }
 
+/// What a spec says of the user; the rest follows from it.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Keys {
+    name: Option<String>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    home: Option<String>,
+    shell: Option<String>,
+}
+
+impl From<Keys> for User {
+    fn from(keys: Keys) -> Self {
+        let name = keys.name.unwrap_or_else(|| "user".to_owned());
+        let uid = keys.uid.unwrap_or(if name == "root" { 0 } else { 1000 });
+        Self {
+            uid,
+            gid: keys.gid.unwrap_or(uid),
+            home: keys.home.unwrap_or_else(|| if uid == 0 { "/root".to_owned() } else { format!("/home/{name}") }),
+            shell: keys.shell.unwrap_or_else(|| "/bin/sh".to_owned()),
+            name,
+        }
+    }
+}
+
 impl Default for User {
     fn default() -> Self {
-        Self {
-            name: "user".to_owned(),
-            uid: 1000,
-            gid: 1000,
-            home: "/home/user".to_owned(),
-            shell: "/bin/sh".to_owned(),
-        }
+        Keys::default().into()
     }
 }
 
@@ -102,21 +121,25 @@ mod tests {
     #[test]
     fn users_that_contents_bring_stay_but_for_the_images_own() {
         let user = User::default();
-        let passwd = user.passwd("root:x:0:0:System:/root:/bin/zsh\nother:x:1000:1::/:/bin/sh\nbuild:x:30001:30000::/:/bin/sh\n");
+        let passwd = user
+            .passwd("root:x:0:0:System:/root:/bin/zsh\nother:x:1000:1::/:/bin/sh\nbuild:x:30001:30000::/:/bin/sh\n");
         assert!(passwd.contains("root:x:0:0:System:"), "{passwd}");
         assert!(passwd.contains("build:x:30001") && !passwd.contains("other"), "{passwd}");
     }
 
     #[test]
     fn root_may_be_the_user() {
-        let user = User { name: "root".to_owned(), uid: 0, gid: 0, home: "/root".to_owned(), ..User::default() };
+        let user: User = serde_json::from_str(r#"{"name":"root"}"#).expect("valid");
+        assert_eq!((user.uid, user.gid, user.home.as_str()), (0, 0, "/root"));
         assert_eq!(user.passwd("").matches("root:x:0:0").count(), 1);
     }
 
     #[test]
     fn users_that_would_break_the_files_are_refused() {
         assert_eq!(User::default().problem(), None);
-        for (name, home) in [("", "/h"), ("a:b", "/h"), ("a", "h"), ("a", "/h/../etc"), ("a", "/h:0"), ("a\nb", "/h"), ("a", "/")] {
+        for (name, home) in
+            [("", "/h"), ("a:b", "/h"), ("a", "h"), ("a", "/h/../etc"), ("a", "/h:0"), ("a\nb", "/h"), ("a", "/")]
+        {
             let user = User { name: name.to_owned(), home: home.to_owned(), ..User::default() };
             assert!(user.problem().is_some(), "{name:?} {home:?}");
         }

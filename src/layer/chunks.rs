@@ -46,13 +46,7 @@ pub struct Chunks<F> {
 impl<F: Flow> Chunks<F> {
     /// Chunks for `flow`.
     pub fn new(flow: F) -> Self {
-        Self {
-            flow,
-            chunk: vec![0; CHUNK],
-            filled: 0,
-            file_start: None,
-            architectures: BTreeMap::new(),
-        }
+        Self { flow, chunk: vec![0; CHUNK], filled: 0, file_start: None, architectures: BTreeMap::new() }
     }
 
     /// Adds `bytes`.

@@ -100,7 +100,13 @@ pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 ///
 /// # Errors
 /// The first error of any layer.
-pub fn in_parallel(source: Source<'_>, jobs: &[&LayerJob<'_>], sink: &dyn BlobSink, threads: usize, progress: Progress<'_>) -> anyhow::Result<Vec<LayerRecord>> {
+pub fn in_parallel(
+    source: Source<'_>,
+    jobs: &[&LayerJob<'_>],
+    sink: &dyn BlobSink,
+    threads: usize,
+    progress: Progress<'_>,
+) -> anyhow::Result<Vec<LayerRecord>> {
     let mut order: Vec<usize> = (0..jobs.len()).collect();
     order.sort_by_key(|index| std::cmp::Reverse(jobs[*index].estimate));
     let next = AtomicUsize::new(0);
@@ -110,7 +116,8 @@ pub fn in_parallel(source: Source<'_>, jobs: &[&LayerJob<'_>], sink: &dyn BlobSi
         while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed))
             && !failed.load(Ordering::Relaxed)
         {
-            let record = make_blob(source, jobs[*index], sink).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+            let record =
+                make_blob(source, jobs[*index], sink).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
             progress(record.size);
             made.push((*index, record));
         }
@@ -152,7 +159,13 @@ fn make_blob(source: Source<'_>, job: &LayerJob<'_>, sink: &dyn BlobSink) -> any
 ///
 /// # Errors
 /// The first error of any layer.
-pub fn in_turn(source: Source<'_>, jobs: &[LayerJob<'_>], sink: &mut dyn ArchiveSink, threads: usize, progress: Progress<'_>) -> anyhow::Result<Vec<LayerRecord>> {
+pub fn in_turn(
+    source: Source<'_>,
+    jobs: &[LayerJob<'_>],
+    sink: &mut dyn ArchiveSink,
+    threads: usize,
+    progress: Progress<'_>,
+) -> anyhow::Result<Vec<LayerRecord>> {
     let (big, small): (Vec<usize>, Vec<usize>) = (0..jobs.len()).partition(|index| jobs[*index].estimate >= BIG);
     let ahead = PackAhead { source, jobs, small, next: AtomicUsize::new(0), memory: Memory::new() };
     let mut archive = Archive { source, jobs, sink, progress, records: vec![None; jobs.len()] };
@@ -341,11 +354,7 @@ impl Drop for Share {
 }
 
 fn record_of(tar: &[u8]) -> LayerRecord {
-    LayerRecord {
-        diff_id: Digest::of(tar),
-        size: tar.len() as u64,
-        architectures: std::collections::BTreeMap::new(),
-    }
+    LayerRecord { diff_id: Digest::of(tar), size: tar.len() as u64, architectures: std::collections::BTreeMap::new() }
 }
 
 fn panicked() -> anyhow::Error {

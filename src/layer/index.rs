@@ -65,11 +65,7 @@ mod tests {
     use crate::layer::key::KeyHasher;
 
     fn record() -> LayerRecord {
-        LayerRecord {
-            diff_id: Digest::of(b"layer"),
-            size: 5,
-            architectures: [("amd64".to_owned(), 3)].into(),
-        }
+        LayerRecord { diff_id: Digest::of(b"layer"), size: 5, architectures: [("amd64".to_owned(), 3)].into() }
     }
 
     #[test]

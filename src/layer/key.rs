@@ -34,7 +34,11 @@ pub struct LayerKey(Digest);
 impl LayerKey {
     /// The key of the layer of `infos`, which are in order.
     #[must_use]
-    pub fn of_store_paths<'a>(store_dir: &StoreDir, owner: &Owner, infos: impl IntoIterator<Item = &'a PathInfo>) -> Self {
+    pub fn of_store_paths<'a>(
+        store_dir: &StoreDir,
+        owner: &Owner,
+        infos: impl IntoIterator<Item = &'a PathInfo>,
+    ) -> Self {
         let mut hasher = KeyHasher::new(TAR_VERSION);
         hasher.add(store_dir.as_str().as_bytes());
         hasher.add(&owner.uid.to_be_bytes());

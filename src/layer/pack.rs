@@ -26,7 +26,12 @@ impl<'a> StoreLayer<'a> {
     ///
     /// # Errors
     /// When one is gone, or can't be read.
-    pub fn walk(files: &'a StoreFiles, store_dir: &'a StoreDir, owner: &'a Owner, paths: &[StorePath]) -> Result<Self, TreeError> {
+    pub fn walk(
+        files: &'a StoreFiles,
+        store_dir: &'a StoreDir,
+        owner: &'a Owner,
+        paths: &[StorePath],
+    ) -> Result<Self, TreeError> {
         let mut entries = Vec::new();
         for path in paths {
             entries.append(&mut files.walk(path)?);

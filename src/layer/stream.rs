@@ -132,8 +132,6 @@ impl Flow for Aside<'_> {
         self.out.write_all(&chunk[..filled])?;
         let next = self.free.try_recv().unwrap_or_else(|_| vec![0; CHUNK]);
         let chunk = std::mem::replace(chunk, next);
-        self.full
-            .send((chunk, filled))
-            .map_err(|_| io::Error::other("the hashing thread is gone"))
+        self.full.send((chunk, filled)).map_err(|_| io::Error::other("the hashing thread is gone"))
     }
 }

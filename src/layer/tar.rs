@@ -209,8 +209,11 @@ mod tests {
         let owner = Owner::default();
         for length in [1, 99, 100, 101, 155, 156, 200, 255, 256, 257, 300, 4000] {
             for separator in [b'/', b'x'] {
-                let path: Vec<u8> = (0..length).map(|at| if at % 50 == 49 && at + 1 < length { separator } else { b'a' }).collect();
-                for (kind, expected) in [(Kind::Regular(0), path.clone()), (Kind::Directory, [&path[..], b"/"].concat())] {
+                let path: Vec<u8> =
+                    (0..length).map(|at| if at % 50 == 49 && at + 1 < length { separator } else { b'a' }).collect();
+                for (kind, expected) in
+                    [(Kind::Regular(0), path.clone()), (Kind::Directory, [&path[..], b"/"].concat())]
+                {
                     let header = Header { path: &path, kind, mode: 0o444, owner: &owner, mtime: 1 };
                     assert_eq!(read_back(&header).0, expected, "{length}");
                 }

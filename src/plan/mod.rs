@@ -61,9 +61,7 @@ pub fn plan(closure: &Closure, strategy: Strategy, limit: NonZeroUsize) -> Layer
         layer.sort_unstable();
     }
     layers.retain(|layer| !layer.is_empty());
-    LayerPlan {
-        layers: layers.into_iter().map(|paths| PlannedLayer { paths }).collect(),
-    }
+    LayerPlan { layers: layers.into_iter().map(|paths| PlannedLayer { paths }).collect() }
 }
 
 impl PlannedLayer {

@@ -144,11 +144,13 @@ mod tests {
     /// of `names` backwards, so that no test passes for the order of hashes.
     fn closure(names: &[&str], edges: &[(&str, &str)]) -> Closure {
         let letters: Vec<char> = "zyxwvsrqpnmlkjihgfdcba9876543210".chars().collect();
-        let paths: BTreeMap<&str, StorePath> = names.iter().zip(letters).map(|(name, letter)| (*name, path(letter, name))).collect();
+        let paths: BTreeMap<&str, StorePath> =
+            names.iter().zip(letters).map(|(name, letter)| (*name, path(letter, name))).collect();
         let infos = names
             .iter()
             .map(|name| {
-                let references: Vec<_> = edges.iter().filter(|edge| edge.0 == *name).map(|edge| &paths[edge.1]).collect();
+                let references: Vec<_> =
+                    edges.iter().filter(|edge| edge.0 == *name).map(|edge| &paths[edge.1]).collect();
                 info(&paths[name], &references)
             })
             .collect();
@@ -162,7 +164,10 @@ mod tests {
 
     #[test]
     fn scores_are_those_of_nixpkgs_own_tests() {
-        let closure = closure(&["foo", "bar", "baz", "tux"], &[("foo", "foo"), ("foo", "bar"), ("foo", "baz"), ("bar", "baz"), ("baz", "tux")]);
+        let closure = closure(
+            &["foo", "bar", "baz", "tux"],
+            &[("foo", "foo"), ("foo", "bar"), ("foo", "baz"), ("bar", "baz"), ("baz", "tux")],
+        );
         let expected = [("bar", 2), ("baz", 4), ("foo", 1), ("tux", 6)];
         assert_eq!(named_scores(&closure), expected.map(|(name, score)| (name.to_owned(), score)).into());
     }
@@ -170,7 +175,17 @@ mod tests {
     #[test]
     fn a_chain_with_a_popular_end_scores_as_in_nixpkgs() {
         // A1 B2 C3 D4 E5 F9 G2: a chain, whose end four of its links share.
-        let edges = [("A", "B"), ("B", "C"), ("C", "D"), ("D", "E"), ("B", "F"), ("C", "F"), ("D", "F"), ("E", "F"), ("A", "G")];
+        let edges = [
+            ("A", "B"),
+            ("B", "C"),
+            ("C", "D"),
+            ("D", "E"),
+            ("B", "F"),
+            ("C", "F"),
+            ("D", "F"),
+            ("E", "F"),
+            ("A", "G"),
+        ];
         let closure = closure(&["A", "B", "C", "D", "E", "F", "G"], &edges);
         let expected = [("A", 1), ("B", 2), ("C", 3), ("D", 4), ("E", 5), ("F", 9), ("G", 2)];
         assert_eq!(named_scores(&closure), expected.map(|(name, score)| (name.to_owned(), score)).into());
@@ -178,7 +193,16 @@ mod tests {
 
     #[test]
     fn the_order_is_that_of_nixpkgs_own_test() {
-        let edges = [("Root1", "A"), ("A", "B"), ("A", "D"), ("D", "E"), ("B", "D"), ("B", "F"), ("Root2", "B"), ("Root3", "C")];
+        let edges = [
+            ("Root1", "A"),
+            ("A", "B"),
+            ("A", "D"),
+            ("D", "E"),
+            ("B", "D"),
+            ("B", "F"),
+            ("Root2", "B"),
+            ("Root3", "C"),
+        ];
         let closure = closure(&["Root1", "Root2", "Root3", "A", "B", "C", "D", "E", "F", "X"], &edges);
         let names: Vec<&str> = order(&closure).iter().map(|id| closure.info(*id).path.name()).collect();
         assert_eq!(names, ["E", "D", "F", "B", "A", "C", "Root1", "Root2", "Root3", "X"]);

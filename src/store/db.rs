@@ -27,7 +27,9 @@ const ATTEMPTS: usize = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// No file: often a typing error in `--store`, or a machine without Nix.
-    #[error("no Nix database at {0}; name the store with --store ROOT, or give the registrations with --registration or --closure")]
+    #[error(
+        "no Nix database at {0}; name the store with --store ROOT, or give the registrations with --registration or --closure"
+    )]
     Missing(PathBuf),
     /// It may not be read, e.g. for want of permission.
     #[error("opening the Nix database {path}: {source}")]
@@ -38,7 +40,9 @@ pub enum DatabaseError {
         source: std::io::Error,
     },
     /// Another version of Nix's schema: its rows might mean something else.
-    #[error("the Nix database {path} has schema {found:?}, but only schema 10 is known (Nix 2.0 to 2.35); is it of another version of Nix?")]
+    #[error(
+        "the Nix database {path} has schema {found:?}, but only schema 10 is known (Nix 2.0 to 2.35); is it of another version of Nix?"
+    )]
     Schema {
         /// The database's file.
         path: PathBuf,
@@ -46,7 +50,9 @@ pub enum DatabaseError {
         found: String,
     },
     /// A file that is not SQLite's, cut off, or damaged.
-    #[error("the Nix database {path} is damaged or none at all ({problem}); check it with `sqlite3 {path} 'pragma integrity_check'`")]
+    #[error(
+        "the Nix database {path} is damaged or none at all ({problem}); check it with `sqlite3 {path} 'pragma integrity_check'`"
+    )]
     Damaged {
         /// The database's file.
         path: PathBuf,
@@ -57,7 +63,9 @@ pub enum DatabaseError {
     #[error("the Nix database {0} has been locked for 5 seconds; try again when the Nix that is at work is done")]
     Locked(PathBuf),
     /// An ordinary user, and changes in a WAL that only its owner can read.
-    #[error("the Nix database {0} can't be read by this user while its write-ahead log is not readable; try again, or as root")]
+    #[error(
+        "the Nix database {0} can't be read by this user while its write-ahead log is not readable; try again, or as root"
+    )]
     Wal(PathBuf),
     /// A file that changes all the time.
     #[error("the Nix database {0} changed each time it was read; try again")]
@@ -128,9 +136,8 @@ impl<'a> StoreDb<'a> {
     /// When the database can't be read.
     pub fn valid(&self, paths: &[StorePath]) -> Result<Vec<StorePath>, DatabaseError> {
         self.read(|connection| {
-            let mut query = connection
-                .prepare("select 1 from ValidPaths where path = ?1")
-                .map_err(|error| self.error(error))?;
+            let mut query =
+                connection.prepare("select 1 from ValidPaths where path = ?1").map_err(|error| self.error(error))?;
             let mut valid = Vec::new();
             for path in paths {
                 if query.exists([self.location.print(path)]).map_err(|error| self.error(error))? {
@@ -197,9 +204,7 @@ impl<'a> StoreDb<'a> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(url, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection
-            .query_row("select 1 from ValidPaths limit 1", [], |_| Ok(()))
-            .optional()?;
+        connection.query_row("select 1 from ValidPaths limit 1", [], |_| Ok(())).optional()?;
         Ok(connection)
     }
 
@@ -227,17 +232,23 @@ impl<'a> StoreDb<'a> {
         Ok(infos)
     }
 
-    fn add_references(&self, connection: &Connection, ids: &[i64], infos: &mut [PathInfo]) -> Result<(), DatabaseError> {
+    fn add_references(
+        &self,
+        connection: &Connection,
+        ids: &[i64],
+        infos: &mut [PathInfo],
+    ) -> Result<(), DatabaseError> {
         let places: HashMap<i64, usize> = ids.iter().copied().zip(0..).collect();
-        let mut query = connection
-            .prepare("select reference from Refs where referrer = ?1")
-            .map_err(|error| self.error(error))?;
+        let mut query =
+            connection.prepare("select reference from Refs where referrer = ?1").map_err(|error| self.error(error))?;
         for (place, id) in ids.iter().enumerate() {
             let mut references = Vec::new();
             let mut rows = query.query([id]).map_err(|error| self.error(error))?;
             while let Some(row) = rows.next().map_err(|error| self.error(error))? {
                 let reference: i64 = row.get(0).map_err(|error| self.error(error))?;
-                let known = places.get(&reference).ok_or_else(|| self.row(format!("row {id} refers to {reference}, which is not there")))?;
+                let known = places
+                    .get(&reference)
+                    .ok_or_else(|| self.row(format!("row {id} refers to {reference}, which is not there")))?;
                 references.push(infos[*known].path.clone());
             }
             references.sort();
@@ -253,7 +264,8 @@ impl<'a> StoreDb<'a> {
         let hash = required(2, "hash")?;
         let nar_hash = NarHash::parse(&hash).map_err(|error| self.row(format!("{path}: {error}")))?;
         let nar_size: Option<i64> = row.get(3).map_err(|error| self.error(error))?;
-        let nar_size = u64::try_from(nar_size.unwrap_or(0)).map_err(|_| self.row(format!("{path}: a negative size")))?;
+        let nar_size =
+            u64::try_from(nar_size.unwrap_or(0)).map_err(|_| self.row(format!("{path}: a negative size")))?;
         Ok(PathInfo {
             deriver: text(4)?.and_then(|deriver| self.parse(&deriver).ok()),
             signatures: text(5)?.unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
@@ -264,9 +276,9 @@ impl<'a> StoreDb<'a> {
 
     fn parse(&self, path: &str) -> Result<StorePath, DatabaseError> {
         let store_dir = &self.location.store_dir;
-        store_dir
-            .parse_path(path.as_bytes())
-            .map_err(|error| self.row(format!("{path}: {error} (the store dir is taken to be {store_dir}; NIX_STORE_DIR names another)")))
+        store_dir.parse_path(path.as_bytes()).map_err(|error| {
+            self.row(format!("{path}: {error} (the store dir is taken to be {store_dir}; NIX_STORE_DIR names another)"))
+        })
     }
 
     fn has_wal(&self) -> bool {
@@ -277,11 +289,7 @@ impl<'a> StoreDb<'a> {
 
     fn stamp(&self) -> Result<Stamp, DatabaseError> {
         let metadata = self.file.metadata().map_err(|source| self.unreadable(source))?;
-        Ok(Stamp {
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        })
+        Ok(Stamp { inode: metadata.ino(), size: metadata.size(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
     }
 
     fn unreadable(&self, source: std::io::Error) -> DatabaseError {

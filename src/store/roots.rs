@@ -58,7 +58,9 @@ fn register(location: &StoreLocation, link: &Path, target: &str) -> io::Result<(
     }
     let direct = std::fs::create_dir_all(&auto).and_then(|()| replace_link(link, &registered));
     match direct {
-        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => add_root(link, target),
+        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            add_root(link, target)
+        }
         result => result,
     }
 }

@@ -63,11 +63,13 @@ impl RegistrationSource {
             Self::Database => StoreDb::open(location)?.closure(roots)?,
             Self::Dump(path) => {
                 let text = read(path)?;
-                dump::parse(&text, &location.store_dir).map_err(|source| RegistrationError::Dump { path: path.clone(), source })?
+                dump::parse(&text, &location.store_dir)
+                    .map_err(|source| RegistrationError::Dump { path: path.clone(), source })?
             }
             Self::Json(path) => {
                 let text = read(path)?;
-                json::parse(&text, &location.store_dir).map_err(|source| RegistrationError::Json { path: path.clone(), source })?
+                json::parse(&text, &location.store_dir)
+                    .map_err(|source| RegistrationError::Json { path: path.clone(), source })?
             }
         };
         let roots = (!roots.is_empty()).then_some(roots);
