@@ -1,5 +1,7 @@
 //! Keeps the map in `src/lib.rs` true, and pure files pure.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

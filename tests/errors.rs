@@ -1,6 +1,8 @@
 //! Bad input: each with its message and its exit code, and nothing half-made is
 //! left under a final name.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod support;
 
 use support::{ENVIRONMENT, HELLO, LIBRARY, Scratch, names, printed, registration};

@@ -1,6 +1,8 @@
 //! Images of a small store, without Nix: their bytes, and what of them depends on
 //! what.
 
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod support;
 
 use std::collections::BTreeSet;
