@@ -1,4 +1,5 @@
 //! stowage
 pub mod digest;
+pub mod nar;
 pub mod store;
 pub mod tree;
