@@ -1,4 +1,5 @@
 //! stowage
+pub mod cache;
 pub mod digest;
 pub mod nar;
 pub mod store;
