@@ -5,7 +5,7 @@ mod scratch;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -140,6 +140,14 @@ fn what_is_broken_in_the_cache_is_repaired_and_nothing_else_touched() {
     }
     fs::remove_file(&nar).expect("removed");
     assert_eq!(add(&scratch, &root).expect("exports").added, 1);
+
+    // A NAR that is whole is kept.
+    let inode = |path: &Path| path.metadata().expect("there").ino();
+    let kept = inode(&nar);
+    let first = scratch.closure(&root).info(0).path.to_basename();
+    fs::remove_file(cache.join(format!("{}.narinfo", &first[..32]))).expect("removed");
+    assert_eq!(add(&scratch, &root).expect("exports").added, 1);
+    assert_eq!(inode(&nar), kept);
 
     let before = snapshot(&cache);
     let summary = add(&scratch, &root).expect("exports");

@@ -3,7 +3,7 @@
 //! A file in `nar/` without a narinfo is what an export left that was killed,
 //! or the NAR of another path with the same contents. It was whole when it got
 //! its name, but what carries caches from job to job may have cut it off, so it
-//! is read to its end and hashed, which takes a third of the time of
+//! is read to its end and hashed, which takes a quarter of the time of
 //! compressing it again.
 
 use std::fs::File;

@@ -31,7 +31,7 @@ pub struct Summary {
     pub added: usize,
     /// How many were there.
     pub skipped: usize,
-    /// The size of the new NARs, compressed.
+    /// The size of their NARs, compressed.
     pub bytes: u64,
 }
 
