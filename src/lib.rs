@@ -16,10 +16,21 @@
 //! | file | duty | |
 //! |---|---|---|
 //! | `build.rs` | from a closure to an image at its destinations, in a straight line | IO |
+//! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
+//! | `cache/compress.rs` | writes one NAR, compressed and verified | IO |
+//! | `cache/export.rs` | exports a closure on all processors | IO |
+//! | `cache/folder.rs` | a cache's folder: what is there, and how more gets there | IO |
+//! | `cache/mod.rs` | what a binary cache is | pure |
+//! | `cache/narinfo.rs` | writes and checks narinfos | pure |
+//! | `cache/order.rs` | in which order paths are exported | pure |
+//! | `cache/resolve.rs` | finds the cache's folder without trusting links | IO |
+//! | `cache/setup.rs` | what a job sets to use a cache | pure |
 //! | `cli/args.rs` | the command line as clap reads it | pure |
 //! | `cli/build.rs` | `stowage build` | IO |
+//! | `cli/cache.rs` | `stowage cache` and `stowage env` | IO |
 //! | `cli/copy.rs` | `stowage copy` | IO |
 //! | `cli/exit.rs` | what exit codes say | pure |
+//! | `cli/hook.rs` | `stowage hook` | IO |
 //! | `cli/inspect.rs` | `stowage inspect` | IO |
 //! | `cli/manual.rs` | completions and manual pages | IO |
 //! | `cli/mod.rs` | runs the command that was typed | IO |
@@ -34,6 +45,7 @@
 //! | `destination/reference.rs` | names of places for images | pure |
 //! | `digest.rs` | SHA-256 digests as OCI writes them | pure |
 //! | `fs.rs` | files that appear whole or not at all | IO |
+//! | `hook.rs` | what Nix tells its post-build hook, and what is done then | IO |
 //! | `image/config.rs` | the image's config | pure |
 //! | `image/contents.rs` | lays out contents at `/` | IO |
 //! | `image/manifest.rs` | manifests | pure |
@@ -52,6 +64,7 @@
 //! | `layer/pack.rs` | store paths to tar bytes, in one pass | IO |
 //! | `layer/stream.rs` | the ways that a layer's chunks go | pure |
 //! | `layer/tar.rs` | tar headers; layer tar v1 | pure |
+//! | `nar.rs` | store paths to NARs | IO |
 //! | `plan/mod.rs` | layer plans and their invariants | pure |
 //! | `plan/popularity.rs` | popularity, as nixpkgs scores it | pure |
 //! | `store/closure.rs` | registrations closed under references | pure |
@@ -68,12 +81,15 @@
 //! | `tree.rs` | walks and reads store paths | IO |
 
 pub mod build;
+pub mod cache;
 pub mod cli;
 pub mod destination;
 pub mod digest;
 pub mod fs;
+pub mod hook;
 pub mod image;
 pub mod layer;
+pub mod nar;
 pub mod plan;
 pub mod store;
 pub mod tree;

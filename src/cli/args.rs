@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use crate::cache::setup::Format;
 use crate::destination::ImageReference;
 use crate::plan::Strategy;
 
@@ -45,6 +46,17 @@ pub enum Command {
     Copy(CopyArguments),
     /// Show what an image is made of
     Inspect(InspectArguments),
+    /// Export what Nix has just built: for nix.conf's `post-build-hook`
+    ///
+    /// Reads DRV_PATH and OUT_PATHS. Exports to $STOWAGE_CACHE, else to `cache` in
+    /// $CI_PROJECT_DIR, else to ./cache. Never fails, since Nix would stop the build.
+    /// nix.conf can give no arguments: name a link to stowage that is called `stowage-hook`.
+    Hook,
+    /// Put store paths into a binary cache, and end a job that used one
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Print what a job sets to use a binary cache: eval "$(stowage env DIR)"
+    Env(EnvArguments),
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -160,4 +172,50 @@ pub struct InspectArguments {
     /// Print everything as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What can be done with a binary cache.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// Export store paths, and all that they refer to, to the cache in DIR
+    Add(AddArguments),
+    /// End a job: wait until all that was built is in the cache
+    ///
+    /// The hook exports before Nix goes on, so there is nothing to wait for yet.
+    Wait {
+        /// The cache's folder
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+}
+
+/// Arguments of `cache add`.
+#[derive(Debug, Args)]
+pub struct AddArguments {
+    /// The cache's folder, which is made when it is not there
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Store paths, or links to them
+    #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    /// The store's root, as for `build`
+    #[arg(long, value_name = "ROOT", value_hint = ValueHint::DirPath)]
+    pub store: Option<PathBuf>,
+    /// How many paths to export at once; by default one for each processor
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Print what was done as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `env`.
+#[derive(Debug, Args)]
+pub struct EnvArguments {
+    /// The cache's folder
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// shell: for eval; dotenv: a line NAME=VALUE; nix.conf: a line for that file
+    #[arg(long, default_value = "shell", value_name = "FORM")]
+    pub format: Format,
 }

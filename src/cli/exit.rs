@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::cache::CacheError;
+use crate::cache::setup::SetupError;
 use crate::destination::{DestinationError, ReferenceError};
 use crate::image::contents::ContentsError;
 use crate::image::name::NameError;
@@ -27,7 +29,7 @@ pub enum Exit {
     Database = 4,
     /// A store path is not valid, gone from disk, or changed.
     StorePath = 5,
-    /// The destination can't be written, or an image not be read.
+    /// The destination or the cache can't be written, or an image not be read.
     Destination = 6,
     /// Two of the contents have different files of one name.
     Contents = 7,
@@ -56,6 +58,7 @@ impl Exit {
             || cause.is::<SpecError>()
             || cause.is::<NameError>()
             || cause.is::<ReferenceError>()
+            || cause.is::<SetupError>()
         {
             return Some(Self::Usage);
         }
@@ -76,6 +79,11 @@ impl Exit {
                 Some(DestinationError::Changed { .. }) => Self::StorePath,
                 _ => Self::Destination,
             });
+        }
+        match cause.downcast_ref() {
+            Some(CacheError::Refused { .. } | CacheError::Cycle(_)) => return Some(Self::StorePath),
+            Some(_) => return Some(Self::Destination),
+            None => {}
         }
         match cause.downcast_ref() {
             Some(PackError::Tree(_)) => return Some(Self::StorePath),

@@ -2,8 +2,10 @@
 
 pub mod args;
 pub mod build;
+pub mod cache;
 pub mod copy;
 pub mod exit;
+pub mod hook;
 pub mod inspect;
 pub mod manual;
 pub mod output;
@@ -20,6 +22,11 @@ use settings::Settings;
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
+    if settings::is_called_as_hook() {
+        output::start_log(0, false);
+        hook::main();
+        return ExitCode::SUCCESS;
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -45,6 +52,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Plan(arguments) => plan::run(&settings, arguments),
         Command::Copy(arguments) => copy::run(&settings, arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Hook => {
+            hook::main();
+            Ok(())
+        }
+        Command::Cache(command) => cache::run(&settings, command),
+        Command::Env(arguments) => cache::print_env(&arguments),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::man(directory.as_deref()),
     }

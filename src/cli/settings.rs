@@ -1,6 +1,8 @@
 //! What the command line and the environment mean: the only reader of the
 //! environment.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::args::SourceArguments;
@@ -82,6 +84,33 @@ impl SourceArguments {
             (None, None) => RegistrationSource::Database,
         }
     }
+}
+
+/// Whether the program was started under its hook's name, as from nix.conf.
+#[must_use]
+pub fn is_called_as_hook() -> bool {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    name.as_deref().and_then(Path::file_name).is_some_and(|name| name == "stowage-hook")
+}
+
+/// All variables, for the hook, which is told everything by them.
+#[must_use]
+pub fn variables() -> BTreeMap<OsString, OsString> {
+    std::env::vars_os().collect()
+}
+
+/// What `NIX_CONFIG` holds.
+#[must_use]
+pub fn nix_config() -> String {
+    std::env::var("NIX_CONFIG").unwrap_or_default()
+}
+
+/// The current folder.
+///
+/// # Errors
+/// When it is gone.
+pub fn current_folder() -> std::io::Result<PathBuf> {
+    std::env::current_dir()
 }
 
 /// `$XDG_CACHE_HOME/stowage`; without it, root's is in `/var/cache`, and a user's

@@ -2,13 +2,15 @@
 //!
 //! Nix keeps its database in WAL mode. While anybody has it open, the newest
 //! rows are in a file beside it, and only SQLite's ordinary read-only mode
-//! sees them. When nobody has, an ordinary user can't open it that way, since
-//! SQLite would have to make that file; then, and only then, the file is read
-//! as an immutable one, and read again if it changed meanwhile.
+//! sees them. When nobody has, that mode would have to make that file: an
+//! ordinary user can't, and root would leave it there. Then, and only then, the
+//! database is read as an immutable file, and read again if it changed or the
+//! other file appeared meanwhile.
 //!
 //! Source of the schema: Nix's `src/libstore/schema.sql`, the same from 2.3 on.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -182,6 +184,9 @@ impl<'a> StoreDb<'a> {
     }
 
     fn connect(&self) -> Result<Reader, DatabaseError> {
+        if self.is_quiet() {
+            return self.connect_immutable();
+        }
         match self.connect_with("mode=ro") {
             Ok(connection) => return Ok(Reader { connection, immutable: None }),
             Err(error) => match error.sqlite_error_code() {
@@ -189,13 +194,29 @@ impl<'a> StoreDb<'a> {
                 _ => return Err(self.error(error)),
             },
         }
-        let before = self.stamp()?;
-        std::fs::File::open(&self.file).map_err(|source| self.unreadable(source))?;
         if self.has_wal() {
             return Err(DatabaseError::Wal(self.file.clone()));
         }
+        self.connect_immutable()
+    }
+
+    /// Opens the file as one that nobody writes; [`Self::read`] finds out when that
+    /// was wrong.
+    fn connect_immutable(&self) -> Result<Reader, DatabaseError> {
+        let before = self.stamp()?;
+        std::fs::File::open(&self.file).map_err(|source| self.unreadable(source))?;
         let connection = self.connect_with("immutable=1").map_err(|error| self.error(error))?;
         Ok(Reader { connection, immutable: Some(before) })
+    }
+
+    /// Whether nobody has the database open: it is in WAL mode, and there is no
+    /// write-ahead log. Opening it the ordinary way would leave one there, or fail
+    /// for want of permission.
+    fn is_quiet(&self) -> bool {
+        let mut header = [0; 20];
+        let read = std::fs::File::open(&self.file).and_then(|mut file| file.read_exact(&mut header));
+        // SQLite's file format: bytes 18 and 19 are 2 for WAL.
+        read.is_ok() && header[18..] == [2, 2] && !self.has_wal()
     }
 
     /// Opens the file, and reads from it, since only that finds what is wrong.
