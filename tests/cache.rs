@@ -3,11 +3,10 @@
 
 mod scratch;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use scratch::{Scratch, assert_whole, chain, run, snapshot};
@@ -17,6 +16,9 @@ use stowage::hook::{self, HookEvent};
 use stowage::nar;
 use stowage::store::StorePath;
 
+/// The program.
+const STOWAGE: &str = env!("CARGO_BIN_EXE_stowage");
+
 const TWO: Options = Options { jobs: 2 };
 
 /// Exports what `root` needs to the folder `cache` of the scratch.
@@ -24,40 +26,12 @@ fn add(scratch: &Scratch, root: &StorePath) -> Result<Summary, CacheError> {
     export(&scratch.files(), &scratch.closure(root), &scratch.path("cache"), TWO)
 }
 
-/// This test program as another process, which does what `role` says.
-fn child(scratch: &Scratch, role: &str, root: &StorePath) -> Command {
-    let mut command = scratch.command(std::env::current_exe().expect("this program"));
+/// The program that puts what `root` needs in the folder `cache` of the scratch.
+fn exporter(scratch: &Scratch, root: &StorePath) -> Command {
+    let mut command = scratch.command(STOWAGE);
+    command.args(["cache", "add", "--quiet", "--jobs", "2"]);
+    command.arg(scratch.path("cache")).arg(scratch.location().print(root));
     command
-        .args(["--exact", "the_child_of_other_tests", "--ignored", "--nocapture"])
-        .env("STOWAGE_TEST_ROLE", role)
-        .env("STOWAGE_TEST_FOLDER", scratch.path(""))
-        .env("STOWAGE_TEST_ROOT", root.to_basename())
-        .stdout(Stdio::null());
-    command
-}
-
-#[test]
-#[ignore = "it does nothing by itself"]
-fn the_child_of_other_tests() {
-    let variable = |name| std::env::var(name).expect("called by another test");
-    let folder = std::path::PathBuf::from(variable("STOWAGE_TEST_FOLDER"));
-    let store_dir = stowage::store::StoreDir::new(folder.join("store").to_str().expect("UTF-8")).expect("valid");
-    let location = stowage::store::StoreLocation::new(None, store_dir, &folder.join("var"));
-    match variable("STOWAGE_TEST_ROLE").as_str() {
-        "hook" => {
-            let current_dir = std::env::current_dir().expect("a folder");
-            let environment: BTreeMap<_, _> = std::env::vars_os().collect();
-            let event = HookEvent::from_environment(&environment, &location.store_dir, &current_dir).expect("an event");
-            hook::run(&event, &location, 2).expect("exports");
-        }
-        _ => {
-            let root = [StorePath::from_basename(variable("STOWAGE_TEST_ROOT").as_bytes()).expect("valid")];
-            let infos = stowage::store::db::StoreDb::open(&location).expect("opens").closure(&root).expect("valid");
-            let closure = stowage::store::Closure::new(&location.store_dir, infos, Some(&root)).expect("closed");
-            let files = stowage::tree::StoreFiles::open(&location.real_dir).expect("opens");
-            export(&files, &closure, &folder.join("cache"), TWO).expect("exports");
-        }
-    }
 }
 
 #[test]
@@ -200,7 +174,7 @@ fn a_kill_at_any_moment_leaves_a_whole_cache() {
     let cache = scratch.path("cache");
     let mut counts = Vec::new();
     for step in 1..=40 {
-        let mut exporter = child(&scratch, "export", &root).spawn().expect("starts");
+        let mut exporter = exporter(&scratch, &root).spawn().expect("starts");
         std::thread::sleep(Duration::from_millis(20 + step * 5));
         let _ = exporter.kill();
         let _ = exporter.wait();
@@ -219,7 +193,7 @@ fn a_kill_at_any_moment_leaves_a_whole_cache() {
 fn two_exporters_at_once_do_not_disturb_each_other() {
     let scratch = Scratch::new();
     let root = scratch.build(&chain(12, 500_000));
-    let exporters: Vec<_> = (0..3).map(|_| child(&scratch, "export", &root).spawn().expect("starts")).collect();
+    let exporters: Vec<_> = (0..3).map(|_| exporter(&scratch, &root).spawn().expect("starts")).collect();
     for mut exporter in exporters {
         assert!(exporter.wait().expect("ends").success());
     }
@@ -230,7 +204,7 @@ fn two_exporters_at_once_do_not_disturb_each_other() {
 fn modes_do_not_depend_on_the_umask() {
     let scratch = Scratch::new();
     let root = scratch.build(&chain(2, 1000));
-    let exporter = child(&scratch, "export", &root);
+    let exporter = exporter(&scratch, &root);
     let mut shell = Command::new("sh");
     shell.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(exporter.get_program()).args(exporter.get_args());
     shell.envs(exporter.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -240,18 +214,12 @@ fn modes_do_not_depend_on_the_umask() {
     }
 }
 
-/// Writes a hook that calls this program, and runs a build with it.
+/// Runs a build with the program as its hook, under the hook's name.
 fn build_with_hook(scratch: &Scratch, variables: &[(&str, &Path)]) -> StorePath {
-    let program = std::env::current_exe().expect("this program");
-    let hook = format!(
-        "#!/bin/sh\nSTOWAGE_TEST_ROLE=hook STOWAGE_TEST_FOLDER='{}' exec '{}' --exact the_child_of_other_tests --ignored --nocapture >&2\n",
-        scratch.path("").display(),
-        program.display()
-    );
-    fs::write(scratch.path("hook"), hook).expect("written");
-    fs::set_permissions(scratch.path("hook"), fs::Permissions::from_mode(0o755)).expect("set");
+    let hook = scratch.path("stowage-hook");
+    symlink(STOWAGE, &hook).expect("made");
     let mut command = scratch.command("nix-build");
-    command.args(["--no-out-link", "--expr", &chain(2, 1000), "--option", "post-build-hook"]).arg(scratch.path("hook"));
+    command.args(["--no-out-link", "--expr", &chain(2, 1000), "--option", "post-build-hook"]).arg(hook);
     for name in ["CI_PROJECT_DIR", "STOWAGE_CACHE", "OUT_PATHS", "DRV_PATH"] {
         command.env_remove(name);
     }

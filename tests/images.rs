@@ -265,6 +265,32 @@ fn both_ways_of_hashing_come_to_the_same() {
 }
 
 #[test]
+fn an_image_with_the_hook_has_this_very_program() {
+    let scratch = Scratch::new();
+    scratch.write("spec.json", r#"{"hook": true}"#);
+    for destination in ["oci:layout", "docker-archive:archive.tar", "stowage:image"] {
+        scratch.built(&[&printed(HELLO), "--spec", "spec.json", "--to", destination, "--max-layers", "3"]);
+    }
+    let built = scratch.built(&[&printed(HELLO), "--spec", "spec.json", "--to", "oci:layout", "--max-layers", "3"]);
+    let layer = |number: usize| {
+        let digest = built["layers"][number]["diffId"].as_str().expect("a digest").trim_start_matches("sha256:");
+        std::fs::read(scratch.path("layout/blobs/sha256").join(digest)).expect("a blob")
+    };
+    let program = std::fs::read(env!("CARGO_BIN_EXE_stowage")).expect("readable");
+    assert!(file_in(&layer(1), "usr/bin/stowage") == Some(program), "another program");
+    assert!(tar_names(&layer(1)).contains(&"usr/bin/stowage-hook".to_owned()));
+    let settings = file_in(&layer(2), "etc/nix/nix.conf").expect("settings");
+    assert!(String::from_utf8_lossy(&settings).contains("post-build-hook = /usr/bin/stowage-hook\n"));
+}
+
+#[test]
+fn the_program_needs_no_libraries() {
+    // It must run in images that have none.
+    let program = std::fs::read(env!("CARGO_BIN_EXE_stowage")).expect("readable");
+    assert!(!program.windows(10).any(|bytes| bytes == b"/ld-linux-"), "it names a loader");
+}
+
+#[test]
 fn completions_and_manual_pages_are_there() {
     let scratch = Scratch::new();
     for shell in ["bash", "zsh", "fish"] {
@@ -280,11 +306,25 @@ fn completions_and_manual_pages_are_there() {
 #[test]
 fn every_command_says_how_it_is_used() {
     let scratch = Scratch::new();
-    for command in ["build", "plan", "copy", "inspect"] {
+    for command in ["build", "plan", "copy", "inspect", "hook", "cache", "env"] {
         let output = scratch.stowage(&[command, "--help"]).assert().success();
         assert!(String::from_utf8_lossy(&output.get_output().stdout).contains("Usage: stowage"));
     }
     scratch.stowage(&["bild"]).assert().code(2);
+}
+
+/// The bytes of a file in a tar.
+fn file_in(tar: &[u8], name: &str) -> Option<Vec<u8>> {
+    let mut archive = tar::Archive::new(tar);
+    for entry in archive.entries().expect("a tar") {
+        let mut entry = entry.expect("valid");
+        if entry.path().expect("a path").as_ref() == std::path::Path::new(name) {
+            let mut bytes = Vec::new();
+            std::io::copy(&mut entry, &mut bytes).expect("readable");
+            return Some(bytes);
+        }
+    }
+    None
 }
 
 fn tar_names(bytes: &[u8]) -> Vec<String> {

@@ -38,6 +38,13 @@ pub struct LayerJob<'a> {
     pub known: Option<LayerRecord>,
 }
 
+impl LayerJob<'_> {
+    /// Whether the layer is too big for memory; what is made there is not.
+    fn is_big(&self) -> bool {
+        matches!(self.content, Content::Store(_)) && self.estimate >= BIG
+    }
+}
+
 /// What a layer consists of.
 pub enum Content<'a> {
     /// Store paths, in order.
@@ -166,7 +173,7 @@ pub fn in_turn(
     threads: usize,
     progress: Progress<'_>,
 ) -> anyhow::Result<Vec<LayerRecord>> {
-    let (big, small): (Vec<usize>, Vec<usize>) = (0..jobs.len()).partition(|index| jobs[*index].estimate >= BIG);
+    let (big, small): (Vec<usize>, Vec<usize>) = (0..jobs.len()).partition(|index| jobs[*index].is_big());
     let ahead = PackAhead { source, jobs, small, next: AtomicUsize::new(0), memory: Memory::new() };
     let mut archive = Archive { source, jobs, sink, progress, records: vec![None; jobs.len()] };
     std::thread::scope(|scope| {
