@@ -149,7 +149,7 @@ pub fn read(path: &Path) -> Result<Listing, DestinationError> {
     let mut sizes = std::collections::BTreeMap::new();
     let mut small_files = std::collections::BTreeMap::new();
     let mut archive = ::tar::Archive::new(file);
-    for entry in archive.entries().map_err(|error| foreign(error.to_string()))? {
+    for entry in archive.entries_with_seek().map_err(|error| foreign(error.to_string()))? {
         let mut entry = entry.map_err(|error| foreign(error.to_string()))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         sizes.insert(name.clone(), entry.size());
