@@ -35,7 +35,7 @@ pub struct Build<'a> {
     pub threads: usize,
     /// Whether image folders hold their store paths by GC roots.
     pub hold: bool,
-    /// Told of each layer that is complete.
+    /// Told how much is done.
     pub progress: Progress<'a>,
 }
 

@@ -24,6 +24,7 @@ impl Blobs {
     pub fn create(folder: &Path) -> Result<Self, DestinationError> {
         let folder = folder.join("blobs/sha256");
         std::fs::create_dir_all(&folder).map_err(DestinationError::write(&folder))?;
+        crate::fs::sweep(&folder);
         Ok(Self { folder })
     }
 

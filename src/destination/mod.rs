@@ -94,7 +94,7 @@ pub struct Delivery<'a> {
     pub jobs: Vec<LayerJob<'a>>,
     /// On how many threads to make them.
     pub threads: usize,
-    /// Told of each layer that is complete.
+    /// Told how much is done.
     pub progress: Progress<'a>,
 }
 

@@ -99,7 +99,7 @@ pub trait ArchiveSink: Write {
     fn end(&mut self, size: u64) -> io::Result<()>;
 }
 
-/// Called after each layer that is complete, with its size in bytes.
+/// Called with the number of bytes that have gone on since the last call.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
 /// Makes the layers `jobs` on `threads` threads, the biggest first; tells what
@@ -123,9 +123,8 @@ pub fn in_parallel(
         while let Some(index) = order.get(next.fetch_add(1, Ordering::Relaxed))
             && !failed.load(Ordering::Relaxed)
         {
-            let record =
-                make_blob(source, jobs[*index], sink).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
-            progress(record.size);
+            let record = make_blob(source, jobs[*index], sink, progress);
+            let record = record.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
             made.push((*index, record));
         }
         Ok(made)
@@ -140,20 +139,26 @@ pub fn in_parallel(
     Ok(made.into_iter().map(|(_, record)| record).collect())
 }
 
-fn make_blob(source: Source<'_>, job: &LayerJob<'_>, sink: &dyn BlobSink) -> anyhow::Result<LayerRecord> {
+fn make_blob(
+    source: Source<'_>,
+    job: &LayerJob<'_>,
+    sink: &dyn BlobSink,
+    progress: Progress<'_>,
+) -> anyhow::Result<LayerRecord> {
     let mut blob = sink.open(job)?;
+    let mut out = Counted { out: &mut *blob, progress };
     let record = match &job.content {
         Content::Made(make) => {
             let bytes = make()?;
-            blob.write_all(&bytes)?;
+            out.write_all(&bytes)?;
             record_of(&bytes)
         }
         Content::Store(paths) => {
             let layer = StoreLayer::walk(source.files, source.store_dir, source.owner, paths)?;
             if layer.size() < BIG {
-                stream::hash_here(&layer, &mut *blob)?
+                stream::hash_here(&layer, &mut out)?
             } else {
-                stream::hash_aside(&layer, &mut *blob)?
+                stream::hash_aside(&layer, &mut out)?
             }
         }
     };
@@ -277,7 +282,7 @@ impl Archive<'_> {
             return Ok(());
         };
         self.sink.begin(&self.jobs[index].key, record.size)?;
-        bytes.write_to(self.sink)?;
+        bytes.write_to(&mut Counted { out: self.sink, progress: self.progress })?;
         drop((bytes, share));
         self.end(index, record)
     }
@@ -290,21 +295,39 @@ impl Archive<'_> {
         self.sink.begin(&self.jobs[index].key, layer.size())?;
         // Whoever reads an archive compares its layers with their digests.
         let known = self.jobs[index].known.clone().filter(|known| known.size == layer.size());
+        let mut out = Counted { out: self.sink, progress: self.progress };
         let record = match known {
             Some(known) => {
-                stream::only_write(&layer, &mut *self.sink)?;
+                stream::only_write(&layer, &mut out)?;
                 known
             }
-            None => stream::hash_aside(&layer, &mut *self.sink)?,
+            None => stream::hash_aside(&layer, &mut out)?,
         };
         self.end(index, record)
     }
 
     fn end(&mut self, index: usize, record: LayerRecord) -> anyhow::Result<()> {
         self.sink.end(record.size)?;
-        (self.progress)(record.size);
         self.records[index] = Some(record);
         Ok(())
+    }
+}
+
+/// Tells how much is written.
+struct Counted<'a, W: ?Sized> {
+    out: &'a mut W,
+    progress: Progress<'a>,
+}
+
+impl<W: Write + ?Sized> Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.out.write(bytes)?;
+        (self.progress)(length as u64);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
