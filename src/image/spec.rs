@@ -409,4 +409,17 @@ mod tests {
             assert!(KEYS.contains(&key) || LATER.contains(&key), "{key}");
         }
     }
+
+    #[test]
+    fn the_readme_tells_of_every_key() {
+        let readme = include_str!("../../README.md");
+        let is_told = |key: &&&str| {
+            readme.contains(&format!("`{key}`"))
+                || readme.contains(&format!(" {key} "))
+                || readme.contains(&format!(" {key}`"))
+                || readme.contains(&format!("`{key} "))
+        };
+        let missing: Vec<_> = KEYS.iter().filter(|key| **key != "$schema" && !is_told(key)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
 }
