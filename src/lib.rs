@@ -48,6 +48,7 @@
 //! | `hook.rs` | what Nix tells its post-build hook, and what is done then | IO |
 //! | `image/config.rs` | the image's config | pure |
 //! | `image/contents.rs` | lays out contents at `/` | IO |
+//! | `image/keys.rs` | which keys a spec may have | pure |
 //! | `image/manifest.rs` | manifests | pure |
 //! | `image/mod.rs` | what an image is | pure |
 //! | `image/name.rs` | image names, as Docker takes them | pure |

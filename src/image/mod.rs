@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod contents;
+pub mod keys;
 pub mod manifest;
 pub mod name;
 pub mod nixdb;

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::config::ContainerConfig;
+use super::keys;
 use super::name::{ImageName, NameError};
 use super::user::User;
 use crate::layer::Owner;
@@ -57,7 +58,7 @@ pub enum SpecError {
     #[error("the spec is no TOML: {0}")]
     Toml(#[source] Box<toml::de::Error>),
     /// A key that nobody knows: often a typing error, whose effect would be missed.
-    #[error("unknown key {key:?} in {place}{}", suggest(nearest))]
+    #[error("unknown key {key:?} in {place}{}", keys::suggest(nearest))]
     UnknownKey {
         /// The key.
         key: String,
@@ -84,53 +85,6 @@ pub enum SpecError {
     #[error(transparent)]
     Name(#[from] NameError),
 }
-
-/// The keys that work.
-const KEYS: [&str; 17] = [
-    "name",
-    "tag",
-    "contents",
-    "config",
-    "architecture",
-    "created",
-    "uid",
-    "gid",
-    "uname",
-    "gname",
-    "maxLayers",
-    "includeNixDB",
-    "user",
-    "nixConf",
-    "strategy",
-    "hook",
-    "$schema",
-];
-
-/// The keys that are known, but not built yet.
-const LATER: [&str; 20] = [
-    "fromImage",
-    "mtime",
-    "extraCommands",
-    "fakeRootCommands",
-    "buildDepsOf",
-    "nixpkgs",
-    "pathsPerLayer",
-    "popularity",
-    "layers",
-    "perms",
-    "compression",
-    "annotations",
-    "storeOwner",
-    "includeStorePaths",
-    "copyToRoot",
-    "keepContentsDirlinks",
-    "enableFakechroot",
-    "layeringPipeline",
-    "mutable",
-    "precompute",
-];
-
-const USER_KEYS: [&str; 5] = ["name", "uid", "gid", "home", "shell"];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -206,9 +160,7 @@ impl ImageSpec {
     }
 
     fn from_value(value: Value) -> Result<Self, SpecError> {
-        check_keys(&value, "the spec", &KEYS)?;
-        check_keys(&value["config"], "the spec's config", &ContainerConfig::KEYS)?;
-        check_keys(&value["user"], "the spec's user", &USER_KEYS)?;
+        keys::check(&value)?;
         let keys: Keys = serde_json::from_value(value).map_err(SpecError::Value)?;
         let default = Self::default();
         let spec = Self {
@@ -332,30 +284,6 @@ fn is_date(text: &str) -> bool {
     pattern(seconds, "0000-00-00T00:00:00") && (zone == "Z" || pattern(zone, "+00:00") || pattern(zone, "-00:00"))
 }
 
-fn check_keys(value: &Value, place: &'static str, known: &'static [&'static str]) -> Result<(), SpecError> {
-    let Some(object) = value.as_object() else {
-        return Ok(());
-    };
-    let Some(key) = object.keys().find(|key| !known.contains(&key.as_str())) else {
-        return Ok(());
-    };
-    if place == "the spec" && LATER.contains(&key.as_str()) {
-        return Err(SpecError::NotBuilt(key.clone()));
-    }
-    let nearest = known.iter().copied().max_by(|one, other| similarity(key, one).total_cmp(&similarity(key, other)));
-    let nearest = nearest.filter(|nearest| similarity(key, nearest) > 0.6);
-    Err(SpecError::UnknownKey { key: key.clone(), place, nearest })
-}
-
-fn similarity(one: &str, other: &str) -> f64 {
-    let (one, other) = (one.to_lowercase(), other.to_lowercase());
-    strsim::jaro_winkler(&one, &other).max(strsim::normalized_levenshtein(&one, &other))
-}
-
-fn suggest(nearest: &Option<&str>) -> String {
-    nearest.map_or_else(String::new, |nearest| format!("; did you mean {nearest:?}?"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,28 +326,5 @@ mod tests {
             let text = format!("{:#}", anyhow::Error::from(error));
             assert!(text.contains(message), "{spec}: {text}");
         }
-    }
-
-    #[test]
-    fn all_keys_of_the_design_are_known() {
-        let design = "name tag fromImage contents config architecture created mtime uid gid uname gname maxLayers includeNixDB \
-            extraCommands fakeRootCommands user nixConf buildDepsOf nixpkgs strategy pathsPerLayer popularity layers perms compression \
-            annotations hook storeOwner includeStorePaths copyToRoot keepContentsDirlinks enableFakechroot layeringPipeline precompute";
-        for key in design.split_whitespace() {
-            assert!(KEYS.contains(&key) || LATER.contains(&key), "{key}");
-        }
-    }
-
-    #[test]
-    fn the_readme_tells_of_every_key() {
-        let readme = include_str!("../../README.md");
-        let is_told = |key: &&&str| {
-            readme.contains(&format!("`{key}`"))
-                || readme.contains(&format!(" {key} "))
-                || readme.contains(&format!(" {key}`"))
-                || readme.contains(&format!("`{key} "))
-        };
-        let missing: Vec<_> = KEYS.iter().filter(|key| **key != "$schema" && !is_told(key)).collect();
-        assert!(missing.is_empty(), "{missing:?}");
     }
 }
