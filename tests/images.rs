@@ -196,6 +196,26 @@ fn an_archive_goes_to_standard_output_byte_for_byte_as_to_a_file() {
 }
 
 #[test]
+fn a_layout_gets_layers_that_are_known_and_not_there_beside_unknown_ones() {
+    // What is known of which layers, and what is there, must not mix them up.
+    for known in [HELLO, LIBRARY] {
+        let scratch = Scratch::new();
+        scratch.built(&[&printed(known)]);
+        let built = scratch.built(&[&printed(ENVIRONMENT), "--name", "golden", "--to", "oci:layout"]);
+        assert_eq!(built["digest"], GOLDEN);
+        let again = scratch.built(&[&printed(ENVIRONMENT), "--name", "golden", "--to", "oci:other"]);
+        assert_eq!(again["digest"], GOLDEN);
+        let there = support::names(&scratch.path("layout/blobs/sha256"));
+        for layer in built["layers"].as_array().expect("a list") {
+            let digest = layer["diffId"].as_str().expect("a digest").trim_start_matches("sha256:");
+            let bytes = std::fs::read(scratch.path("layout/blobs/sha256").join(digest)).expect("a blob");
+            assert_eq!(stowage::digest::Digest::of(&bytes).to_hex(), digest);
+        }
+        assert_eq!(there.len(), 6, "config, manifest, four layers: {there:?}");
+    }
+}
+
+#[test]
 fn other_images_of_a_layout_stay() {
     let scratch = Scratch::new();
     scratch.built(&[&printed(HELLO), "--to", "oci:layout:one"]);

@@ -136,22 +136,17 @@ fn put_missing(
     sink: &dyn deliver::BlobSink,
     is_there: impl Fn(&LayerJob<'_>) -> bool,
 ) -> anyhow::Result<Vec<LayerRecord>> {
-    let missing: Vec<&LayerJob<'_>> =
-        delivery.jobs.iter().filter(|job| !(job.known.is_some() && is_there(job))).collect();
+    // Asked once, since what is made is there afterwards.
+    let found = |job: &LayerJob<'_>| job.known.clone().filter(|_| is_there(job));
+    let found: Vec<Option<LayerRecord>> = delivery.jobs.iter().map(found).collect();
+    let missing = delivery.jobs.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(job, _)| job);
+    let missing: Vec<&LayerJob<'_>> = missing.collect();
     let made = deliver::in_parallel(delivery.source, &missing, sink, delivery.threads, delivery.progress);
-    let made = made.map_err(|error| as_write_error(error, path))?;
-    let mut made = made.into_iter();
-    let mut records = Vec::with_capacity(delivery.jobs.len());
-    for job in &delivery.jobs {
-        match &job.known {
-            Some(known) if is_there(job) => {
-                (delivery.progress)(known.size);
-                records.push(known.clone());
-            }
-            _ => records.extend(made.next()),
-        }
-    }
-    Ok(records)
+    let mut made = made.map_err(|error| as_write_error(error, path))?.into_iter();
+    Ok(found
+        .into_iter()
+        .filter_map(|found| found.inspect(|known| (delivery.progress)(known.size)).or_else(|| made.next()))
+        .collect())
 }
 
 /// Gives an error of writing a layer the path that it was to be written to.
