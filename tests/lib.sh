@@ -186,6 +186,21 @@ debnix() {
   nix-build "$debnix" --arg index "$(index_of "$1")" -A "$2" --no-out-link
 }
 
+# in_job SUITE PROJECT SCRIPT: runs a script as a CI job does, in a container of
+# $image, as its ordinary user, without a network, in the project's folder.
+# debnix is there as if it were part of the project.
+in_job() {
+  docker run --rm --network=none --volume "$2:/project" --workdir /project \
+    --volume "$debnix:/debnix:ro" --volume "$(index_of "$1"):/index.json:ro" --volume "$debnix_home/debs:/debs:ro" \
+    "$image" /bin/sh -euc "$3"
+}
+
+# builds LOG: how many derivations Nix says it has built.
+builds() { grep -c "^building '/nix/store/.*\.drv'" "$1" || true; }
+
+# copies LOG: how many paths Nix says it has copied, and from where.
+copies() { sed -n "s/^copying path '.*' from '\(.*\)'\.*$/\1/p" "$1" | sort | uniq --count | sed 's/^ *//'; }
+
 # --- Docker ------------------------------------------------------------------
 
 # start_docker: leaves a Docker daemon alone that answers; else starts one with

@@ -35,6 +35,11 @@ as_user() {
     "$program" build --json --to "oci:$home/oci" --spec "$work/ci.json" | jq --raw-output '.digest, .config'
 }
 
+# Three destinations, of which the later ones profit from the first.
+three_destinations() {
+  build --spec "$work/ci.json" --to "stowage:$work/folder.three" --to "docker-archive:$work/three.tar"
+}
+
 after_another_image() {
   cache=$work/cache.shared
   to=oci:$work/oci.shared
@@ -42,10 +47,26 @@ after_another_image() {
   build --spec "$work/ci.json"
 }
 
-# The layers themselves, rather than what is said of them.
-other_index() {
+# All layers are known, and have to be made all the same.
+known_layers() {
   cache=$work/cache.warm
-  to=stowage:$work/folder build --spec "$work/ci.json" > "$work/first"
+  to=stowage:$work/folder build --spec "$work/ci.json" > "$work/other"
+  build --spec "$work/ci.json"
+}
+
+# Some are known, and have to be made beside the others.
+some_known_layers() {
+  cache=$work/cache.some
+  to=stowage:$work/folder.some build --name other "$package" > "$work/other"
+  build --spec "$work/ci.json"
+}
+
+# Some are known and there, some known, some neither.
+some_layers_are_there() {
+  cache=$work/cache.there
+  to=stowage:$work/folder.there build --name other "$small" > "$work/other"
+  to=oci:$work/oci.there
+  build --name other "$package" > "$work/other"
   build --spec "$work/ci.json"
 }
 
@@ -116,7 +137,10 @@ check 'another uid' same_image as_user
 check 'one thread' same_image build --spec "$work/ci.json" --jobs 1
 check 'seven threads' same_image build --spec "$work/ci.json" --jobs 7
 check 'after another image in the same layout' same_image after_another_image
-check 'with what the layer index knows' same_image other_index
+check 'three destinations at once' same_image three_destinations
+check 'with all layers known' same_image known_layers
+check 'with some layers known' same_image some_known_layers
+check 'with some layers known, and some there' same_image some_layers_are_there
 check 'a Docker archive' same_image from_archive
 check 'from nix path-info --json' same_image from_json
 check 'from a text dump, and from JSON, where no row has a ca' from_dump

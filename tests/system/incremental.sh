@@ -7,10 +7,11 @@
 
 calls=open,openat,openat2,readlink,readlinkat,getdents,getdents64,execve,execveat,truncate,name_to_handle_at
 
-# build SPEC DESTINATION: builds, and puts into $work/opened what it opened.
+# build SPEC DESTINATION: builds, and puts into $work/opened what it opened.  Paths
+# that share a layer with a changed one must be read again, so each has its own.
 build() {
   strace --follow-forks -qq -y --string-limit=4096 --trace="$calls" --output="$work/trace" \
-    "$program" build --spec "$1" --to "$2" --json > "$work/built.json"
+    "$program" build --max-layers 125 --spec "$1" --to "$2" --json > "$work/built.json"
   "$repo/tests/system/opened" "$work/trace" > "$work/opened"
 }
 
