@@ -199,7 +199,10 @@ in_job() {
 builds() { grep -c "^building '/nix/store/.*\.drv'" "$1" || true; }
 
 # copies LOG: how many paths Nix says it has copied, and from where.
-copies() { sed -n "s/^copying path '.*' from '\(.*\)'\.*$/\1/p" "$1" | sort | uniq --count | sed 's/^ *//'; }
+copies() {
+  sed -n "s/^copying path '.*' from '\(.*\)'\.*$/\1/p" "$1" | sort | uniq --count |
+    while read -r count from; do echo "$count copied from $from"; done
+}
 
 # --- Docker ------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ start_docker
 
 image_has_the_hosts_rows() {
   local suite=$1 profile
-  profile=$(debnix "$suite" sets.ci)
+  profile=$(debnix "$suite" "sets.${SET:-ci}")
   spec "$profile" > "$work/$suite.json"
   new_image "database-$suite"
   need "$suite: the image loads" load "$work/$suite.json"
@@ -148,8 +148,8 @@ locked_is_an_error() {
   test ! -e "$work/locked/stowage.json"
 }
 
-for suite in bookworm trixie; do
-  need "$suite: the index" get "$suite" ci stdenv
+for suite in ${SUITES:-bookworm trixie}; do
+  need "$suite: the index" get "$suite" "${SET:-ci}"
   image_has_the_hosts_rows "$suite"
 done
 

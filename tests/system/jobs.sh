@@ -1,6 +1,6 @@
 #!/bin/bash
-# Two CI jobs: the first builds debnix's example in a container, and the hook
-# fills ./cache; the second, a fresh container, builds nothing.
+# CI jobs: the first builds debnix's example in a container, and the hook fills
+# ./cache; the second, in a fresh container, builds nothing.
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 : "${STOWAGE:?the binary to test}"
@@ -43,8 +43,34 @@ second_job() {
 has_built_nothing() {
   same builds 0 "$(builds "$work/second.log")"
   copies "$work/second.log"
-  copies "$work/second.log" | grep -qE '^[1-9][0-9]* file:///project/cache'
-  test "$(copies "$work/second.log" | wc -l)" = 1
+  all_from_cache "$work/second.log"
+}
+
+# all_from_cache LOG: some paths are copied, and from nowhere else.
+all_from_cache() {
+  copies "$1" | grep -qE '^[1-9][0-9]* copied from file:///project/cache'
+  test "$(copies "$1" | wc -l)" = 1
+}
+
+# Another program of the same sources needs the compiler, and all that.
+other_project() {
+  cat > "$project/other.nix" <<'NIX'
+let debnix = import /debnix { index = /index.json; debs = "/debs"; };
+in debnix.mkDerivation {
+  name = "other-1.0";
+  src = /debnix/example/src;
+  buildInputs = [ debnix.pkgs.gcc debnix.pkgs.make debnix.pkgs.zlib1g-dev ];
+  buildCommand = ''
+    make SHELL="$BASH" crc
+    install -D crc "$out/bin/other"
+  '';
+}
+NIX
+  in_job "$suite" "$project" 'eval "$(stowage env ./cache)"; nix-build other.nix; printf debnix | ./result/bin/other' > "$work/third.out" 2> "$work/third.log"
+  same 'what the program prints' 4af2e490 "$(tail -n 1 "$work/third.out")"
+  copies "$work/third.log"
+  same builds 1 "$(builds "$work/third.log")"
+  all_from_cache "$work/third.log"
 }
 
 # With no cache the second job would have had to build.
@@ -67,5 +93,6 @@ for suite in ${SUITES:-bookworm trixie}; do
   check "$suite: Nix finds ./cache right, and the user's own" cache_is_right
   need "$suite: job 2 builds the example, and it runs" second_job
   check "$suite: job 2 built nothing, and took all from ./cache" has_built_nothing
+  check "$suite: job 3, of another project, builds that alone" other_project
   check "$suite: without ./cache it would have built" without_cache_it_builds
 done
