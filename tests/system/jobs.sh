@@ -66,6 +66,7 @@ in debnix.mkDerivation {
   '';
 }
 NIX
+  # shellcheck disable=SC2016 # for the shell in the container
   in_job "$suite" "$project" 'eval "$(stowage env ./cache)"; nix-build other.nix; printf debnix | ./result/bin/other' > "$work/third.out" 2> "$work/third.log"
   same 'what the program prints' 4af2e490 "$(tail -n 1 "$work/third.out")"
   copies "$work/third.log"
