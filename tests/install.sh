@@ -1,0 +1,35 @@
+# Installs what the tests and the demo need on a Debian 12; to be sourced.
+#
+# Only what is missing is installed, and nothing that runs is restarted.
+# shellcheck shell=bash disable=SC2154
+
+# packages_of TOOL: the commands of a tool, and the packages that have them.
+packages_of() {
+  case $1 in
+    base) echo 'jq:jq python3:python3 zstd:zstd setpriv:util-linux xargs:findutils awk:mawk tar:tar' ;;
+    rust) echo 'cc:gcc' ;;
+    docker) docker info > /dev/null 2>&1 || echo 'dockerd:docker.io docker:docker.io' ;;
+    nix) ;;
+    *) echo "$1:$1" ;;
+  esac
+}
+
+install_missing() {
+  local tool entry missing=()
+  for tool in base "$@"; do
+    for entry in $(packages_of "$tool"); do
+      command -v "${entry%%:*}" > /dev/null || missing+=("${entry##*:}")
+    done
+  done
+  command -v cc > /dev/null || missing+=(libc6-dev)
+  if [ "${#missing[@]}" -gt 0 ]; then
+    echo "Installing ${missing[*]}"
+    apt-get update --quiet
+    DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends --no-upgrade "${missing[@]}"
+  fi
+  # Without these settings Nix looks for debnix's packages on the network.
+  if ! command -v nix-build > /dev/null || ! grep -q '^ *substituters *=' /etc/nix/nix.conf; then
+    echo 'Installing Nix'
+    DEBIAN_FRONTEND=noninteractive "$debnix/setup"
+  fi
+}
