@@ -31,7 +31,7 @@ cache_has_all() {
 }
 
 cache_is_right() {
-  nix --extra-experimental-features nix-command verify --store "file://$project/cache" --all --no-trust
+  nix --extra-experimental-features nix-command store verify --store "file://$project/cache" --all --no-trust
   test -z "$(find "$project/cache" ! -uid 1000)"
 }
 
