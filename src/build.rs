@@ -57,7 +57,7 @@ pub fn build(build: &Build<'_>, references: &[ImageReference]) -> anyhow::Result
     for info in build.closure.infos() {
         files.check(&info.path)?;
     }
-    let system = SystemLayer { spec: build.spec, closure: build.closure, contents: build.contents };
+    let system = SystemLayer { spec: build.spec, closure: build.closure, contents: build.contents, index: build.index };
     let source = Source { files: &files, store_dir: build.closure.store_dir(), owner: &build.spec.owner };
     let mut delivery = Delivery {
         source,

@@ -84,6 +84,15 @@ impl KeyHasher {
         self.0.update(bytes);
     }
 
+    /// Adds a list of byte strings, which then differs from any longer or shorter one.
+    pub fn add_all(&mut self, list: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+        let list: Vec<_> = list.into_iter().collect();
+        self.add(&(list.len() as u64).to_be_bytes());
+        for bytes in list {
+            self.add(bytes.as_ref());
+        }
+    }
+
     /// The key.
     #[must_use]
     pub fn finish(self) -> LayerKey {
