@@ -216,6 +216,77 @@ fn a_layout_gets_layers_that_are_known_and_not_there_beside_unknown_ones() {
 }
 
 #[test]
+fn builds_to_one_place_at_once_leave_whole_images() {
+    let scratch = Scratch::new();
+    let paths = [printed(HELLO), printed(LIBRARY)];
+    for _ in 0..5 {
+        std::thread::scope(|scope| {
+            for path in &paths {
+                scope.spawn(|| scratch.built(&[path, "--to", "stowage:image"]));
+                scope.spawn(|| scratch.built(&[path, "--to", &format!("oci:layout:{}", &path[11..15])]));
+            }
+        });
+        scratch.stowage(&["inspect", "stowage:image"]).assert().success();
+        for path in &paths {
+            scratch.stowage(&["inspect", &format!("oci:layout:{}", &path[11..15])]).assert().success();
+        }
+    }
+    // The image's own three, and nothing of the other image.
+    assert_eq!(support::names(&scratch.path("image/blobs/sha256")).len(), 3);
+}
+
+#[test]
+fn a_folder_of_somebody_elses_blobs_is_left_alone() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.path("image/blobs/sha256")).expect("writable");
+    std::fs::write(scratch.path("image/blobs/sha256").join("ab".repeat(32)), "precious").expect("writable");
+    scratch.build(&[&printed(HELLO)]).assert().code(6);
+    assert_eq!(support::names(&scratch.path("image/blobs/sha256")).len(), 1);
+}
+
+#[test]
+fn nothing_is_written_through_a_link_in_a_layout() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.path("elsewhere")).expect("writable");
+    scratch.built(&[&printed(HELLO), "--to", "oci:layout"]);
+    scratch.built(&[&printed(HELLO)]);
+    for folder in ["layout", "image"] {
+        let blobs = scratch.path(folder).join("blobs/sha256");
+        std::fs::remove_dir_all(&blobs).expect("there");
+        std::os::unix::fs::symlink(scratch.path("elsewhere"), blobs).expect("writable");
+    }
+    for destination in ["oci:layout", "stowage:image"] {
+        scratch.build(&[&printed(ENVIRONMENT), "--to", destination]).assert().code(6);
+    }
+    assert!(support::names(&scratch.path("elsewhere")).is_empty());
+}
+
+#[test]
+fn a_folder_whose_manifest_or_config_is_of_another_image_is_refused() {
+    let scratch = Scratch::new();
+    let index = scratch.path("image/stowage.json");
+    let read = || -> Value { serde_json::from_slice(&std::fs::read(&index).expect("there")).expect("JSON") };
+    scratch.built(&[&printed(LIBRARY)]);
+    let other = read();
+    let blobs = support::names(&scratch.path("image/blobs/sha256"));
+    for name in &blobs {
+        std::fs::copy(scratch.path("image/blobs/sha256").join(name), scratch.path(name)).expect("writable");
+    }
+    scratch.built(&[&printed(ENVIRONMENT)]);
+    for name in &blobs {
+        std::fs::copy(scratch.path(name), scratch.path("image/blobs/sha256").join(name)).expect("writable");
+    }
+    let right = read();
+    for key in ["manifest", "config"] {
+        let mut wrong = right.clone();
+        wrong[key] = other[key].clone();
+        std::fs::write(&index, wrong.to_string()).expect("writable");
+        let output = scratch.stowage(&["copy", "stowage:image", "oci:layout"]).assert().code(6);
+        assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("of another image"));
+    }
+}
+
+#[test]
 fn other_images_of_a_layout_stay() {
     let scratch = Scratch::new();
     scratch.built(&[&printed(HELLO), "--to", "oci:layout:one"]);
