@@ -112,10 +112,25 @@ fn another_store_dir_works_and_gives_another_image() {
 #[test]
 fn the_image_has_the_closure_of_its_config_unasked() {
     let scratch = Scratch::new();
-    scratch.write("spec.json", &format!(r#"{{"config": {{"Cmd": ["{}/bin/hello"]}}}}"#, printed(HELLO)));
-    scratch.built(&["--spec", "spec.json"]);
-    let image = std::fs::read_to_string(scratch.path("image/stowage.json")).expect("an image");
-    assert!(image.contains(HELLO) && image.contains(LIBRARY) && !image.contains(ENVIRONMENT));
+    scratch.write("registration", &registration());
+    let shell = format!("{}/bin/hello", printed(HELLO));
+    for spec in [
+        serde_json::json!({ "config": { "Cmd": [shell] } }),
+        serde_json::json!({ "config": { "Env": [format!("CACHE=file://{}?trusted=1", printed(HELLO))] } }),
+        serde_json::json!({ "config": { "Labels": { "see": format!("{}.", printed(HELLO)) } } }),
+        serde_json::json!({ "user": { "shell": shell } }),
+        serde_json::json!({ "nixConf": { "post-build-hook": shell } }),
+    ] {
+        scratch.write("spec.json", &spec.to_string());
+        for source in [&[][..], &["--registration", "registration", &printed(LIBRARY)]] {
+            scratch.built(&[&["--spec", "spec.json"], source].concat());
+            let image = std::fs::read_to_string(scratch.path("image/stowage.json")).expect("an image");
+            assert!(image.contains(HELLO) && image.contains(LIBRARY) && !image.contains(ENVIRONMENT), "{spec}");
+        }
+        // A file without a PATH is there for all that it has.
+        scratch.built(&["--spec", "spec.json", "--registration", "registration"]);
+        assert!(std::fs::read_to_string(scratch.path("image/stowage.json")).expect("an image").contains(ENVIRONMENT));
+    }
 }
 
 #[test]

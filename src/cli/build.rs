@@ -13,7 +13,7 @@ use super::settings::{self, Settings};
 use crate::build::{self, Build};
 use crate::destination::ImageReference;
 use crate::image::spec::MAX_LAYERS;
-use crate::image::{Image, ImageName, ImageSpec};
+use crate::image::{Image, ImageName, ImageSpec, config};
 use crate::store::source::RegistrationSource;
 use crate::store::{Closure, StoreLocation, StorePath};
 
@@ -147,14 +147,18 @@ fn closure(
     contents: &[StorePath],
     spec: &ImageSpec,
 ) -> anyhow::Result<Closure> {
-    let mut roots = contents.to_vec();
-    roots.append(&mut settings::store_paths_in(location, &serde_json::to_string(&spec.config)?));
-    roots.sort();
-    roots.dedup();
-    if roots.is_empty() && *source == RegistrationSource::Database {
+    let mentions = settings::mentions(location, &texts(spec)?);
+    if contents.is_empty() && mentions.is_empty() && *source == RegistrationSource::Database {
         return Err(UsageError("nothing to put into the image: name a PATH, or a spec with contents".to_owned()).into());
     }
-    Ok(source.closure(location, &roots)?)
+    Ok(source.closure(location, contents, &mentions)?)
+}
+
+/// All texts of the image that may name store paths, which must be in it then.
+fn texts(spec: &ImageSpec) -> anyhow::Result<String> {
+    let config = config::with_defaults(spec.config.clone(), &spec.user);
+    let settings: Vec<&String> = spec.nix_conf.values().collect();
+    Ok(serde_json::to_string(&(config, &spec.user.home, &spec.user.shell, settings))?)
 }
 
 fn name(spec: &ImageSpec, closure: &Closure, contents: &[StorePath]) -> ImageName {

@@ -112,7 +112,7 @@ impl<'a> StoreDb<'a> {
     /// When there is none, or it has another schema.
     pub fn open(location: &'a StoreLocation) -> Result<Self, DatabaseError> {
         let file = location.database();
-        if !file.exists() {
+        if !file.is_file() {
             return Err(DatabaseError::Missing(file));
         }
         // Without the file, Nix takes the store for a new one and writes it.
@@ -147,6 +147,25 @@ impl<'a> StoreDb<'a> {
                 }
             }
             Ok(valid)
+        })
+    }
+
+    /// The valid path whose hash part is `hash`, if there is one.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn with_hash(&self, hash: &str) -> Result<Option<StorePath>, DatabaseError> {
+        let first = format!("{}/{hash}-", self.location.store_dir);
+        // All texts that begin with the first, and no other, are before the last.
+        let last = format!("{}/{hash}.", self.location.store_dir);
+        self.read(|connection| {
+            let path: Option<String> = connection
+                .query_row("select path from ValidPaths where path >= ?1 and path < ?2", [&first, &last], |row| {
+                    row.get(0)
+                })
+                .optional()
+                .map_err(|error| self.error(error))?;
+            path.map(|path| self.parse(&path)).transpose()
         })
     }
 
@@ -305,7 +324,8 @@ impl<'a> StoreDb<'a> {
     fn has_wal(&self) -> bool {
         let mut name = self.file.clone().into_os_string();
         name.push("-wal");
-        Path::new(&name).exists()
+        // An empty one is what a reader has left.
+        std::fs::metadata(name).is_ok_and(|metadata| metadata.len() > 0)
     }
 
     fn stamp(&self) -> Result<Stamp, DatabaseError> {
