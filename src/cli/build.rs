@@ -15,7 +15,8 @@ use crate::destination::ImageReference;
 use crate::image::spec::MAX_LAYERS;
 use crate::image::{Image, ImageName, ImageSpec, config};
 use crate::store::source::RegistrationSource;
-use crate::store::{Closure, StoreLocation, StorePath};
+use crate::store::{Closure, StoreLocation, StorePath, content_address};
+use crate::tree::StoreFiles;
 
 /// Builds an image.
 ///
@@ -32,7 +33,12 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     let location = settings.location(arguments.source.store.as_deref());
     let spec = spec(&arguments)?;
     let contents = contents(&location, &arguments.paths, &spec)?;
-    let closure = closure(&arguments.source.registrations(), &location, &contents, &spec)?;
+    let source = arguments.source.registrations();
+    let mut closure = closure(&source, &location, &contents, &spec)?;
+    content_address::restore_recursive(&mut closure);
+    if source != RegistrationSource::Database {
+        content_address::restore_files(&mut closure, &StoreFiles::open(&location.real_dir)?, &settings.index)?;
+    }
     let program = spec.hook.then(own_program).transpose()?;
     let meter = Meter::new(closure.nar_size(), settings.quiet);
     let image = build::build(

@@ -131,6 +131,11 @@ impl Closure {
         self.store_dir.render_path(&self.infos[id].path)
     }
 
+    /// Gives the path with the number `id` its content address.
+    pub fn set_content_address(&mut self, id: NodeId, ca: String) {
+        self.infos[id].ca = Some(ca);
+    }
+
     /// How many paths there are.
     #[must_use]
     pub fn len(&self) -> usize {
