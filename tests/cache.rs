@@ -47,6 +47,24 @@ fn nars_and_their_sizes_are_those_of_nix() {
 }
 
 #[test]
+fn folders_may_be_deeper_than_64_and_tokens_fill_more_than_a_buffer() {
+    let scratch = Scratch::new();
+    let root = scratch.build(
+        r#"derivation { name = "deep"; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
+            args = [ "-c" ''
+                path=$out; for level in $(seq 70); do path=$path/d; done
+                mkdir -p $path; echo deep > $path/file; ln -s file $path/link; echo shallow > $out/d/e
+                for file in $(seq 2000); do : > $out/a-file-with-a-rather-long-name-$file; done ''
+            ]; }"#,
+    );
+    let dumped = run(scratch.command("nix-store").arg("--dump").arg(scratch.location().print(&root))).stdout;
+    assert!(nar::dump(&scratch.files(), &root, Vec::new()).expect("dumps") == dumped);
+    assert_eq!(nar::size(&scratch.files().walk(&root).expect("walks")), dumped.len() as u64);
+    add(&scratch, &root).expect("exports");
+    assert_eq!(assert_whole(&scratch.path("cache"), &scratch.location().store_dir), 1);
+}
+
+#[test]
 fn the_next_job_takes_everything_from_the_cache() {
     let scratch = Scratch::new();
     let root = scratch.build(&chain(4, 1000));
