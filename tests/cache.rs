@@ -170,6 +170,8 @@ fn a_cache_that_nix_wrote_is_added_to() {
     run(scratch.command("nix").args(["copy", "--to", &url]).arg(scratch.location().print(&first)));
     let summary = add(&scratch, &scratch.build(&chain(3, 1000))).expect("exports");
     assert_eq!((summary.added, summary.skipped), (1, 2));
+    let info = fs::read_to_string(scratch.path("cache/nix-cache-info")).expect("there");
+    assert_eq!(info, format!("StoreDir: {}\nWantMassQuery: 1\nPriority: 30\n", scratch.location().store_dir));
 }
 
 #[test]

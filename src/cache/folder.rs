@@ -30,7 +30,8 @@ pub struct CacheFolder {
 
 impl CacheFolder {
     /// Opens the cache at `path` for paths of `store_dir`, and makes of it what
-    /// is missing. What is there is not touched.
+    /// is missing. What is there is not touched, except a `nix-cache-info` that
+    /// Nix wrote, which says too little.
     ///
     /// # Errors
     /// When it is a cache for another store dir, or can't be used.
@@ -45,8 +46,8 @@ impl CacheFolder {
                     wanted: store_dir.to_string(),
                 });
             }
-            Some(_) => {}
-            None => root.write(CACHE_INFO, render_cache_info(store_dir).as_bytes())?,
+            Some(_) if info != cache_info_of_nix(store_dir).as_bytes() => {}
+            _ => root.write(CACHE_INFO, render_cache_info(store_dir).as_bytes())?,
         }
         for name in EMPTY_FOLDERS {
             root.folder(OsStr::new(name))?;
@@ -112,9 +113,15 @@ impl CacheFolder {
     }
 }
 
-/// The store dir that a `nix-cache-info` names. Nix writes nothing else there.
+/// The store dir that a `nix-cache-info` names.
 fn parse_cache_info(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("StoreDir:")).map(str::trim)
+}
+
+/// What Nix writes to a cache that has none. With no more than that, Nix asks
+/// for each path on its own, and cache.nixos.org first.
+fn cache_info_of_nix(store_dir: &StoreDir) -> String {
+    format!("StoreDir: {store_dir}\n")
 }
 
 /// 30 comes before cache.nixos.org, which has 40: what is in the folder needs
@@ -148,12 +155,23 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_nix_made_is_left_alone() {
+    fn what_nix_says_of_a_cache_is_completed_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let info = folder.path().join("nix-cache-info");
         std::fs::write(&info, "StoreDir: /nix/store\n").expect("written");
         open(folder.path()).expect("opens");
-        assert_eq!(std::fs::read_to_string(&info).expect("there"), "StoreDir: /nix/store\n");
+        let text = || std::fs::read_to_string(&info).expect("there");
+        assert_eq!(text(), "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 30\n");
+        let state = || info.metadata().map(|data| (data.ino(), data.mtime(), data.mtime_nsec())).expect("there");
+        let before = state();
+        open(folder.path()).expect("opens");
+        assert_eq!(state(), before);
+
+        for of_others in ["StoreDir: /nix/store\nPriority: 41\n", "StoreDir: /nix/store\nWantMassQuery: 0\n"] {
+            std::fs::write(&info, of_others).expect("written");
+            open(folder.path()).expect("opens");
+            assert_eq!(text(), of_others);
+        }
     }
 
     #[test]
