@@ -31,7 +31,7 @@ pub struct CacheFolder {
 impl CacheFolder {
     /// Opens the cache at `path` for paths of `store_dir`, and makes of it what
     /// is missing. What is there is not touched, except a `nix-cache-info` that
-    /// Nix wrote, which says too little.
+    /// Nix wrote, which says too little, and what killed runs have left.
     ///
     /// # Errors
     /// When it is a cache for another store dir, or can't be used.
@@ -53,6 +53,8 @@ impl CacheFolder {
             root.folder(OsStr::new(name))?;
         }
         let nars = root.folder(OsStr::new("nar"))?;
+        root.sweep();
+        nars.sweep();
         Ok(Self { path: path.to_owned(), store_dir: store_dir.clone(), root, nars })
     }
 
@@ -133,6 +135,7 @@ fn render_cache_info(store_dir: &StoreDir) -> String {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+    use std::time::Duration;
 
     use super::*;
 
@@ -172,6 +175,39 @@ mod tests {
             open(folder.path()).expect("opens");
             assert_eq!(text(), of_others);
         }
+    }
+
+    #[test]
+    fn what_killed_runs_have_left_goes_after_a_day() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let names = |folder: &Path| {
+            let entries =
+                std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+            let mut names: Vec<String> = entries.map(|name| name.into_string().expect("UTF-8")).collect();
+            names.sort();
+            names
+        };
+        let cache = open(folder.path()).expect("opens");
+        let places = [(&cache.root, folder.path().to_owned()), (&cache.nars, folder.path().join("nar"))];
+        let mut expected = Vec::new();
+        for (place, path) in &places {
+            std::mem::forget(place.temporary());
+            for of_others in [".tmp-mine", "old.narinfo"] {
+                std::fs::write(path.join(of_others), "").expect("written");
+            }
+            symlink("/", path.join(".tmp-00000000000000000000000000000000")).expect("linked");
+            let abandoned =
+                names(path).into_iter().find(|name| name.len() == 37 && !name.ends_with("000")).expect("left");
+            for name in [&abandoned, ".tmp-mine", "old.narinfo"] {
+                let file = std::fs::File::options().write(true).open(path.join(name)).expect("opens");
+                file.set_modified(std::time::SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60)).expect("set");
+            }
+            // An export at work.
+            std::mem::forget(place.temporary());
+            expected.push(names(path).into_iter().filter(|name| *name != abandoned).collect::<Vec<_>>());
+        }
+        open(folder.path()).expect("opens");
+        assert_eq!(places.map(|(_, path)| names(&path)).to_vec(), expected);
     }
 
     #[test]
