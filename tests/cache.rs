@@ -266,6 +266,21 @@ fn the_hook_exports_to_the_folder_that_is_named() {
 }
 
 #[test]
+fn a_cache_in_a_folder_that_is_not_there_names_that_folder() {
+    let scratch = Scratch::new();
+    let root = scratch.build(&chain(1, 1000));
+    let mut command = scratch.command(STOWAGE);
+    command.args(["cache", "add", "none/cache"]).arg(scratch.location().print(&root));
+    let output = command.output().expect("starts");
+    assert_eq!(output.status.code(), Some(6));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        text,
+        "stowage: using the cache: none/cache can't be made, since there is no folder none; make that first, or name another folder\n"
+    );
+}
+
+#[test]
 fn a_valid_path_that_nix_did_not_name_is_not_exported_and_a_bogus_one_is_ignored() {
     let scratch = Scratch::new();
     let root = scratch.build(&chain(1, 1000));

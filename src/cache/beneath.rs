@@ -50,6 +50,14 @@ pub enum FolderError {
     /// A link that another user can point anywhere, while root follows it.
     #[error("{0} is a symbolic link of another user, and root does not follow it; name the folder that it points to")]
     ForeignLink(PathBuf),
+    /// A typing error: only a folder itself is made, not those around it.
+    #[error("{path} can't be made, since there is no folder {parent}; make that first, or name another folder")]
+    NoParent {
+        /// What is to be made.
+        path: PathBuf,
+        /// What is missing.
+        parent: PathBuf,
+    },
     /// Anything else that the system says.
     #[error("{path}: {source}")]
     Io {
@@ -84,16 +92,21 @@ impl Folder {
     /// # Errors
     /// When it is no folder, or the system says no.
     pub fn open_or_make(path: &Path) -> Result<Self, FolderError> {
-        let missing = |error: &FolderError| matches!(error, FolderError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
         match Self::open(path) {
-            Err(error) if missing(&error) => {}
+            Err(error) if is_missing(&error) => {}
             result => return result,
         }
         let (Some(parent), Some(Component::Normal(name))) = (path.parent(), path.components().next_back()) else {
             return Self::open(path);
         };
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        let made = Self::open(parent)?.folder(name)?;
+        let around = match Self::open(parent) {
+            Err(error) if is_missing(&error) => {
+                return Err(FolderError::NoParent { path: path.to_owned(), parent: parent.to_owned() });
+            }
+            result => result?,
+        };
+        let made = around.folder(name)?;
         Self::new(made.fd, path.to_owned())
     }
 
@@ -321,6 +334,10 @@ fn is_abandoned(stat: &Stat) -> bool {
     let modified = u64::try_from(stat.st_mtime).ok();
     let modified = modified.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
     file_size(stat).is_some() && modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age > ABANDONED))
+}
+
+fn is_missing(error: &FolderError) -> bool {
+    matches!(error, FolderError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn is_empty(fd: BorrowedFd<'_>) -> Result<bool, Errno> {

@@ -211,6 +211,14 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_without_a_parent_is_no_place_for_a_cache() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let parent = folder.path().join("none");
+        let text = open(&parent.join("cache")).expect_err("no parent").to_string();
+        assert!(text.contains(&format!("there is no folder {};", parent.display())), "{text}");
+    }
+
+    #[test]
     fn a_cache_of_another_store_is_refused_and_an_empty_info_is_not() {
         let folder = tempfile::tempdir().expect("a folder");
         let info = folder.path().join("nix-cache-info");
