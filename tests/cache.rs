@@ -6,7 +6,7 @@ mod scratch;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use scratch::{Scratch, assert_whole, chain, run, snapshot};
@@ -263,6 +263,36 @@ fn the_hook_exports_to_the_folder_that_is_named() {
     build_with_hook(&scratch, &[("STOWAGE_CACHE", &cache), ("CI_PROJECT_DIR", &project)]);
     assert_eq!(assert_whole(&cache, &scratch.location().store_dir), 2);
     assert!(!scratch.path("cache").exists() && !project.join("cache").exists());
+}
+
+/// Runs `command` with a standard error that can't be written, in two ways, and
+/// returns its exit codes.
+fn codes_without_stderr(command: &mut Command) -> [Option<i32>; 2] {
+    let full = fs::File::options().write(true).open("/dev/full").expect("opens");
+    let (reader, closed) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    [Stdio::from(full), Stdio::from(closed)].map(|stderr| command.stderr(stderr).status().expect("starts").code())
+}
+
+#[test]
+fn the_hook_succeeds_whatever_happens() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let link = folder.path().join("stowage-hook");
+    symlink(STOWAGE, &link).expect("made");
+    let mut hook = Command::new(&link);
+    assert_eq!(codes_without_stderr(hook.env_clear().current_dir("/")), [Some(0); 2]);
+    let mut hook = Command::new(STOWAGE);
+    hook.arg("hook").env_clear().env("NIX_STORE_DIR", "not/absolute").current_dir("/");
+    assert_eq!(codes_without_stderr(&mut hook), [Some(0); 2]);
+    let output = hook.stderr(Stdio::piped()).output().expect("starts");
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("NIX_STORE_DIR"), "{output:?}");
+}
+
+#[test]
+fn exit_codes_do_not_depend_on_who_reads_the_error() {
+    let mut command = Command::new(STOWAGE);
+    assert_eq!(codes_without_stderr(command.args(["cache", "add", "/none/cache", "/none/path"])), [Some(5); 2]);
 }
 
 #[test]
