@@ -296,6 +296,29 @@ fn exit_codes_do_not_depend_on_who_reads_the_error() {
 }
 
 #[test]
+fn the_hook_needs_no_current_folder_where_the_cache_is_named() {
+    let scratch = Scratch::new();
+    let root = scratch.build(&chain(2, 1000));
+    let hook = |variables: &[(&str, &Path)]| {
+        let mut shell = scratch.command("sh");
+        shell.args(["-c", r#"mkdir gone && cd gone && rmdir ../gone && exec "$0" hook"#, STOWAGE]);
+        shell.env_remove("CI_PROJECT_DIR").env_remove("STOWAGE_CACHE");
+        run(shell.env("OUT_PATHS", scratch.location().print(&root)).envs(variables.iter().copied()))
+    };
+    let (cache, project) = (scratch.path("elsewhere"), scratch.path("project"));
+    fs::create_dir(&project).expect("made");
+    for (variable, cache) in
+        [(("STOWAGE_CACHE", &*cache), &cache), (("CI_PROJECT_DIR", &project), &project.join("cache"))]
+    {
+        let output = hook(&[variable]);
+        assert!(output.stderr.is_empty(), "{output:?}");
+        assert_eq!(assert_whole(cache, &scratch.location().store_dir), 2);
+    }
+    let output = hook(&[]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("current folder"), "{output:?}");
+}
+
+#[test]
 fn a_cache_in_a_folder_that_is_not_there_names_that_folder() {
     let scratch = Scratch::new();
     let root = scratch.build(&chain(1, 1000));

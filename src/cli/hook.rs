@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::panic::UnwindSafe;
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::anyhow;
 
@@ -32,19 +32,20 @@ fn survive(body: impl FnOnce() -> anyhow::Result<()> + UnwindSafe) -> anyhow::Re
 fn export() -> anyhow::Result<()> {
     let settings = Settings::read(true)?;
     let summary =
-        run(&settings::variables(), &settings::current_folder()?, &settings.location(None), settings::threads(None))?;
+        run(&settings::variables(), settings::current_folder, &settings.location(None), settings::threads(None))?;
     tracing::info!("{} paths exported, {} were there", summary.added, summary.skipped);
     Ok(())
 }
 
-/// Exports what the build made that `environment` names.
+/// Exports what the build made that `environment` names. Where that is to go may
+/// depend on `current_dir`.
 ///
 /// # Errors
 /// When it can't. Nix stops at a hook that fails, so the caller reports that
 /// and succeeds.
 pub fn run(
     environment: &BTreeMap<OsString, OsString>,
-    current_dir: &Path,
+    current_dir: impl FnOnce() -> std::io::Result<PathBuf>,
     location: &StoreLocation,
     jobs: usize,
 ) -> anyhow::Result<Summary> {
