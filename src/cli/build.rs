@@ -24,6 +24,9 @@ use crate::tree::StoreFiles;
 /// See [`super::exit::Exit`].
 pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()> {
     let to_stdout = arguments.to.iter().any(is_stdout);
+    if arguments.to.iter().filter(|reference| is_stdout(reference)).count() > 1 {
+        return Err(UsageError("only one archive can go to standard output".to_owned()).into());
+    }
     if to_stdout && arguments.json {
         return Err(UsageError(
             "--json and an archive can't both go to standard output; name a file: docker-archive:FILE".to_owned(),

@@ -100,9 +100,14 @@ pub fn variables() -> BTreeMap<OsString, OsString> {
 }
 
 /// What `NIX_CONFIG` holds.
-#[must_use]
-pub fn nix_config() -> String {
-    std::env::var("NIX_CONFIG").unwrap_or_default()
+///
+/// # Errors
+/// When it is no UTF-8, so that nothing can be added to it.
+pub fn nix_config() -> Result<String, UsageError> {
+    match std::env::var("NIX_CONFIG") {
+        Err(std::env::VarError::NotUnicode(_)) => Err(UsageError("NIX_CONFIG is no UTF-8; set it anew".to_owned())),
+        value => Ok(value.unwrap_or_default()),
+    }
 }
 
 /// The current folder.

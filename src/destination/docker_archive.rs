@@ -140,9 +140,14 @@ pub struct Listing {
 /// # Errors
 /// When it is no docker archive.
 pub fn read(path: &Path) -> Result<Listing, DestinationError> {
-    let foreign = |problem: String| DestinationError::Foreign {
-        path: path.to_owned(),
-        problem: format!("is no docker archive: {problem}"),
+    let foreign = |problem: String| {
+        // A file that is something else may be quoted in the problem.
+        let problem: String = problem.lines().next().unwrap_or_default().escape_debug().take(100).collect();
+        let hint = "one that is compressed has to be unpacked first";
+        DestinationError::Foreign {
+            path: path.to_owned(),
+            problem: format!("is no docker archive ({problem}); {hint}"),
+        }
     };
     let file = File::open(path).map_err(DestinationError::read(path))?;
     let mut sizes = std::collections::BTreeMap::new();

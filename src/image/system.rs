@@ -34,7 +34,7 @@ pub const HOOK: &str = "usr/bin/stowage-hook";
 
 /// Folders that are the image's own even where contents have but a link to one,
 /// since something is put there, or looked for.
-const OWN_FOLDERS: [&str; 12] = [
+pub const OWN_FOLDERS: [&str; 12] = [
     "etc",
     "etc/nix",
     "etc/ssl",
