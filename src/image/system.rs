@@ -351,3 +351,89 @@ fn to_tar(items: &Items) -> Vec<u8> {
     out.extend(tar::END);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::closure::tests::{info, path};
+    use crate::store::{NarHash, PathInfo, StoreDir};
+
+    /// All that [`SystemLayer`] points to.
+    #[derive(Clone)]
+    struct Inputs {
+        spec: ImageSpec,
+        store_dir: StoreDir,
+        infos: Vec<PathInfo>,
+        contents: Vec<StorePath>,
+    }
+
+    impl Inputs {
+        fn key(&self) -> LayerKey {
+            let closure = Closure::new(&self.store_dir, self.infos.clone(), None).expect("closed");
+            SystemLayer { spec: &self.spec, closure: &closure, contents: &self.contents }.key()
+        }
+    }
+
+    /// Three paths, of which the first refers to the second, and the last is a
+    /// derivation. What nix.conf says of a hook, it says without one.
+    fn inputs() -> Inputs {
+        let (a, b, drv) = (path('a', "a"), path('b', "b"), path('c', "c.drv"));
+        let nix_conf = [("post-build-hook".to_owned(), format!("/{HOOK}"))].into();
+        Inputs {
+            spec: ImageSpec { nix_conf, ..ImageSpec::default() },
+            store_dir: StoreDir::default(),
+            infos: vec![info(&a, &[&b]), info(&b, &[]), info(&drv, &[])],
+            contents: vec![a, b],
+        }
+    }
+
+    #[test]
+    fn everything_that_bytes_depend_on_changes_the_key() {
+        type Change = fn(&mut Inputs);
+        let changes: [(&str, Change); 22] = [
+            ("the store dir", |inputs| inputs.store_dir = StoreDir::new("/gnu/store").expect("valid")),
+            ("the user's name", |inputs| inputs.spec.user.name = "other".to_owned()),
+            ("the user's number", |inputs| inputs.spec.user.uid = 77),
+            ("the group's number", |inputs| inputs.spec.user.gid = 77),
+            ("the home folder", |inputs| inputs.spec.user.home = "/other".to_owned()),
+            ("the shell", |inputs| inputs.spec.user.shell = "/other".to_owned()),
+            ("a value in nix.conf", |inputs| {
+                drop(inputs.spec.nix_conf.insert("sandbox".to_owned(), "true".to_owned()))
+            }),
+            ("a name in nix.conf", |inputs| drop(inputs.spec.nix_conf.insert("cores".to_owned(), String::new()))),
+            ("the hook", |inputs| inputs.spec.hook = true),
+            ("the database", |inputs| inputs.spec.include_nix_db = false),
+            ("no contents", |inputs| inputs.contents.clear()),
+            ("fewer contents", |inputs| drop(inputs.contents.pop())),
+            ("the contents' order", |inputs| inputs.contents.reverse()),
+            ("one path more", |inputs| inputs.infos.push(info(&path('d', "d"), &[]))),
+            ("a path's name", |inputs| inputs.infos[2].path = path('c', "other.drv")),
+            ("a hash", |inputs| inputs.infos[0].nar_hash = NarHash::new([1; 32])),
+            ("a size", |inputs| inputs.infos[0].nar_size = 7),
+            ("a content address", |inputs| inputs.infos[0].ca = Some("fixed:x".to_owned())),
+            ("a deriver in the closure", |inputs| inputs.infos[0].deriver = Some(path('c', "c.drv"))),
+            ("no references", |inputs| inputs.infos[0].references.clear()),
+            ("a reference to itself", |inputs| inputs.infos[1].references.push(path('b', "b"))),
+            ("another reference", |inputs| inputs.infos[0].references = vec![path('c', "c.drv")]),
+        ];
+        let mut keys = BTreeMap::from([(inputs().key(), "nothing")]);
+        for (what, change) in changes {
+            let mut inputs = inputs();
+            change(&mut inputs);
+            if let Some(other) = keys.insert(inputs.key(), what) {
+                panic!("{what} changes no more than {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_layer_does_not_have_does_not_change_the_key() {
+        let mut other = inputs();
+        other.infos[0].deriver = Some(path('d', "unknown.drv"));
+        other.infos[0].signatures = vec!["key:signature".to_owned()];
+        other.infos.reverse();
+        other.spec.created = "2020-01-01T00:00:00Z".to_owned();
+        other.spec.max_layers = 7;
+        assert_eq!(other.key(), inputs().key());
+    }
+}
