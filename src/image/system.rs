@@ -370,7 +370,8 @@ mod tests {
     impl Inputs {
         fn key(&self) -> LayerKey {
             let closure = Closure::new(&self.store_dir, self.infos.clone(), None).expect("closed");
-            SystemLayer { spec: &self.spec, closure: &closure, contents: &self.contents }.key()
+            let index = LayerIndex::new(std::path::Path::new("/none"));
+            SystemLayer { spec: &self.spec, closure: &closure, contents: &self.contents, index: &index }.key()
         }
     }
 

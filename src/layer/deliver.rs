@@ -190,9 +190,9 @@ pub fn in_turn(
             scope.spawn(move || ahead.run(&ready));
         }
         drop(ready);
-        // Those who still wait for memory must not wait on, whatever happens here.
-        let _closing = CloseOnDrop(&ahead.memory);
         let result = archive.write(big, &packed);
+        // With it go the layers that nobody will write, so that those who wait for
+        // their memory find it, and then that nobody listens.
         drop(packed);
         result
     })?;
@@ -217,36 +217,28 @@ struct PackAhead<'a> {
 impl PackAhead<'_> {
     fn run(&self, ready: &Sender<(usize, anyhow::Result<Packed>)>) {
         while let Some(index) = self.small.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let Some(packed) = self.pack(&self.jobs[*index]).transpose() else {
-                return;
-            };
-            if ready.send((*index, packed)).is_err() {
+            if ready.send((*index, self.pack(&self.jobs[*index]))).is_err() {
                 return;
             }
         }
     }
 
-    /// The layer's bytes; nothing when nobody wants them any more.
-    fn pack(&self, job: &LayerJob<'_>) -> anyhow::Result<Option<Packed>> {
+    fn pack(&self, job: &LayerJob<'_>) -> anyhow::Result<Packed> {
         let paths = match &job.content {
             Content::Made(make) => {
                 let bytes = make()?;
-                let Some(share) = self.memory.take(bytes.len() as u64) else {
-                    return Ok(None);
-                };
-                return Ok(Some(Packed::Ready(record_of(&bytes), InMemory::of(bytes), share)));
+                let share = self.memory.take(bytes.len() as u64);
+                return Ok(Packed::Ready(record_of(&bytes), InMemory::of(bytes), share));
             }
             Content::Store(paths) => paths,
         };
         let layer = StoreLayer::walk(self.source.files, self.source.store_dir, self.source.owner, paths)?;
         if layer.size() >= 2 * BIG {
-            return Ok(Some(Packed::TooBig));
+            return Ok(Packed::TooBig);
         }
-        let Some(share) = self.memory.take(layer.size()) else {
-            return Ok(None);
-        };
+        let share = self.memory.take(layer.size());
         let (record, bytes) = stream::hash_ahead(&layer)?;
-        Ok(Some(Packed::Ready(record, bytes, share)))
+        Ok(Packed::Ready(record, bytes, share))
     }
 }
 
@@ -332,63 +324,37 @@ impl<W: Write + ?Sized> Write for Counted<'_, W> {
     }
 }
 
-/// Bounds what is in memory.
+/// Bounds what is in memory: how many bytes of it are free, and who waits for them.
 struct Memory {
-    state: Arc<(Mutex<State>, Condvar)>,
-}
-
-struct State {
-    free: u64,
-    closed: bool,
-}
-
-/// Closes the memory when nobody takes layers any more.
-struct CloseOnDrop<'a>(&'a Memory);
-
-impl Drop for CloseOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.close();
-    }
+    free: Arc<(Mutex<u64>, Condvar)>,
 }
 
 /// A part of the memory, given back when it is dropped.
 struct Share {
     bytes: u64,
-    state: Arc<(Mutex<State>, Condvar)>,
+    free: Arc<(Mutex<u64>, Condvar)>,
 }
 
 impl Memory {
     fn new() -> Self {
-        let state = State { free: MEMORY, closed: false };
-        Self { state: Arc::new((Mutex::new(state), Condvar::new())) }
+        Self { free: Arc::new((Mutex::new(MEMORY), Condvar::new())) }
     }
 
-    /// Waits for memory; more than all of it counts as all. Nothing once closed.
-    fn take(&self, bytes: u64) -> Option<Share> {
+    /// Waits for memory; more than all of it counts as all.
+    fn take(&self, bytes: u64) -> Share {
         let bytes = bytes.min(MEMORY);
-        let (lock, changed) = &*self.state;
-        let state = lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut state = changed
-            .wait_while(state, |state| state.free < bytes && !state.closed)
-            .unwrap_or_else(PoisonError::into_inner);
-        if state.closed {
-            return None;
-        }
-        state.free -= bytes;
-        Some(Share { bytes, state: Arc::clone(&self.state) })
-    }
-
-    fn close(&self) {
-        let (lock, changed) = &*self.state;
-        lock.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        changed.notify_all();
+        let (lock, changed) = &*self.free;
+        let free = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = changed.wait_while(free, |free| *free < bytes).unwrap_or_else(PoisonError::into_inner);
+        *free -= bytes;
+        Share { bytes, free: Arc::clone(&self.free) }
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let (lock, changed) = &*self.state;
-        lock.lock().unwrap_or_else(PoisonError::into_inner).free += self.bytes;
+        let (lock, changed) = &*self.free;
+        *lock.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
         changed.notify_all();
     }
 }
