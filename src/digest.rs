@@ -40,10 +40,7 @@ impl Digest {
     /// # Errors
     /// When the text is anything else; another algorithm too.
     pub fn parse(text: &str) -> Result<Self, ParseDigestError> {
-        text.strip_prefix("sha256:")
-            .and_then(unhex)
-            .map(Self)
-            .ok_or_else(|| ParseDigestError(text.to_owned()))
+        text.strip_prefix("sha256:").and_then(unhex).map(Self).ok_or_else(|| ParseDigestError(text.to_owned()))
     }
 }
 
@@ -76,18 +73,12 @@ impl<'de> Deserialize<'de> for Digest {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .map(|nibble| char::from(DIGITS[usize::from(nibble)]))
-        .collect()
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|nibble| char::from(DIGITS[usize::from(nibble)])).collect()
 }
 
 /// The 32 bytes that 64 lower-case hexadecimal digits stand for.
 fn unhex(text: &str) -> Option<[u8; 32]> {
-    let lower = text
-        .bytes()
-        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let lower = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     if text.len() != 64 || !lower {
         return None;
     }
@@ -111,7 +102,12 @@ mod tests {
 
     #[test]
     fn texts_that_could_name_other_files_are_refused() {
-        for text in ["sha256:", "sha256:../../etc", "sha512:00", "sha256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855"] {
+        for text in [
+            "sha256:",
+            "sha256:../../etc",
+            "sha512:00",
+            "sha256:E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B855",
+        ] {
             assert!(Digest::parse(text).is_err(), "{text}");
         }
     }

@@ -1,4 +1,96 @@
-//! stowage
+//! stowage gets what Nix builds into container images and binary caches.
+//!
+//! Data flows in one direction, and each arrow is a value:
+//!
+//! ```text
+//! argv, env, spec ─► Settings ─► roots ─► registrations ─► Closure ─► LayerPlan ─► layers ─► Image ─► Destination
+//!                                                             │                      ▲
+//!                                                             └─► cache          layer index
+//! ```
+//!
+//! # The map
+//!
+//! Every file with its duty; *pure* ones touch no file, clock, environment or
+//! process. `tests/architecture.rs` keeps this list true.
+//!
+//! | file | duty | |
+//! |---|---|---|
+//! | `build.rs` | from a closure to an image at its destinations, in a straight line | IO |
+//! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
+//! | `cache/compress.rs` | writes one NAR, compressed and verified | IO |
+//! | `cache/export.rs` | exports a closure on all processors | IO |
+//! | `cache/folder.rs` | a cache's folder: what is there, and how more gets there | IO |
+//! | `cache/mod.rs` | what a binary cache is | pure |
+//! | `cache/narinfo.rs` | writes and checks narinfos | pure |
+//! | `cache/order.rs` | in which order paths are exported | pure |
+//! | `cache/resolve.rs` | finds the cache's folder without trusting links | IO |
+//! | `cache/setup.rs` | what a job sets to use a cache | pure |
+//! | `cli/args.rs` | the command line as clap reads it | pure |
+//! | `cli/build.rs` | `stowage build` | IO |
+//! | `cli/cache.rs` | `stowage cache` and `stowage env` | IO |
+//! | `cli/copy.rs` | `stowage copy` | IO |
+//! | `cli/exit.rs` | what exit codes say | pure |
+//! | `cli/hook.rs` | `stowage hook` | IO |
+//! | `cli/inspect.rs` | `stowage inspect` | IO |
+//! | `cli/manual.rs` | completions and manual pages | IO |
+//! | `cli/mod.rs` | runs the command that was typed | IO |
+//! | `cli/output.rs` | sizes, tables, progress and the log | IO |
+//! | `cli/plan.rs` | `stowage plan` | IO |
+//! | `cli/settings.rs` | what arguments and environment mean; the only reader of the environment | IO |
+//! | `destination/blobs.rs` | a folder of blobs, each there only once it is complete | IO |
+//! | `destination/docker_archive.rs` | docker archives, streamed in one pass | IO |
+//! | `destination/folder.rs` | image folders, whose store layers are named, not written | IO |
+//! | `destination/mod.rs` | what a destination is | IO |
+//! | `destination/oci_layout.rs` | OCI layouts | IO |
+//! | `destination/reference.rs` | names of places for images | pure |
+//! | `digest.rs` | SHA-256 digests as OCI writes them | pure |
+//! | `fs.rs` | files that appear whole or not at all | IO |
+//! | `hook.rs` | what Nix tells its post-build hook, and what is done then | IO |
+//! | `image/config.rs` | the image's config | pure |
+//! | `image/contents.rs` | lays out contents at `/` | IO |
+//! | `image/keys.rs` | which keys a spec may have | pure |
+//! | `image/manifest.rs` | manifests | pure |
+//! | `image/mod.rs` | what an image is | pure |
+//! | `image/name.rs` | image names, as Docker takes them | pure |
+//! | `image/nixdb.rs` | the image's Nix database, written in memory | pure |
+//! | `image/spec.rs` | what an image is to be | pure |
+//! | `image/system.rs` | the system layer | IO |
+//! | `image/user.rs` | the image's user | pure |
+//! | `layer/chunks.rs` | a layer's bytes in chunks | pure |
+//! | `layer/deliver.rs` | makes layers on all processors and hands them to a destination | IO |
+//! | `layer/elf.rs` | the architecture of a program | pure |
+//! | `layer/index.rs` | remembers layers by their keys | IO |
+//! | `layer/key.rs` | the layer key | pure |
+//! | `layer/mod.rs` | what is known of a layer | pure |
+//! | `layer/pack.rs` | store paths to tar bytes, in one pass | IO |
+//! | `layer/stream.rs` | the ways that a layer's chunks go | pure |
+//! | `layer/tar.rs` | tar headers; layer tar v1 | pure |
+//! | `nar.rs` | store paths to NARs | IO |
+//! | `plan/mod.rs` | layer plans and their invariants | pure |
+//! | `plan/popularity.rs` | popularity, as nixpkgs scores it | pure |
+//! | `store/closure.rs` | registrations closed under references | pure |
+//! | `store/db.rs` | reads a live Nix database | IO |
+//! | `store/derivation.rs` | reads `.drv` files | IO |
+//! | `store/dump.rs` | reads registrations as text | pure |
+//! | `store/hash.rs` | NAR hashes in every spelling | pure |
+//! | `store/info.rs` | a registration | pure |
+//! | `store/json.rs` | reads registrations as JSON | pure |
+//! | `store/location.rs` | where a store is | pure |
+//! | `store/mod.rs` | what a store says of its paths | pure |
+//! | `store/roots.rs` | indirect GC roots | IO |
+//! | `store/source.rs` | where registrations come from | IO |
+//! | `tree.rs` | walks and reads store paths | IO |
+
+pub mod build;
+pub mod cache;
+pub mod cli;
+pub mod destination;
 pub mod digest;
+pub mod fs;
+pub mod hook;
+pub mod image;
+pub mod layer;
+pub mod nar;
+pub mod plan;
 pub mod store;
 pub mod tree;

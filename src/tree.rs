@@ -52,7 +52,9 @@ pub enum TreeError {
     #[error("{0} is registered, but gone from disk; restore it with `nix-store --repair-path {0}`")]
     Gone(PathBuf),
     /// Store paths never change; one that does would give a wrong layer.
-    #[error("{path} changed while it was read: it was {expected} bytes long, and is {found} now; check its store path with `nix-store --verify-path`")]
+    #[error(
+        "{path} changed while it was read: it was {expected} bytes long, and is {found} now; check its store path with `nix-store --verify-path`"
+    )]
     Changed {
         /// The file.
         path: PathBuf,
@@ -101,10 +103,8 @@ impl StoreFiles {
     /// When there is none.
     pub fn open(path: &Path) -> Result<Self, TreeError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| TreeError::Io {
-            path: path.to_owned(),
-            source: errno.into(),
-        })?;
+        let folder = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|errno| TreeError::Io { path: path.to_owned(), source: errno.into() })?;
         Ok(Self { folder, path: path.to_owned() })
     }
 
@@ -122,11 +122,7 @@ impl StoreFiles {
     /// When it is gone, can't be read, or has a file of a kind that no NAR has.
     pub fn walk(&self, path: &StorePath) -> Result<Vec<Entry>, TreeError> {
         let base = path.to_basename().into_bytes();
-        let mut walk = Walk {
-            files: self,
-            entries: Vec::new(),
-            buffer: vec![MaybeUninit::uninit(); 32 * 1024],
-        };
+        let mut walk = Walk { files: self, entries: Vec::new(), buffer: vec![MaybeUninit::uninit(); 32 * 1024] };
         walk.add(base, FileType::Unknown).map_err(|error| missing_root(error, self, path))?;
         Ok(walk.entries)
     }
@@ -166,7 +162,8 @@ impl StoreFiles {
     /// When it is of another size by now, or can't be read.
     pub fn read<S: Sink>(&self, path: &[u8], size: u64, sink: &mut S) -> Result<(), S::Error> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.folder, path, flags, Mode::empty()).map_err(|errno| self.error(path, errno))?;
+        let file =
+            rustix::fs::openat(&self.folder, path, flags, Mode::empty()).map_err(|errno| self.error(path, errno))?;
         let read = |space: &mut [u8]| {
             rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut *space)).map_err(|errno| self.error(path, errno))
         };
@@ -197,11 +194,26 @@ impl StoreFiles {
         Ok(())
     }
 
+    /// The bytes of the small file `path`, below the store dir.
+    ///
+    /// # Errors
+    /// When it is no file, or can't be read.
+    pub fn read_whole(&self, path: &[u8]) -> Result<Vec<u8>, TreeError> {
+        let Node::Regular { size, .. } = self.node(path, FileType::Unknown)? else {
+            return Err(TreeError::Special(self.full(path)));
+        };
+        let mut file = WholeFile { bytes: vec![0; size as usize + 1], filled: 0 };
+        self.read(path, size, &mut file)?;
+        file.bytes.truncate(file.filled);
+        Ok(file.bytes)
+    }
+
     fn node(&self, path: &[u8], kind: FileType) -> Result<Node, TreeError> {
         match kind {
             FileType::Directory => Ok(Node::Directory),
             FileType::Symlink => {
-                let target = rustix::fs::readlinkat(&self.folder, path, Vec::new()).map_err(|errno| self.error(path, errno))?;
+                let target =
+                    rustix::fs::readlinkat(&self.folder, path, Vec::new()).map_err(|errno| self.error(path, errno))?;
                 Ok(Node::Symlink { target: target.into_bytes() })
             }
             FileType::RegularFile => {
@@ -225,7 +237,8 @@ impl StoreFiles {
     /// The names in a folder, sorted, with what the file system says they are.
     fn names(&self, path: &[u8], buffer: &mut [MaybeUninit<u8>]) -> Result<Vec<(Vec<u8>, FileType)>, TreeError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(&self.folder, path, flags, Mode::empty()).map_err(|errno| self.error(path, errno))?;
+        let folder =
+            rustix::fs::openat(&self.folder, path, flags, Mode::empty()).map_err(|errno| self.error(path, errno))?;
         let mut names = Vec::new();
         let mut reader = RawDir::new(folder, buffer);
         while let Some(entry) = reader.next() {
@@ -249,6 +262,24 @@ impl StoreFiles {
 
     fn error(&self, path: &[u8], errno: Errno) -> TreeError {
         TreeError::Io { path: self.full(path), source: errno.into() }
+    }
+}
+
+/// A file's bytes in memory, with room for one more.
+struct WholeFile {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Sink for WholeFile {
+    type Error = TreeError;
+
+    fn space(&mut self) -> Result<&mut [u8], TreeError> {
+        Ok(&mut self.bytes[self.filled..])
+    }
+
+    fn advance(&mut self, length: usize) {
+        self.filled += length;
     }
 }
 
@@ -283,7 +314,9 @@ fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
 /// Tells that a whole store path is gone from other errors.
 fn missing_root(error: TreeError, files: &StoreFiles, path: &StorePath) -> TreeError {
     match error {
-        TreeError::Io { path: at, source } if source.kind() == std::io::ErrorKind::NotFound && at == files.path.join(path.to_basename()) => {
+        TreeError::Io { path: at, source }
+            if source.kind() == std::io::ErrorKind::NotFound && at == files.path.join(path.to_basename()) =>
+        {
             TreeError::Gone(at)
         }
         other => other,

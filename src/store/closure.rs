@@ -24,7 +24,9 @@ pub enum ClosureError {
     #[error("{0} is not among the registrations given; add it to what made them, e.g. to closureInfo's rootPaths")]
     UnknownRoot(String),
     /// A reference that no registration is about: the image would be broken.
-    #[error("{path} refers to {reference}, which is not among the registrations; the list is cut off, or was not made of a whole closure")]
+    #[error(
+        "{path} refers to {reference}, which is not among the registrations; the list is cut off, or was not made of a whole closure"
+    )]
     UnknownReference {
         /// The path that refers.
         path: String,
@@ -41,11 +43,7 @@ impl Closure {
     ///
     /// # Errors
     /// When a root or a reference is unknown, or two registrations disagree.
-    pub fn new(
-        store_dir: &StoreDir,
-        infos: Vec<PathInfo>,
-        roots: Option<&[StorePath]>,
-    ) -> Result<Self, ClosureError> {
+    pub fn new(store_dir: &StoreDir, infos: Vec<PathInfo>, roots: Option<&[StorePath]>) -> Result<Self, ClosureError> {
         let infos = unique(store_dir, infos)?;
         let all = Self::link(store_dir.clone(), infos)?;
         let Some(roots) = roots else {
@@ -103,13 +101,7 @@ impl Closure {
                 .filter(|(id, _)| reached[*id])
                 .map(|(_, references)| references.into_iter().map(|id| renumbered[id]).collect())
                 .collect(),
-            infos: self
-                .infos
-                .into_iter()
-                .enumerate()
-                .filter(|(id, _)| reached[*id])
-                .map(|(_, info)| info)
-                .collect(),
+            infos: self.infos.into_iter().enumerate().filter(|(id, _)| reached[*id]).map(|(_, info)| info).collect(),
         }
     }
 
@@ -202,6 +194,7 @@ fn unique(store_dir: &StoreDir, mut infos: Vec<PathInfo>) -> Result<Vec<PathInfo
 }
 
 #[cfg(test)]
+#[allow(missing_docs, reason = "only tests see it")]
 pub mod tests {
     use super::*;
     use crate::store::NarHash;
@@ -222,7 +215,7 @@ pub mod tests {
     fn only_what_the_roots_reach_is_kept() {
         let (a, b, c) = (path('a', "a"), path('b', "b"), path('c', "c"));
         let infos = vec![info(&c, &[&c]), info(&a, &[&b]), info(&b, &[])];
-        let closure = Closure::new(&StoreDir::default(), infos, Some(&[a.clone()])).expect("closed");
+        let closure = Closure::new(&StoreDir::default(), infos, Some(std::slice::from_ref(&a))).expect("closed");
         assert_eq!(closure.infos().iter().map(|info| &info.path).collect::<Vec<_>>(), [&a, &b]);
         assert_eq!(closure.references(0), [1]);
         assert_eq!(closure.unreferenced(), [0]);

@@ -2,13 +2,15 @@
 //!
 //! Nix keeps its database in WAL mode. While anybody has it open, the newest
 //! rows are in a file beside it, and only SQLite's ordinary read-only mode
-//! sees them. When nobody has, an ordinary user can't open it that way, since
-//! SQLite would have to make that file; then, and only then, the file is read
-//! as an immutable one, and read again if it changed meanwhile.
+//! sees them. When nobody has, that mode would have to make that file: an
+//! ordinary user can't, and root would leave it there. Then, and only then, the
+//! database is read as an immutable file, and read again if it changed or the
+//! other file appeared meanwhile.
 //!
 //! Source of the schema: Nix's `src/libstore/schema.sql`, the same from 2.3 on.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,7 +29,9 @@ const ATTEMPTS: usize = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
     /// No file: often a typing error in `--store`, or a machine without Nix.
-    #[error("no Nix database at {0}; name the store with --store ROOT, or give the registrations with --registration or --closure")]
+    #[error(
+        "no Nix database at {0}; name the store with --store ROOT, or give the registrations with --registration or --closure"
+    )]
     Missing(PathBuf),
     /// It may not be read, e.g. for want of permission.
     #[error("opening the Nix database {path}: {source}")]
@@ -38,7 +42,9 @@ pub enum DatabaseError {
         source: std::io::Error,
     },
     /// Another version of Nix's schema: its rows might mean something else.
-    #[error("the Nix database {path} has schema {found:?}, but only schema 10 is known (Nix 2.0 to 2.35); is it of another version of Nix?")]
+    #[error(
+        "the Nix database {path} has schema {found:?}, but only schema 10 is known (Nix 2.0 to 2.35); is it of another version of Nix?"
+    )]
     Schema {
         /// The database's file.
         path: PathBuf,
@@ -46,7 +52,9 @@ pub enum DatabaseError {
         found: String,
     },
     /// A file that is not SQLite's, cut off, or damaged.
-    #[error("the Nix database {path} is damaged or none at all ({problem}); check it with `sqlite3 {path} 'pragma integrity_check'`")]
+    #[error(
+        "the Nix database {path} is damaged or none at all ({problem}); check it with `sqlite3 {path} 'pragma integrity_check'`"
+    )]
     Damaged {
         /// The database's file.
         path: PathBuf,
@@ -57,7 +65,9 @@ pub enum DatabaseError {
     #[error("the Nix database {0} has been locked for 5 seconds; try again when the Nix that is at work is done")]
     Locked(PathBuf),
     /// An ordinary user, and changes in a WAL that only its owner can read.
-    #[error("the Nix database {0} can't be read by this user while its write-ahead log is not readable; try again, or as root")]
+    #[error(
+        "the Nix database {0} can't be read by this user while its write-ahead log is not readable; try again, or as root"
+    )]
     Wal(PathBuf),
     /// A file that changes all the time.
     #[error("the Nix database {0} changed each time it was read; try again")]
@@ -128,9 +138,8 @@ impl<'a> StoreDb<'a> {
     /// When the database can't be read.
     pub fn valid(&self, paths: &[StorePath]) -> Result<Vec<StorePath>, DatabaseError> {
         self.read(|connection| {
-            let mut query = connection
-                .prepare("select 1 from ValidPaths where path = ?1")
-                .map_err(|error| self.error(error))?;
+            let mut query =
+                connection.prepare("select 1 from ValidPaths where path = ?1").map_err(|error| self.error(error))?;
             let mut valid = Vec::new();
             for path in paths {
                 if query.exists([self.location.print(path)]).map_err(|error| self.error(error))? {
@@ -175,6 +184,9 @@ impl<'a> StoreDb<'a> {
     }
 
     fn connect(&self) -> Result<Reader, DatabaseError> {
+        if self.is_quiet() {
+            return self.connect_immutable();
+        }
         match self.connect_with("mode=ro") {
             Ok(connection) => return Ok(Reader { connection, immutable: None }),
             Err(error) => match error.sqlite_error_code() {
@@ -182,13 +194,29 @@ impl<'a> StoreDb<'a> {
                 _ => return Err(self.error(error)),
             },
         }
-        let before = self.stamp()?;
-        std::fs::File::open(&self.file).map_err(|source| self.unreadable(source))?;
         if self.has_wal() {
             return Err(DatabaseError::Wal(self.file.clone()));
         }
+        self.connect_immutable()
+    }
+
+    /// Opens the file as one that nobody writes; [`Self::read`] finds out when that
+    /// was wrong.
+    fn connect_immutable(&self) -> Result<Reader, DatabaseError> {
+        let before = self.stamp()?;
+        std::fs::File::open(&self.file).map_err(|source| self.unreadable(source))?;
         let connection = self.connect_with("immutable=1").map_err(|error| self.error(error))?;
         Ok(Reader { connection, immutable: Some(before) })
+    }
+
+    /// Whether nobody has the database open: it is in WAL mode, and there is no
+    /// write-ahead log. Opening it the ordinary way would leave one there, or fail
+    /// for want of permission.
+    fn is_quiet(&self) -> bool {
+        let mut header = [0; 20];
+        let read = std::fs::File::open(&self.file).and_then(|mut file| file.read_exact(&mut header));
+        // SQLite's file format: bytes 18 and 19 are 2 for WAL.
+        read.is_ok() && header[18..] == [2, 2] && !self.has_wal()
     }
 
     /// Opens the file, and reads from it, since only that finds what is wrong.
@@ -197,9 +225,7 @@ impl<'a> StoreDb<'a> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(url, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection
-            .query_row("select 1 from ValidPaths limit 1", [], |_| Ok(()))
-            .optional()?;
+        connection.query_row("select 1 from ValidPaths limit 1", [], |_| Ok(())).optional()?;
         Ok(connection)
     }
 
@@ -227,17 +253,23 @@ impl<'a> StoreDb<'a> {
         Ok(infos)
     }
 
-    fn add_references(&self, connection: &Connection, ids: &[i64], infos: &mut [PathInfo]) -> Result<(), DatabaseError> {
+    fn add_references(
+        &self,
+        connection: &Connection,
+        ids: &[i64],
+        infos: &mut [PathInfo],
+    ) -> Result<(), DatabaseError> {
         let places: HashMap<i64, usize> = ids.iter().copied().zip(0..).collect();
-        let mut query = connection
-            .prepare("select reference from Refs where referrer = ?1")
-            .map_err(|error| self.error(error))?;
+        let mut query =
+            connection.prepare("select reference from Refs where referrer = ?1").map_err(|error| self.error(error))?;
         for (place, id) in ids.iter().enumerate() {
             let mut references = Vec::new();
             let mut rows = query.query([id]).map_err(|error| self.error(error))?;
             while let Some(row) = rows.next().map_err(|error| self.error(error))? {
                 let reference: i64 = row.get(0).map_err(|error| self.error(error))?;
-                let known = places.get(&reference).ok_or_else(|| self.row(format!("row {id} refers to {reference}, which is not there")))?;
+                let known = places
+                    .get(&reference)
+                    .ok_or_else(|| self.row(format!("row {id} refers to {reference}, which is not there")))?;
                 references.push(infos[*known].path.clone());
             }
             references.sort();
@@ -253,7 +285,8 @@ impl<'a> StoreDb<'a> {
         let hash = required(2, "hash")?;
         let nar_hash = NarHash::parse(&hash).map_err(|error| self.row(format!("{path}: {error}")))?;
         let nar_size: Option<i64> = row.get(3).map_err(|error| self.error(error))?;
-        let nar_size = u64::try_from(nar_size.unwrap_or(0)).map_err(|_| self.row(format!("{path}: a negative size")))?;
+        let nar_size =
+            u64::try_from(nar_size.unwrap_or(0)).map_err(|_| self.row(format!("{path}: a negative size")))?;
         Ok(PathInfo {
             deriver: text(4)?.and_then(|deriver| self.parse(&deriver).ok()),
             signatures: text(5)?.unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
@@ -264,9 +297,9 @@ impl<'a> StoreDb<'a> {
 
     fn parse(&self, path: &str) -> Result<StorePath, DatabaseError> {
         let store_dir = &self.location.store_dir;
-        store_dir
-            .parse_path(path.as_bytes())
-            .map_err(|error| self.row(format!("{path}: {error} (the store dir is taken to be {store_dir}; NIX_STORE_DIR names another)")))
+        store_dir.parse_path(path.as_bytes()).map_err(|error| {
+            self.row(format!("{path}: {error} (the store dir is taken to be {store_dir}; NIX_STORE_DIR names another)"))
+        })
     }
 
     fn has_wal(&self) -> bool {
@@ -277,11 +310,7 @@ impl<'a> StoreDb<'a> {
 
     fn stamp(&self) -> Result<Stamp, DatabaseError> {
         let metadata = self.file.metadata().map_err(|source| self.unreadable(source))?;
-        Ok(Stamp {
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        })
+        Ok(Stamp { inode: metadata.ino(), size: metadata.size(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
     }
 
     fn unreadable(&self, source: std::io::Error) -> DatabaseError {

@@ -40,13 +40,8 @@ fn parse_one(lines: &mut Lines<'_>, store_dir: &StoreDir) -> Result<PathInfo, Du
         text => Some(lines.parse_path(text, store_dir)?),
     };
     let count = lines.number("the number of references")?;
-    let references = (0..count)
-        .map(|_| lines.path("a reference", store_dir))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(PathInfo {
-        deriver,
-        ..PathInfo::new(path, nar_hash, nar_size, references)
-    })
+    let references = (0..count).map(|_| lines.path("a reference", store_dir)).collect::<Result<Vec<_>, _>>()?;
+    Ok(PathInfo { deriver, ..PathInfo::new(path, nar_hash, nar_size, references) })
 }
 
 /// The lines not read yet.
@@ -68,8 +63,7 @@ impl<'a> Lines<'a> {
 
     fn number(&mut self, expected: &str) -> Result<u64, DumpError> {
         let line = self.next(expected)?;
-        line.parse()
-            .map_err(|_| self.error(format!("{line:?} is not {expected}")))
+        line.parse().map_err(|_| self.error(format!("{line:?} is not {expected}")))
     }
 
     fn path(&mut self, expected: &str, store_dir: &StoreDir) -> Result<StorePath, DumpError> {

@@ -26,9 +26,7 @@ impl NarHash {
     /// # Errors
     /// When the text is anything else.
     pub fn parse(text: &str) -> Result<Self, ParseHashError> {
-        let error = || ParseHashError {
-            text: text.to_owned(),
-        };
+        let error = || ParseHashError { text: text.to_owned() };
         let parsed = if text.starts_with("sha256:") || text.starts_with("sha256-") {
             NixHash::parse(text)
         } else {

@@ -29,14 +29,6 @@ impl PathInfo {
     pub fn new(path: StorePath, nar_hash: NarHash, nar_size: u64, mut references: Vec<StorePath>) -> Self {
         references.sort();
         references.dedup();
-        Self {
-            path,
-            nar_hash,
-            nar_size,
-            references,
-            deriver: None,
-            ca: None,
-            signatures: Vec::new(),
-        }
+        Self { path, nar_hash, nar_size, references, deriver: None, ca: None, signatures: Vec::new() }
     }
 }

@@ -72,7 +72,10 @@ enum Hash {
 enum Signature {
     Text(String),
     #[serde(rename_all = "camelCase")]
-    Parts { key_name: String, sig: String },
+    Parts {
+        key_name: String,
+        sig: String,
+    },
 }
 
 #[derive(Deserialize)]
@@ -103,10 +106,7 @@ pub fn parse(text: &str, store_dir: &StoreDir) -> Result<Vec<PathInfo>, JsonErro
             .collect()
     };
     match parse_text(text)? {
-        Text::List(entries) => entries
-            .into_iter()
-            .map(|entry| info(None, entry, store_dir))
-            .collect(),
+        Text::List(entries) => entries.into_iter().map(|entry| info(None, entry, store_dir)).collect(),
         Text::Versioned(versioned) => keyed(versioned.info),
         Text::Map(map) => keyed(map),
     }
@@ -116,7 +116,9 @@ pub fn parse(text: &str, store_dir: &StoreDir) -> Result<Vec<PathInfo>, JsonErro
 fn parse_text(text: &str) -> Result<Text, serde_json::Error> {
     match serde_json::from_str(text)? {
         list @ serde_json::Value::Array(_) => Vec::deserialize(list).map(Text::List),
-        versioned @ serde_json::Value::Object(_) if versioned.get("version").is_some_and(serde_json::Value::is_number) => {
+        versioned @ serde_json::Value::Object(_)
+            if versioned.get("version").is_some_and(serde_json::Value::is_number) =>
+        {
             Versioned::deserialize(versioned).map(Text::Versioned)
         }
         map => BTreeMap::deserialize(map).map(Text::Map),
@@ -131,7 +133,9 @@ fn info(key: Option<String>, entry: Entry, store_dir: &StoreDir) -> Result<PathI
         return Err(JsonError::Invalid(text));
     }
     let nar_hash = match &entry.nar_hash {
-        Some(Hash::Text(hash) | Hash::Parts { hash }) => NarHash::parse(hash).map_err(|error| problem(error.to_string()))?,
+        Some(Hash::Text(hash) | Hash::Parts { hash }) => {
+            NarHash::parse(hash).map_err(|error| problem(error.to_string()))?
+        }
         None => return Err(problem("no narHash; was the list made from a binary cache without it?".to_owned())),
     };
     let references = entry.references.iter().map(|text| path(text)).collect::<Result<Vec<_>, _>>()?;
@@ -142,7 +146,9 @@ fn info(key: Option<String>, entry: Entry, store_dir: &StoreDir) -> Result<PathI
     let ca = match entry.ca {
         None => None,
         Some(ContentAddress::Text(text)) if text.is_empty() => None,
-        Some(address) => Some(content_address(&address).ok_or_else(|| problem("a content address in no known form".to_owned()))?),
+        Some(address) => {
+            Some(content_address(&address).ok_or_else(|| problem("a content address in no known form".to_owned()))?)
+        }
     };
     Ok(PathInfo {
         deriver,
@@ -154,11 +160,7 @@ fn info(key: Option<String>, entry: Entry, store_dir: &StoreDir) -> Result<PathI
 
 /// A full path, or the base name that the newest form has.
 fn parse_path(text: &str, store_dir: &StoreDir) -> Result<StorePath, nix_derivation::store_path::Error> {
-    if text.contains('/') {
-        store_dir.parse_path(text.as_bytes())
-    } else {
-        StorePath::from_basename(text.as_bytes())
-    }
+    if text.contains('/') { store_dir.parse_path(text.as_bytes()) } else { StorePath::from_basename(text.as_bytes()) }
 }
 
 fn signature(signature: Signature) -> String {
@@ -228,7 +230,17 @@ mod tests {
     fn json_of_another_shape_is_refused() {
         let no_hash = r#"[{"path":"/nix/store/2cdphvmw5lnlvkc7wcphwqsnpl0gbqkf-a"}]"#;
         let invalid = r#"{"/nix/store/2cdphvmw5lnlvkc7wcphwqsnpl0gbqkf-a":null}"#;
-        for text in ["", "[", "7", "[7]", r#"{"a":1}"#, r#"[{"path":"/etc/passwd","narHash":"x"}]"#, no_hash, invalid, &GRAPH[..100]] {
+        for text in [
+            "",
+            "[",
+            "7",
+            "[7]",
+            r#"{"a":1}"#,
+            r#"[{"path":"/etc/passwd","narHash":"x"}]"#,
+            no_hash,
+            invalid,
+            &GRAPH[..100],
+        ] {
             assert!(parse(text, &StoreDir::default()).is_err(), "{text}");
         }
     }

@@ -24,11 +24,7 @@ impl StoreLocation {
     #[must_use]
     pub fn new(root: Option<&Path>, store_dir: StoreDir, state_dir: &Path) -> Self {
         match root {
-            None => Self {
-                real_dir: PathBuf::from(store_dir.as_str()),
-                state_dir: state_dir.to_owned(),
-                store_dir,
-            },
+            None => Self { real_dir: PathBuf::from(store_dir.as_str()), state_dir: state_dir.to_owned(), store_dir },
             Some(root) => Self {
                 real_dir: root.join(store_dir.as_str().trim_start_matches('/')),
                 state_dir: root.join("nix/var/nix"),

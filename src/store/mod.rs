@@ -2,11 +2,14 @@
 
 pub mod closure;
 pub mod db;
+pub mod derivation;
 pub mod dump;
 pub mod hash;
 pub mod info;
 pub mod json;
 pub mod location;
+pub mod roots;
+pub mod source;
 
 pub use closure::{Closure, ClosureError, NodeId};
 pub use hash::NarHash;

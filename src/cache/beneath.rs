@@ -1,0 +1,301 @@
+//! A folder in which somebody else may be at work, perhaps with ill intent.
+//!
+//! The daemon's hook is root, and writes to the folder of an ordinary user, who
+//! may at any moment replace each part of it by a link to elsewhere. So the
+//! folder is opened once, everything in it is reached from there by names of
+//! one component, and no link is followed:
+//!
+//! - `openat2` with `RESOLVE_BENEATH` and `RESOLVE_NO_SYMLINKS`; where the
+//!   kernel or a container's filter has no `openat2`, `openat` with
+//!   `O_NOFOLLOW`, which for one component says the same;
+//! - files get random names, created with `O_EXCL`, and appear by rename, which
+//!   replaces a link and does not follow it;
+//! - what root makes is given to the folder's owner through its descriptor.
+//!
+//! Invariant: as root, nothing is opened for writing, changed or given away
+//! that was there before, and no link of somebody else is followed even on the
+//! way to the folder.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read as _;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Uid};
+use rustix::io::Errno;
+
+use super::resolve;
+
+/// How the names of unfinished files begin.
+pub const TEMPORARY_PREFIX: &str = ".tmp-";
+
+const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
+
+/// Why a folder can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// Following it could write anywhere.
+    #[error("{0} is a symbolic link or no folder; nothing is written through links, so put a real folder there")]
+    NoFolder(PathBuf),
+    /// A link that another user can point anywhere, while root follows it.
+    #[error("{0} is a symbolic link of another user, and root does not follow it; name the folder that it points to")]
+    ForeignLink(PathBuf),
+    /// Anything else that the system says.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// An open folder.
+#[derive(Debug)]
+pub struct Folder {
+    fd: OwnedFd,
+    path: PathBuf,
+    /// To whom new files are given; `None` where they are theirs anyway.
+    owner: Option<(Uid, Gid)>,
+}
+
+/// A file that has no name of its own yet, and vanishes unless it gets one.
+#[derive(Debug)]
+pub struct Temporary<'a> {
+    folder: &'a Folder,
+    name: String,
+    file: File,
+}
+
+impl Folder {
+    /// Opens the folder at `path`, and makes it if it is not there; the folder
+    /// around it must be.
+    ///
+    /// # Errors
+    /// When it is no folder, or the system says no.
+    pub fn open_or_make(path: &Path) -> Result<Self, FolderError> {
+        let missing = |error: &FolderError| matches!(error, FolderError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
+        match Self::open(path) {
+            Err(error) if missing(&error) => {}
+            result => return result,
+        }
+        let (Some(parent), Some(Component::Normal(name))) = (path.parent(), path.components().next_back()) else {
+            return Self::open(path);
+        };
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let made = Self::open(parent)?.folder(name)?;
+        Self::new(made.fd, path.to_owned())
+    }
+
+    /// Opens the folder at `path`.
+    ///
+    /// # Errors
+    /// When there is none, or as root, when a link of somebody else leads there.
+    pub fn open(path: &Path) -> Result<Self, FolderError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = if rustix::process::geteuid().is_root() {
+            let place = resolve::without_foreign_links(path)?;
+            rustix::fs::openat(place, ".", flags, Mode::empty())
+        } else {
+            rustix::fs::open(path, flags, Mode::empty())
+        };
+        Self::new(fd.map_err(|errno| error(path, errno))?, path.to_owned())
+    }
+
+    fn new(fd: OwnedFd, path: PathBuf) -> Result<Self, FolderError> {
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| error(&path, errno))?;
+        let foreign = rustix::process::geteuid().is_root() && stat.st_uid != 0;
+        let owner = foreign.then(|| (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid)));
+        Ok(Self { fd, path, owner })
+    }
+
+    /// Opens the folder `name` in this one, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// When it is a link, or no folder.
+    pub fn folder(&self, name: &OsStr) -> Result<Self, FolderError> {
+        let path = self.path.join(name);
+        match self.open_or_make_beneath(name) {
+            Ok(fd) => Ok(Self { fd, path, owner: self.owner }),
+            Err(Errno::LOOP | Errno::NOTDIR) => Err(FolderError::NoFolder(path)),
+            Err(errno) => Err(error(&path, errno)),
+        }
+    }
+
+    /// Opens the file `name`, and tells its size; `None` where there is none,
+    /// or something that is no ordinary file.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub fn file(&self, name: &str) -> Result<Option<(File, u64)>, FolderError> {
+        // Without O_NONBLOCK, a pipe put there would hold the reader for ever.
+        let fd = match self.open_beneath(name, OFlags::RDONLY | OFlags::NONBLOCK) {
+            Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+            fd => fd.map_err(|errno| self.error(name, errno))?,
+        };
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.error(name, errno))?;
+        Ok(file_size(&stat).map(|size| (File::from(fd), size)))
+    }
+
+    /// What the file `name` holds; `None` where there is none of at most
+    /// `limit` bytes.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn read(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, FolderError> {
+        let Some((file, _)) = self.file(name)?.filter(|(_, size)| *size <= limit) else {
+            return Ok(None);
+        };
+        let mut contents = Vec::new();
+        match file.take(limit).read_to_end(&mut contents) {
+            Ok(_) => Ok(Some(contents)),
+            Err(source) => Err(FolderError::Io { path: self.path.join(name), source }),
+        }
+    }
+
+    /// The size of the file `name`; `None` where there is no ordinary file.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn size(&self, name: &str) -> Result<Option<u64>, FolderError> {
+        match rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(file_size(&stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.error(name, errno)),
+        }
+    }
+
+    /// Writes the file `name`, which appears when it is whole.
+    ///
+    /// # Errors
+    /// When it can't be written; then there is no trace of it.
+    pub fn write(&self, name: &str, contents: &[u8]) -> Result<(), FolderError> {
+        let mut temporary = self.temporary()?;
+        std::io::Write::write_all(temporary.file(), contents)
+            .map_err(|source| FolderError::Io { path: self.path.join(name), source })?;
+        temporary.persist(name)
+    }
+
+    /// A new file.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn temporary(&self) -> Result<Temporary<'_>, FolderError> {
+        let mut bytes = [0; 16];
+        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+            .map_err(|errno| self.error("", errno))?;
+        let name = format!("{TEMPORARY_PREFIX}{}", crate::digest::hex(&bytes));
+        let fd = self
+            .open_beneath(&name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)
+            .map_err(|errno| self.error(&name, errno))?;
+        let temporary = Temporary { folder: self, name, file: File::from(fd) };
+        // The umask took its part of the mode that the file was made with.
+        rustix::fs::fchmod(&temporary.file, FILE_MODE).map_err(|errno| self.error(&temporary.name, errno))?;
+        self.give_away(temporary.file.as_fd());
+        Ok(temporary)
+    }
+
+    fn open_or_make_beneath(&self, name: &OsStr) -> Result<OwnedFd, Errno> {
+        let open = || self.open_beneath(name, OFlags::RDONLY | OFlags::DIRECTORY);
+        match open() {
+            Err(Errno::NOENT) => {}
+            result => return result,
+        }
+        match rustix::fs::mkdirat(&self.fd, name, FOLDER_MODE) {
+            Ok(()) => {
+                let fd = open()?;
+                self.adopt_folder(fd.as_fd())?;
+                Ok(fd)
+            }
+            // Another process was faster.
+            Err(Errno::EXIST) => open(),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Opens `name`, which has one component.
+    fn open_beneath(&self, name: impl AsRef<OsStr>, flags: OFlags) -> Result<OwnedFd, Errno> {
+        let name = name.as_ref();
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = if flags.contains(OFlags::CREATE) { FILE_MODE } else { Mode::empty() };
+        match rustix::fs::openat2(&self.fd, name, flags, mode, ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+            Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(&self.fd, name, flags, mode),
+            result => result,
+        }
+    }
+
+    /// Sets mode and owner of a folder that was just made. Between making and
+    /// opening it, its name may have been given to another folder, so one that
+    /// is not new, hence not empty, is left alone.
+    fn adopt_folder(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
+        let stat = rustix::fs::fstat(fd)?;
+        if stat.st_uid == rustix::process::geteuid().as_raw() && is_empty(fd)? {
+            rustix::fs::fchmod(fd, FOLDER_MODE)?;
+            self.give_away(fd);
+        }
+        Ok(())
+    }
+
+    /// Gives what root made to the folder's owner. A root without the right to
+    /// do that, e.g. in a user namespace, keeps it: all can read it anyway.
+    fn give_away(&self, fd: BorrowedFd<'_>) {
+        if let Some((uid, gid)) = self.owner
+            && let Err(errno) = rustix::fs::fchown(fd, Some(uid), Some(gid))
+        {
+            tracing::warn!("giving a file in {} to its owner: {errno}", self.path.display());
+        }
+    }
+
+    fn error(&self, name: &str, errno: Errno) -> FolderError {
+        error(&self.path.join(name), errno)
+    }
+}
+
+impl Temporary<'_> {
+    /// The file, open for writing.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// Gives it the name `name`, in place of whatever has that by now.
+    ///
+    /// # Errors
+    /// When that is impossible; then the file is gone.
+    pub fn persist(self, name: &str) -> Result<(), FolderError> {
+        let fd = &self.folder.fd;
+        rustix::fs::renameat(fd, &self.name, fd, name).map_err(|errno| self.folder.error(name, errno))
+    }
+}
+
+impl Drop for Temporary<'_> {
+    /// Does nothing to a file that got its name: its random one is gone then.
+    fn drop(&mut self) {
+        let _ = rustix::fs::unlinkat(&self.folder.fd, &self.name, AtFlags::empty());
+    }
+}
+
+/// The size of an ordinary file.
+fn file_size(stat: &Stat) -> Option<u64> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => u64::try_from(stat.st_size).ok(),
+        _ => None,
+    }
+}
+
+fn is_empty(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut buffer = [MaybeUninit::uninit(); 1024];
+    let mut reader = RawDir::new(fd, &mut buffer);
+    while let Some(entry) = reader.next() {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+pub(super) fn error(path: &Path, errno: Errno) -> FolderError {
+    FolderError::Io { path: path.to_owned(), source: errno.into() }
+}

@@ -1,0 +1,208 @@
+//! The folder of a cache: what is in it, and how files get there.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::CacheError;
+use super::beneath::{Folder, FolderError, Temporary};
+use super::narinfo;
+use crate::nar::Measured;
+use crate::store::{NarHash, PathInfo, StoreDir};
+
+/// The file that makes a folder a cache.
+const CACHE_INFO: &str = "nix-cache-info";
+
+/// No `nix-cache-info` is longer.
+const CACHE_INFO_LIMIT: u64 = 64 * 1024;
+
+/// Nix drops a cache that lacks one of them and can't be written to.
+const EMPTY_FOLDERS: [&str; 3] = ["log", "realisations", "build-trace-v2"];
+
+/// A binary cache in a folder, open for adding to it.
+#[derive(Debug)]
+pub struct CacheFolder {
+    path: PathBuf,
+    store_dir: StoreDir,
+    root: Folder,
+    nars: Folder,
+}
+
+impl CacheFolder {
+    /// Opens the cache at `path` for paths of `store_dir`, and makes of it what
+    /// is missing. What is there is not touched.
+    ///
+    /// # Errors
+    /// When it is a cache for another store dir, or can't be used.
+    pub fn open(path: &Path, store_dir: &StoreDir) -> Result<Self, CacheError> {
+        let root = Folder::open_or_make(path)?;
+        let info = root.read(CACHE_INFO, CACHE_INFO_LIMIT)?.unwrap_or_default();
+        match parse_cache_info(&String::from_utf8_lossy(&info)) {
+            Some(found) if found != store_dir.as_str() => {
+                return Err(CacheError::StoreDir {
+                    path: path.to_owned(),
+                    found: found.to_owned(),
+                    wanted: store_dir.to_string(),
+                });
+            }
+            Some(_) => {}
+            None => root.write(CACHE_INFO, render_cache_info(store_dir).as_bytes())?,
+        }
+        for name in EMPTY_FOLDERS {
+            root.folder(OsStr::new(name))?;
+        }
+        let nars = root.folder(OsStr::new("nar"))?;
+        Ok(Self { path: path.to_owned(), store_dir: store_dir.clone(), root, nars })
+    }
+
+    /// Where the cache is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether the path of `info` is in the cache, with its NAR.
+    ///
+    /// # Errors
+    /// When that can't be found out.
+    pub fn has(&self, info: &PathInfo) -> Result<bool, FolderError> {
+        let Some(contents) = self.root.read(&narinfo::file_name(&info.path), narinfo::SIZE_LIMIT)? else {
+            return Ok(false);
+        };
+        let Some(named) = narinfo::check(&self.store_dir, info, &contents) else {
+            return Ok(false);
+        };
+        let size = self.nars.size(&named.file_name)?;
+        Ok(size.is_some_and(|size| size > 0 && named.file_size.is_none_or(|wanted| wanted == size)))
+    }
+
+    /// The compressed NAR with the hash `hash`, and its size, if there is one;
+    /// it may be cut off.
+    ///
+    /// # Errors
+    /// When it can't be opened.
+    pub fn nar(&self, hash: &NarHash) -> Result<Option<(File, u64)>, FolderError> {
+        self.nars.file(&narinfo::nar_file_name(hash))
+    }
+
+    /// A file for a NAR; [`Temporary::persist`] with
+    /// [`narinfo::nar_file_name`] puts it in its place.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn new_nar(&self) -> Result<Temporary<'_>, FolderError> {
+        self.nars.temporary()
+    }
+
+    /// The narinfo about the path of `info`, not written yet.
+    ///
+    /// # Errors
+    /// When the registration has something that no narinfo can say.
+    pub fn narinfo(&self, info: &PathInfo, nar: &Measured, file_size: u64) -> Result<Vec<u8>, nix_narinfo::BuildError> {
+        narinfo::render(&self.store_dir, info, nar, file_size)
+    }
+
+    /// Writes the narinfo about the path of `info`: from then on it is in the
+    /// cache, so its NAR and all that it refers to must be there already.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn publish(&self, info: &PathInfo, narinfo: &[u8]) -> Result<(), FolderError> {
+        self.root.write(&narinfo::file_name(&info.path), narinfo)
+    }
+}
+
+/// The store dir that a `nix-cache-info` names. Nix writes nothing else there.
+fn parse_cache_info(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("StoreDir:")).map(str::trim)
+}
+
+/// 30 comes before cache.nixos.org, which has 40: what is in the folder needs
+/// no network.
+fn render_cache_info(store_dir: &StoreDir) -> String {
+    format!("StoreDir: {store_dir}\nWantMassQuery: 1\nPriority: 30\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+
+    use super::*;
+
+    fn open(path: &Path) -> Result<CacheFolder, CacheError> {
+        CacheFolder::open(path, &StoreDir::default())
+    }
+
+    #[test]
+    fn a_new_cache_has_all_that_nix_looks_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("cache");
+        open(&path).expect("opens");
+        let info = std::fs::read_to_string(path.join("nix-cache-info")).expect("there");
+        assert_eq!(info, "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 30\n");
+        let mode = |name: &str| path.join(name).metadata().expect(name).permissions().mode() & 0o7777;
+        assert_eq!(mode("nix-cache-info"), 0o644);
+        for name in ["nar", "log", "realisations", "build-trace-v2", ""] {
+            assert_eq!(mode(name), 0o755, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_cache_that_nix_made_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let info = folder.path().join("nix-cache-info");
+        std::fs::write(&info, "StoreDir: /nix/store\n").expect("written");
+        open(folder.path()).expect("opens");
+        assert_eq!(std::fs::read_to_string(&info).expect("there"), "StoreDir: /nix/store\n");
+    }
+
+    #[test]
+    fn a_cache_of_another_store_is_refused_and_an_empty_info_is_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let info = folder.path().join("nix-cache-info");
+        std::fs::write(&info, "StoreDir: /gnu/store\n").expect("written");
+        assert!(matches!(open(folder.path()), Err(CacheError::StoreDir { .. })));
+        std::fs::write(&info, "").expect("written");
+        open(folder.path()).expect("opens");
+    }
+
+    #[test]
+    fn links_in_the_cache_are_refused() {
+        let outside = tempfile::tempdir().expect("a folder");
+        for name in ["nar", "log"] {
+            let folder = tempfile::tempdir().expect("a folder");
+            symlink(outside.path(), folder.path().join(name)).expect("linked");
+            let error = open(folder.path()).expect_err("a link");
+            assert!(matches!(error, CacheError::Folder(FolderError::NoFolder(_))), "{error}");
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(outside.path().join("mine"), "StoreDir: /gnu/store\n").expect("written");
+        symlink(outside.path().join("mine"), folder.path().join("nix-cache-info")).expect("linked");
+        open(folder.path()).expect("opens");
+        assert!(folder.path().join("nix-cache-info").symlink_metadata().expect("there").is_file());
+        assert_eq!(std::fs::read_dir(outside.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_a_file_does_not_hold_us() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("nix-cache-info");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o644.into(), 0).expect("made");
+        open(folder.path()).expect("opens");
+        assert!(pipe.metadata().expect("there").is_file());
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_the_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("project");
+        std::fs::create_dir(&path).expect("made");
+        if chown(&path, Some(1234), Some(1234)).is_err() {
+            return; // Only root can give folders away.
+        }
+        open(&path.join("cache")).expect("opens");
+        for name in ["cache", "cache/nar", "cache/nix-cache-info"] {
+            assert_eq!(path.join(name).metadata().expect(name).uid(), 1234, "{name}");
+        }
+    }
+}

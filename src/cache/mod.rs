@@ -1,0 +1,107 @@
+//! A binary cache in a folder, as Nix reads and writes it at `file://`.
+//!
+//! ```text
+//! nix-cache-info        StoreDir, WantMassQuery, Priority
+//! HASH.narinfo          about the store path whose base name begins with HASH
+//! nar/NARHASH.nar.zst   its NAR, named by the hash of its uncompressed bytes,
+//!                       so that nothing compressed is ever hashed
+//! log/ realisations/ build-trace-v2/
+//!                       empty: without them, Nix drops a cache that it can't
+//!                       write to (the last is for Nix 2.35 and later)
+//! ```
+//!
+//! Invariant: at any moment, whoever is killed, each narinfo is whole, its NAR
+//! is there and whole, and so are the narinfos of all that it refers to.
+//!
+//! Sources: Nix's `binary-cache-store.cc` and `nar-info.cc`; what readers of
+//! it check was tried with Nix 2.8.
+
+pub mod beneath;
+mod compress;
+pub mod export;
+pub mod folder;
+pub mod narinfo;
+mod order;
+mod resolve;
+pub mod setup;
+
+pub use export::{Options, Summary, export};
+pub use folder::CacheFolder;
+
+use std::path::PathBuf;
+
+use crate::nar::{Measured, NarError};
+
+/// Why store paths can't be put in a cache.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The folder can't be used, or not be written to.
+    #[error("using the cache: {0}")]
+    Folder(#[from] beneath::FolderError),
+    /// A cache for another store: its paths would mean nothing here.
+    #[error("the cache {path} is for the store {found}, not for {wanted}; use another folder")]
+    StoreDir {
+        /// The cache's folder.
+        path: PathBuf,
+        /// The store dir that it is for.
+        found: String,
+        /// The store dir of the paths.
+        wanted: String,
+    },
+    /// Some paths are not fit for a cache. All others are in it now, except
+    /// those that refer to them.
+    #[error("{}", describe(refusals, *left_out))]
+    Refused {
+        /// What is wrong with each.
+        refusals: Vec<Refusal>,
+        /// How many paths are not added, since they refer to those.
+        left_out: usize,
+    },
+    /// Paths that refer to each other in a circle, which Nix never makes: there
+    /// is no order to add them in.
+    #[error("{0} refers to itself by way of other paths; the registrations are wrong")]
+    Cycle(String),
+}
+
+/// Why one store path is not fit for a cache.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It is not what was registered: a cache would spread the damage.
+    #[error(
+        "{path} is damaged: its NAR is sha256:{} ({} bytes) on disk, and sha256:{} ({} bytes) in the database; repair it with `nix-store --repair-path {path}`, or delete it and build it again",
+        found.hash.to_nix32(), found.size, registered.hash.to_nix32(), registered.size
+    )]
+    Damaged {
+        /// The path.
+        path: String,
+        /// What the database says.
+        registered: Measured,
+        /// What is on disk.
+        found: Measured,
+    },
+    /// It can't be read.
+    #[error("{path} can't be added: {source}")]
+    Unreadable {
+        /// The path.
+        path: String,
+        /// What is wrong.
+        source: NarError,
+    },
+    /// Its registration can't be written as a narinfo.
+    #[error("{path} can't be added: {source}")]
+    Narinfo {
+        /// The path.
+        path: String,
+        /// What is wrong.
+        source: nix_narinfo::BuildError,
+    },
+}
+
+/// All refusals, a line each.
+fn describe(refusals: &[Refusal], left_out: usize) -> String {
+    let mut lines: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+    if left_out > 0 {
+        lines.push(format!("not added, since they refer to what is named above: {left_out} more paths"));
+    }
+    lines.join("\n")
+}

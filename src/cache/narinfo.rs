@@ -1,0 +1,165 @@
+//! What a narinfo says, and whether one that is there will do.
+
+use nix_derivation::CAHash;
+use nix_narinfo::{BuildError, Compression, MAX_NARINFO_SIZE, NarInfo, NarInfoSignature};
+
+use crate::nar::Measured;
+use crate::store::{NarHash, PathInfo, StoreDir, StorePath};
+
+/// A narinfo of more bytes than that is none.
+pub const SIZE_LIMIT: u64 = MAX_NARINFO_SIZE as u64;
+
+/// The NAR that a narinfo names.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NamedNar {
+    /// The name of its file in `nar/`.
+    pub file_name: String,
+    /// How long the file is, if the narinfo tells.
+    pub file_size: Option<u64>,
+}
+
+/// The name of the narinfo about `path`.
+#[must_use]
+pub fn file_name(path: &StorePath) -> String {
+    format!("{}.narinfo", nix_derivation::nixbase32::encode(path.digest()))
+}
+
+/// The name, in `nar/`, of the compressed NAR whose hash is `hash`.
+#[must_use]
+pub fn nar_file_name(hash: &NarHash) -> String {
+    format!("{}.nar.zst", hash.to_nix32())
+}
+
+/// The narinfo about a path whose compressed NAR is `file_size` bytes long.
+///
+/// # Errors
+/// When the registration has something that no narinfo can say.
+pub fn render(store_dir: &StoreDir, info: &PathInfo, nar: &Measured, file_size: u64) -> Result<Vec<u8>, BuildError> {
+    let url = format!("nar/{}", nar_file_name(&nar.hash));
+    let narinfo = NarInfo::builder_in(store_dir.clone(), info.path.clone(), url, nar.hash.to_nix_hash(), nar.size)
+        .compression(Compression::Zstd)
+        .file_size(Some(file_size))
+        .references(info.references.iter().cloned())
+        .deriver(info.deriver.clone())
+        .signatures(info.signatures.iter().filter_map(|text| signature(info, text)))
+        .content_address(content_address(info))
+        .build()?;
+    Ok(narinfo.to_canonical_bytes())
+}
+
+/// The NAR that a narinfo names, if it is whole and about the path of `info`.
+///
+/// Another program may have written it, so the NAR's name and compression are
+/// its own affair. Its hash may differ too, as builds differ; what it refers to
+/// may not, or the cache would be no closure.
+#[must_use]
+pub fn check(store_dir: &StoreDir, info: &PathInfo, contents: &[u8]) -> Option<NamedNar> {
+    // One cut off in its last line may still parse, but not for Nix.
+    if !contents.ends_with(b"\n") {
+        return None;
+    }
+    let narinfo = NarInfo::parse_in(store_dir, contents).ok()?;
+    let same_path = *narinfo.store_path() == info.path && narinfo.references().iter().eq(&info.references);
+    let same_address = info.ca.is_none() || narinfo.content_address() == content_address(info).as_ref();
+    let file_name = narinfo.url().strip_prefix("nar/")?;
+    let beneath = !file_name.starts_with('.') && !file_name.contains('/') && !file_name.contains('\0');
+    (same_path && same_address && beneath)
+        .then(|| NamedNar { file_name: file_name.to_owned(), file_size: narinfo.file_size() })
+}
+
+fn signature(info: &PathInfo, text: &str) -> Option<NarInfoSignature> {
+    let Some((key_name, encoded)) = text.split_once(':') else {
+        tracing::warn!("{} has a signature that is none: {text:?}", info.path.to_basename());
+        return None;
+    };
+    Some(NarInfoSignature { key_name: key_name.to_owned(), encoded: encoded.to_owned() })
+}
+
+/// The content address, unless it is in a form that is not known: the path
+/// serves without it, too, as one that must be trusted.
+fn content_address(info: &PathInfo) -> Option<CAHash> {
+    let text = info.ca.as_deref()?;
+    let address = CAHash::parse(text);
+    if let Err(error) = &address {
+        tracing::warn!("{} has a content address that can't be kept, {text:?}: {error}", info.path.to_basename());
+    }
+    address.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::closure::tests::path;
+
+    fn info() -> PathInfo {
+        let (a, b) = (path('a', "a"), path('b', "b"));
+        PathInfo {
+            deriver: Some(path('d', "a.drv")),
+            ca: Some("fixed:r:sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73".to_owned()),
+            signatures: vec!["key-1:AAAA".to_owned(), "none".to_owned()],
+            ..PathInfo::new(a.clone(), NarHash::new([7; 32]), 96, vec![b, a])
+        }
+    }
+
+    fn nar() -> Measured {
+        Measured { hash: NarHash::new([7; 32]), size: 96 }
+    }
+
+    #[test]
+    fn a_narinfo_is_what_nix_writes_without_the_hash_of_the_file() {
+        let store_dir = StoreDir::new("/other/store").expect("valid");
+        let text = String::from_utf8(render(&store_dir, &info(), &nar(), 50).expect("renders")).expect("UTF-8");
+        let expected = "StorePath: /other/store/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-a\n\
+            URL: nar/01q70w3hf1q70w3hf1q70w3hf1q70w3hf1q70w3hf1q70w3hf1q7.nar.zst\n\
+            Compression: zstd\nFileSize: 50\n\
+            NarHash: sha256:01q70w3hf1q70w3hf1q70w3hf1q70w3hf1q70w3hf1q70w3hf1q7\nNarSize: 96\n\
+            References: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-a bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb-b\n\
+            Deriver: dddddddddddddddddddddddddddddddd-a.drv\nSig: key-1:AAAA\n\
+            CA: fixed:r:sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_narinfo_cut_anywhere_does_not_do() {
+        let store_dir = StoreDir::default();
+        let whole = render(&store_dir, &info(), &nar(), 50).expect("renders");
+        let named = NamedNar { file_name: nar_file_name(&nar().hash), file_size: Some(50) };
+        assert_eq!(check(&store_dir, &info(), &whole), Some(named));
+        for length in 0..whole.len() {
+            assert_eq!(check(&store_dir, &info(), &whole[..length]), None, "cut at {length}");
+        }
+    }
+
+    #[test]
+    fn a_narinfo_about_something_else_does_not_do() {
+        let store_dir = StoreDir::default();
+        let whole = String::from_utf8(render(&store_dir, &info(), &nar(), 50).expect("renders")).expect("UTF-8");
+        for (old, new) in [
+            ("store/aaa", "store/ccc"),
+            (" bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb-b", ""),
+            ("URL: nar/", "URL: nar/../"),
+            ("URL: nar/", "URL: nar/."),
+            ("URL: nar/", "URL: /etc/"),
+            ("CA: fixed:r:", "CA: fixed:"),
+        ] {
+            let changed = whole.replacen(old, new, 1);
+            assert_ne!(changed, whole);
+            assert_eq!(check(&store_dir, &info(), changed.as_bytes()), None, "{changed}");
+        }
+    }
+
+    #[test]
+    fn a_narinfo_of_another_program_does() {
+        // What `nix copy --to file://…` of Nix 2.8.0 wrote.
+        let text = "StorePath: /nix/store/8q68idp674v0v5vm0j53n3fk4rjlbwig-a\n\
+            URL: nar/1vgmvfyvffw7k28zfqwvba7nsxkpwbggkgk8mq71fsgdv4147qc2.nar.xz\nCompression: xz\n\
+            FileHash: sha256:1vgmvfyvffw7k28zfqwvba7nsxkpwbggkgk8mq71fsgdv4147qc2\nFileSize: 124\n\
+            NarHash: sha256:0hkbia1003qqh0r7fn03drzx5yaw7yp99xs7j6c7qsddnp1w7dpc\nNarSize: 120\n\
+            References: \nDeriver: df909miz4r3jqyib75dzfhs97gmgmaqv-a.drv\n";
+        let path = StorePath::from_basename(b"8q68idp674v0v5vm0j53n3fk4rjlbwig-a").expect("valid");
+        let info = PathInfo::new(path, NarHash::new([7; 32]), 96, Vec::new());
+        let file_name = "1vgmvfyvffw7k28zfqwvba7nsxkpwbggkgk8mq71fsgdv4147qc2.nar.xz".to_owned();
+        let named = NamedNar { file_name, file_size: Some(124) };
+        assert_eq!(check(&StoreDir::default(), &info, text.as_bytes()), Some(named));
+    }
+}

@@ -1,0 +1,221 @@
+//! The command line as clap reads it: exactly what was typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+use crate::cache::setup::Format;
+use crate::destination::ImageReference;
+use crate::plan::Strategy;
+
+const AFTER_HELP: &str = "\
+Examples:
+  stowage build ./result --name ci --to docker-archive:- | docker load
+  stowage build --spec ci.json --to oci:layout:latest
+  stowage plan ./result
+  stowage cache add ./cache ./result
+
+Exit codes: 0 done; 1 something failed; 2 the command line or the spec is wrong;
+3 registrations can't be read; 4 the Nix database can't be read; 5 a store path
+is not valid, gone or changed; 6 the destination can't be written or read; 7
+contents conflict.";
+
+/// Gets what Nix builds into container images and binary caches.
+#[derive(Debug, Parser)]
+#[command(name = "stowage", version, after_long_help = AFTER_HELP, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Arguments {
+    /// Say nothing but errors and results
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Say more; twice: even more
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What stowage can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build an image in which Nix works, from store paths
+    Build(BuildArguments),
+    /// Show which store paths would go together into which layer
+    Plan(PlanArguments),
+    /// Copy an image folder to an archive or a layout
+    Copy(CopyArguments),
+    /// Show what an image is made of
+    Inspect(InspectArguments),
+    /// Export what Nix has just built: for nix.conf's `post-build-hook`
+    ///
+    /// Reads DRV_PATH and OUT_PATHS. Exports to $STOWAGE_CACHE, else to `cache` in
+    /// $CI_PROJECT_DIR, else to ./cache. Never fails, since Nix would stop the build.
+    /// nix.conf can give no arguments: name a link to stowage that is called `stowage-hook`.
+    Hook,
+    /// Put store paths into a binary cache, and end a job that used one
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Print what a job sets to use a binary cache: eval "$(stowage env DIR)"
+    Env(EnvArguments),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write all manual pages into a folder
+    Man {
+        /// The folder to write a page for each command into
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: Option<PathBuf>,
+    },
+}
+
+/// Where registrations come from.
+#[derive(Debug, Args)]
+pub struct SourceArguments {
+    /// The store's root, as Nix's `--store ROOT`; by default this system's store
+    ///
+    /// Store paths keep their names; their files are at ROOT/nix/store, the database at
+    /// ROOT/nix/var/nix. NIX_STORE_DIR and NIX_STATE_DIR are respected without it.
+    #[arg(long, value_name = "ROOT", value_hint = ValueHint::DirPath)]
+    pub store: Option<PathBuf>,
+    /// Take registrations from this file: closureInfo's `registration`, or the output of
+    /// `nix-store --dump-db`; `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "closure", value_hint = ValueHint::FilePath)]
+    pub registration: Option<PathBuf>,
+    /// Take registrations from this JSON: of exportReferencesGraph, or of
+    /// `nix path-info --json --recursive`; `-` is standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub closure: Option<PathBuf>,
+}
+
+/// Arguments of `build`.
+#[derive(Debug, Args)]
+pub struct BuildArguments {
+    /// Store paths, or links to them such as ./result, to lay out at / in the image
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    /// What the image is to be, in JSON or TOML; `-` is standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub spec: Option<PathBuf>,
+    /// What to call the image; by default like the first path
+    #[arg(long, value_name = "NAME[:TAG]")]
+    pub name: Option<String>,
+    /// Where to put the image: docker-archive:FILE[:NAME:TAG] (`-`: standard output),
+    /// oci:DIR[:TAG], or stowage:DIR; can be repeated
+    #[arg(long, value_name = "DEST", default_value = "stowage:./image")]
+    pub to: Vec<ImageReference>,
+    /// How many layers the image may have, at most 125; by default 62
+    #[arg(long, value_name = "N")]
+    pub max_layers: Option<u64>,
+    /// How store paths are put into layers
+    #[arg(long)]
+    pub strategy: Option<Strategy>,
+    /// How many threads make layers; by default one for each processor
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Print what was built as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where registrations come from
+    #[command(flatten)]
+    pub source: SourceArguments,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArguments {
+    /// Store paths, or links to them; with --registration or --closure by default all
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    /// How many layers the image may have, at most 125; by default 62
+    #[arg(long, value_name = "N")]
+    pub max_layers: Option<u64>,
+    /// How store paths are put into layers
+    #[arg(long)]
+    pub strategy: Option<Strategy>,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where registrations come from
+    #[command(flatten)]
+    pub source: SourceArguments,
+}
+
+/// Arguments of `copy`.
+#[derive(Debug, Args)]
+pub struct CopyArguments {
+    /// The image folder: stowage:DIR
+    #[arg(value_name = "SOURCE")]
+    pub from: ImageReference,
+    /// Where to put the image: docker-archive:FILE[:NAME:TAG] (`-`: standard output), or
+    /// oci:DIR[:TAG]
+    #[arg(value_name = "DEST")]
+    pub to: ImageReference,
+    /// The root of the store with the image's paths, as for `build`
+    #[arg(long, value_name = "ROOT", value_hint = ValueHint::DirPath)]
+    pub store: Option<PathBuf>,
+    /// How many threads make layers; by default one for each processor
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Print what was copied as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// The image: stowage:DIR, oci:DIR[:TAG], or docker-archive:FILE
+    #[arg(value_name = "IMAGE")]
+    pub image: ImageReference,
+    /// Print everything as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What can be done with a binary cache.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// Export store paths, and all that they refer to, to the cache in DIR
+    Add(AddArguments),
+    /// End a job: wait until all that was built is in the cache
+    ///
+    /// The hook exports before Nix goes on, so there is nothing to wait for yet.
+    Wait {
+        /// The cache's folder
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+}
+
+/// Arguments of `cache add`.
+#[derive(Debug, Args)]
+pub struct AddArguments {
+    /// The cache's folder, which is made when it is not there
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Store paths, or links to them
+    #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
+    pub paths: Vec<PathBuf>,
+    /// The store's root, as for `build`
+    #[arg(long, value_name = "ROOT", value_hint = ValueHint::DirPath)]
+    pub store: Option<PathBuf>,
+    /// How many paths to export at once; by default one for each processor
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+    /// Print what was done as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `env`.
+#[derive(Debug, Args)]
+pub struct EnvArguments {
+    /// The cache's folder
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// shell: for eval; dotenv: a line NAME=VALUE; nix.conf: a line for that file
+    #[arg(long, default_value = "shell", value_name = "FORM")]
+    pub format: Format,
+}

@@ -1,0 +1,172 @@
+//! `stowage build`.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use super::args::BuildArguments;
+use super::exit::UsageError;
+use super::output::{self, Meter};
+use super::settings::{self, Settings};
+use crate::build::{self, Build};
+use crate::destination::ImageReference;
+use crate::image::spec::MAX_LAYERS;
+use crate::image::{Image, ImageName, ImageSpec};
+use crate::store::source::RegistrationSource;
+use crate::store::{Closure, StoreLocation, StorePath};
+
+/// Builds an image.
+///
+/// # Errors
+/// See [`super::exit::Exit`].
+pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()> {
+    let to_stdout = arguments.to.iter().any(is_stdout);
+    if to_stdout && arguments.json {
+        return Err(UsageError(
+            "--json and an archive can't both go to standard output; name a file: docker-archive:FILE".to_owned(),
+        )
+        .into());
+    }
+    let location = settings.location(arguments.source.store.as_deref());
+    let spec = spec(&arguments)?;
+    let contents = contents(&location, &arguments.paths, &spec)?;
+    let closure = closure(&arguments.source.registrations(), &location, &contents, &spec)?;
+    let program = spec.hook.then(own_program).transpose()?;
+    let meter = Meter::new(closure.nar_size(), settings.quiet);
+    let image = build::build(
+        &Build {
+            name: name(&spec, &closure, &contents),
+            spec: &spec,
+            closure: &closure,
+            contents: &contents,
+            location: &location,
+            index: &settings.index,
+            hook: program.as_deref(),
+            threads: settings::threads(arguments.jobs),
+            hold: !settings.in_nix_build,
+            progress: &|bytes| meter.add(bytes),
+        },
+        &arguments.to,
+    );
+    meter.finish();
+    report(&image?, &arguments.to, arguments.json, settings.quiet || to_stdout)
+}
+
+/// Says what is where now.
+///
+/// # Errors
+/// When standard output can't be written.
+pub fn report(image: &Image, destinations: &[ImageReference], json: bool, quiet: bool) -> anyhow::Result<()> {
+    let size: u64 = image.layers.iter().map(|layer| layer.record.size).sum();
+    let destinations: Vec<String> = destinations.iter().map(ToString::to_string).collect();
+    if json {
+        let layers: Vec<_> = image
+            .layers
+            .iter()
+            .map(|layer| json!({ "diffId": layer.record.diff_id, "size": layer.record.size }))
+            .collect();
+        let report = json!({
+            "name": image.name.repository, "tag": image.name.tag, "digest": image.digest(), "config": image.config_digest(),
+            "size": size, "layers": layers, "destinations": destinations,
+        });
+        output::print(&format!("{report}\n"))?;
+    } else if !quiet {
+        let summary =
+            format!("{} {} ({} layers, {})", image.name, image.digest(), image.layers.len(), output::size(size));
+        output::print(&format!(
+            "{summary}\n{}\n",
+            destinations.iter().map(|place| format!("  in {place}")).collect::<Vec<_>>().join("\n")
+        ))?;
+    }
+    Ok(())
+}
+
+/// Whether an image goes to standard output.
+#[must_use]
+pub fn is_stdout(reference: &ImageReference) -> bool {
+    matches!(reference, ImageReference::DockerArchive { file, .. } if file == Path::new("-"))
+}
+
+/// The spec in a file, with what the command line says in its place.
+fn spec(arguments: &BuildArguments) -> anyhow::Result<ImageSpec> {
+    let mut spec = match &arguments.spec {
+        None => ImageSpec::default(),
+        Some(path) => read_spec(path).with_context(|| format!("the spec {}", path.display()))?,
+    };
+    if let Some(name) = &arguments.name {
+        spec.name = Some(ImageName::parse(name)?);
+    }
+    if let Some(strategy) = arguments.strategy {
+        spec.strategy = strategy;
+    }
+    spec.max_layers = limit(arguments.max_layers.unwrap_or(spec.max_layers));
+    spec.check()?;
+    Ok(spec)
+}
+
+/// At most as many layers as Docker runs.
+#[must_use]
+pub fn limit(max_layers: u64) -> u64 {
+    if max_layers > MAX_LAYERS {
+        tracing::warn!("{max_layers} layers are more than Docker runs; {MAX_LAYERS} are made at the most");
+    }
+    max_layers.min(MAX_LAYERS)
+}
+
+fn read_spec(path: &PathBuf) -> anyhow::Result<ImageSpec> {
+    let mut text = String::new();
+    if path == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text)?;
+    } else {
+        text = std::fs::read_to_string(path).map_err(|error| UsageError(error.to_string()))?;
+    }
+    Ok(match path.extension() {
+        Some(extension) if extension == "toml" => ImageSpec::from_toml(&text)?,
+        _ => ImageSpec::from_json(&text)?,
+    })
+}
+
+/// The store paths that are laid out at `/`, each once.
+fn contents(location: &StoreLocation, paths: &[PathBuf], spec: &ImageSpec) -> anyhow::Result<Vec<StorePath>> {
+    let mut contents = Vec::new();
+    for path in paths.iter().map(PathBuf::as_path).chain(spec.contents.iter().map(Path::new)) {
+        let path = settings::resolve(location, path)?;
+        if !contents.contains(&path) {
+            contents.push(path);
+        }
+    }
+    Ok(contents)
+}
+
+/// All store paths of the image: what contents and config reach.
+fn closure(
+    source: &RegistrationSource,
+    location: &StoreLocation,
+    contents: &[StorePath],
+    spec: &ImageSpec,
+) -> anyhow::Result<Closure> {
+    let mut roots = contents.to_vec();
+    roots.append(&mut settings::store_paths_in(location, &serde_json::to_string(&spec.config)?));
+    roots.sort();
+    roots.dedup();
+    if roots.is_empty() && *source == RegistrationSource::Database {
+        return Err(UsageError("nothing to put into the image: name a PATH, or a spec with contents".to_owned()).into());
+    }
+    Ok(source.closure(location, &roots)?)
+}
+
+fn name(spec: &ImageSpec, closure: &Closure, contents: &[StorePath]) -> ImageName {
+    let first = || contents.first().or_else(|| closure.unreferenced().first().map(|id| &closure.info(*id).path));
+    spec.name.clone().unwrap_or_else(|| ImageName::from_store_name(first().map_or("image", |path| path.name())))
+}
+
+/// This very program, if it runs anywhere.
+fn own_program() -> anyhow::Result<Vec<u8>> {
+    if !cfg!(target_feature = "crt-static") {
+        let hint = "this stowage needs libraries of the machine, so it can't be put into an image (hook: true); build it as the README says";
+        return Err(UsageError(hint.to_owned()).into());
+    }
+    std::fs::read("/proc/self/exe").context("reading this program, to put it into the image")
+}

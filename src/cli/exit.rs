@@ -1,0 +1,107 @@
+//! What the process's exit code says.
+
+use std::process::ExitCode;
+
+use crate::cache::CacheError;
+use crate::cache::setup::SetupError;
+use crate::destination::{DestinationError, ReferenceError};
+use crate::image::contents::ContentsError;
+use crate::image::name::NameError;
+use crate::image::spec::SpecError;
+use crate::layer::chunks::PackError;
+use crate::store::ClosureError;
+use crate::store::db::DatabaseError;
+use crate::store::source::RegistrationError;
+use crate::tree::TreeError;
+
+use super::settings::PathError;
+
+/// The exit codes; `--help` lists them, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Something failed that is none of the below.
+    Failure = 1,
+    /// The command line or the spec is wrong. Also clap's own code.
+    Usage = 2,
+    /// Registrations from a file can't be read, or are no closure.
+    Registrations = 3,
+    /// The Nix database can't be read.
+    Database = 4,
+    /// A store path is not valid, gone from disk, or changed.
+    StorePath = 5,
+    /// The destination or the cache can't be written, or an image not be read.
+    Destination = 6,
+    /// Two of the contents have different files of one name.
+    Contents = 7,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error of the command line that clap can't find.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+impl Exit {
+    /// The code for `error`: that of the first cause which has one.
+    #[must_use]
+    pub fn of(error: &anyhow::Error) -> Self {
+        error.chain().find_map(Self::of_cause).unwrap_or(Self::Failure)
+    }
+
+    fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        if cause.is::<UsageError>()
+            || cause.is::<SpecError>()
+            || cause.is::<NameError>()
+            || cause.is::<ReferenceError>()
+            || cause.is::<SetupError>()
+        {
+            return Some(Self::Usage);
+        }
+        if let Some(error) = cause.downcast_ref::<RegistrationError>() {
+            return Some(match error {
+                RegistrationError::Database(error) => Self::of_database(error),
+                _ => Self::Registrations,
+            });
+        }
+        if let Some(error) = cause.downcast_ref::<DatabaseError>() {
+            return Some(Self::of_database(error));
+        }
+        if cause.is::<ClosureError>() {
+            return Some(Self::Registrations);
+        }
+        if cause.is::<DestinationError>() {
+            return Some(match cause.downcast_ref() {
+                Some(DestinationError::Changed { .. }) => Self::StorePath,
+                _ => Self::Destination,
+            });
+        }
+        match cause.downcast_ref() {
+            Some(CacheError::Refused { .. } | CacheError::Cycle(_)) => return Some(Self::StorePath),
+            Some(_) => return Some(Self::Destination),
+            None => {}
+        }
+        match cause.downcast_ref() {
+            Some(PackError::Tree(_)) => return Some(Self::StorePath),
+            Some(PackError::Write(_)) => return Some(Self::Destination),
+            None => {}
+        }
+        match cause.downcast_ref() {
+            Some(ContentsError::Tree(_)) => return Some(Self::StorePath),
+            Some(_) => return Some(Self::Contents),
+            None => {}
+        }
+        (cause.is::<TreeError>() || cause.is::<PathError>()).then_some(Self::StorePath)
+    }
+
+    fn of_database(error: &DatabaseError) -> Self {
+        match error {
+            DatabaseError::NotValid(_) => Self::StorePath,
+            _ => Self::Database,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The command line: what was typed, what it means, and one file a command.
+
+pub mod args;
+pub mod build;
+pub mod cache;
+pub mod copy;
+pub mod exit;
+pub mod hook;
+pub mod inspect;
+pub mod manual;
+pub mod output;
+pub mod plan;
+pub mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Arguments, Command};
+use settings::Settings;
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    if settings::is_called_as_hook() {
+        output::start_log(0, false);
+        hook::main();
+        return ExitCode::SUCCESS;
+    }
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors, and go to standard output.
+            let _ = error.print();
+            return if error.use_stderr() { exit::Exit::Usage.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    output::start_log(arguments.verbose, arguments.quiet);
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("stowage: {}", output::explain(&error));
+            exit::Exit::of(&error).into()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let settings = Settings::read(arguments.quiet)?;
+    match arguments.command {
+        Command::Build(arguments) => build::run(&settings, arguments),
+        Command::Plan(arguments) => plan::run(&settings, arguments),
+        Command::Copy(arguments) => copy::run(&settings, arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Hook => {
+            hook::main();
+            Ok(())
+        }
+        Command::Cache(command) => cache::run(&settings, command),
+        Command::Env(arguments) => cache::print_env(&arguments),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { directory } => manual::man(directory.as_deref()),
+    }
+}

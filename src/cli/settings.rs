@@ -1,0 +1,221 @@
+//! What the command line and the environment mean: the only reader of the
+//! environment.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::args::SourceArguments;
+use super::exit::UsageError;
+use crate::layer::index::LayerIndex;
+use crate::store::source::RegistrationSource;
+use crate::store::{StoreDir, StoreLocation, StorePath};
+
+/// How many links lead from one to the other before they count as a loop.
+const MAX_LINKS: usize = 40;
+
+/// A path that is no store path.
+#[derive(Debug, thiserror::Error)]
+pub enum PathError {
+    /// A typing error, or a build that failed.
+    #[error("{path}: {source}; give a store path, or a link to one such as nix-build's ./result")]
+    Missing {
+        /// What was typed.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file outside of the store.
+    #[error(
+        "{path} is neither in the store {store_dir} nor a link to a path there; build it first, or add it with `nix-store --add`"
+    )]
+    Outside {
+        /// What was typed.
+        path: PathBuf,
+        /// The store dir.
+        store_dir: String,
+    },
+}
+
+/// What the environment says.
+pub struct Settings {
+    /// Whether to say nothing but errors and results.
+    pub quiet: bool,
+    store_dir: StoreDir,
+    state_dir: PathBuf,
+    /// What is known of layers made before.
+    pub index: LayerIndex,
+    /// Whether this is a Nix build, whose output Nix holds, and which may not
+    /// write Nix's state.
+    pub in_nix_build: bool,
+}
+
+impl Settings {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// When `NIX_STORE_DIR` is no absolute path.
+    pub fn read(quiet: bool) -> Result<Self, UsageError> {
+        let store_dir = std::env::var("NIX_STORE_DIR").unwrap_or_else(|_| "/nix/store".to_owned());
+        let store_dir = StoreDir::new(store_dir).map_err(|error| UsageError(format!("NIX_STORE_DIR: {error}")))?;
+        Ok(Self {
+            quiet,
+            store_dir,
+            state_dir: folder_variable("NIX_STATE_DIR").unwrap_or_else(|| "/nix/var/nix".into()),
+            index: LayerIndex::new(&cache_folder().join("layers")),
+            in_nix_build: std::env::var_os("NIX_BUILD_TOP").is_some() && std::env::var_os("IN_NIX_SHELL").is_none(),
+        })
+    }
+
+    /// The store below `root`, or this system's.
+    #[must_use]
+    pub fn location(&self, root: Option<&Path>) -> StoreLocation {
+        StoreLocation::new(root, self.store_dir.clone(), &self.state_dir)
+    }
+}
+
+impl SourceArguments {
+    /// Where registrations come from.
+    #[must_use]
+    pub fn registrations(&self) -> RegistrationSource {
+        match (&self.registration, &self.closure) {
+            (Some(file), _) => RegistrationSource::Dump(file.clone()),
+            (None, Some(file)) => RegistrationSource::Json(file.clone()),
+            (None, None) => RegistrationSource::Database,
+        }
+    }
+}
+
+/// Whether the program was started under its hook's name, as from nix.conf.
+#[must_use]
+pub fn is_called_as_hook() -> bool {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    name.as_deref().and_then(Path::file_name).is_some_and(|name| name == "stowage-hook")
+}
+
+/// All variables, for the hook, which is told everything by them.
+#[must_use]
+pub fn variables() -> BTreeMap<OsString, OsString> {
+    std::env::vars_os().collect()
+}
+
+/// What `NIX_CONFIG` holds.
+#[must_use]
+pub fn nix_config() -> String {
+    std::env::var("NIX_CONFIG").unwrap_or_default()
+}
+
+/// The current folder.
+///
+/// # Errors
+/// When it is gone.
+pub fn current_folder() -> std::io::Result<PathBuf> {
+    std::env::current_dir()
+}
+
+/// `$XDG_CACHE_HOME/stowage`; without it, root's is in `/var/cache`, and a user's
+/// in `~/.cache`.
+fn cache_folder() -> PathBuf {
+    let base = folder_variable("XDG_CACHE_HOME").or_else(|| {
+        if rustix::process::geteuid().is_root() {
+            return Some("/var/cache".into());
+        }
+        folder_variable("HOME").map(|home| home.join(".cache"))
+    });
+    base.unwrap_or_else(|| "/var/cache".into()).join("stowage")
+}
+
+/// A variable with an absolute path.
+fn folder_variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// How many threads to use: as many as were asked for, or as there are processors.
+#[must_use]
+pub fn threads(jobs: Option<u16>) -> usize {
+    jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+}
+
+/// The store path that `path` is, is in, or leads to, as Nix's
+/// `followLinksToStorePath`.
+///
+/// # Errors
+/// When there is none.
+pub fn resolve(location: &StoreLocation, path: &Path) -> Result<StorePath, PathError> {
+    let missing = |source| PathError::Missing { path: path.to_owned(), source };
+    let mut at = std::path::absolute(path).map_err(missing)?;
+    for _ in 0..MAX_LINKS {
+        if let Some(found) = in_store(location, &at) {
+            return Ok(found);
+        }
+        match std::fs::read_link(&at) {
+            Ok(target) => at = crate::fs::folder_of(&at).join(target),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => break,
+            Err(error) => return Err(missing(error)),
+        }
+    }
+    // A folder on the way may be a link.
+    let real = path.canonicalize().map_err(missing)?;
+    in_store(location, &real)
+        .ok_or_else(|| PathError::Outside { path: path.to_owned(), store_dir: location.store_dir.to_string() })
+}
+
+/// The store path that `path` is in, by the store's name or where it really is.
+fn in_store(location: &StoreLocation, path: &Path) -> Option<StorePath> {
+    let folders = [Path::new(location.store_dir.as_str()), &location.real_dir];
+    let rest = folders.iter().find_map(|folder| path.strip_prefix(folder).ok())?;
+    let name = rest.components().next()?;
+    StorePath::from_basename(name.as_os_str().as_encoded_bytes()).ok()
+}
+
+/// The store paths that `text` names.
+#[must_use]
+pub fn store_paths_in(location: &StoreLocation, text: &str) -> Vec<StorePath> {
+    let prefix = format!("{}/", location.store_dir);
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '-' | '.' | '_' | '?' | '=');
+    text.match_indices(&prefix)
+        .filter_map(|(at, _)| {
+            let rest = &text[at + prefix.len()..];
+            let end = rest.find(|letter| !is_name(letter)).unwrap_or(rest.len());
+            StorePath::from_basename(&rest.as_bytes()[..end]).ok()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-a";
+
+    fn location(root: &Path) -> StoreLocation {
+        StoreLocation::new(Some(root), StoreDir::default(), Path::new("/nix/var/nix"))
+    }
+
+    #[test]
+    fn store_paths_are_found_by_name_by_place_and_by_links() {
+        let root = tempfile::tempdir().expect("a folder");
+        let location = location(root.path());
+        std::fs::create_dir_all(location.real_dir.join(A).join("bin")).expect("writable");
+        let link = root.path().join("result");
+        std::os::unix::fs::symlink(format!("/nix/store/{A}"), &link).expect("writable");
+        let again = root.path().join("again");
+        std::os::unix::fs::symlink("result", &again).expect("writable");
+        for path in [format!("/nix/store/{A}"), format!("/nix/store/{A}/bin/x")] {
+            assert_eq!(resolve(&location, Path::new(&path)).expect("valid").to_basename(), A);
+        }
+        for path in [location.real_dir.join(A).join("bin"), link, again] {
+            assert_eq!(resolve(&location, &path).expect("valid").to_basename(), A);
+        }
+        assert!(matches!(resolve(&location, root.path()), Err(PathError::Outside { .. })));
+        assert!(matches!(resolve(&location, &root.path().join("none")), Err(PathError::Missing { .. })));
+    }
+
+    #[test]
+    fn store_paths_in_texts_end_where_their_names_do() {
+        let location = StoreLocation::new(None, StoreDir::default(), Path::new("/nix/var/nix"));
+        let text = format!("PATH=/nix/store/{A}/bin:/nix/store/{A}:/nix/store/short");
+        let found: Vec<String> = store_paths_in(&location, &text).iter().map(StorePath::to_basename).collect();
+        assert_eq!(found, [A, A]);
+    }
+}

@@ -1,0 +1,206 @@
+//! Image folders: an image whose store layers are not written out, but named:
+//! their store paths, keys and digests tell how to make them, and what comes of
+//! it.
+//!
+//! `stowage.json` is the one file that makes the folder an image, and appears by
+//! rename. It names the blobs beside it: config, manifest, and the layers that
+//! are no store paths. As `nix-build -o` does, the folder holds its store paths
+//! with GC roots: Nix follows the links in `gcroots/auto` to those in `roots`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::blobs::{Blobs, OnlyHash};
+use super::{Delivery, Destination, DestinationError};
+use crate::digest::Digest;
+use crate::image::{Image, ImageLayer, ImageName};
+use crate::layer::deliver::{BlobSink, BlobWriter, Content, LayerJob};
+use crate::layer::{LayerKey, LayerRecord, Owner};
+use crate::store::{StoreDir, StorePath};
+
+/// The version of the folder's form.
+const VERSION: u32 = 1;
+
+/// The file that makes a folder an image.
+const INDEX: &str = "stowage.json";
+
+/// The whole image, but its blobs' bytes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Index {
+    version: u32,
+    name: String,
+    tag: String,
+    store_dir: String,
+    owner: Owner,
+    config: Digest,
+    manifest: Digest,
+    layers: Vec<Layer>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Layer {
+    key: LayerKey,
+    #[serde(flatten)]
+    record: LayerRecord,
+    comment: String,
+    /// The store paths; a layer without is a blob in the folder.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    paths: Vec<String>,
+}
+
+/// A folder that an image is put into.
+pub struct ImageFolder {
+    folder: PathBuf,
+    blobs: Blobs,
+}
+
+impl ImageFolder {
+    /// The image folder `folder`, which is made when it is not there.
+    ///
+    /// # Errors
+    /// When it can't be written, or is something else.
+    pub fn create(folder: &Path) -> Result<Self, DestinationError> {
+        let is_ours =
+            folder.join(INDEX).exists() || folder.join("blobs").exists() || super::oci_layout::is_empty(folder)?;
+        if !is_ours || folder.join("oci-layout").exists() {
+            return Err(DestinationError::Foreign {
+                path: folder.to_owned(),
+                problem: "is neither an image folder nor empty; name another folder".to_owned(),
+            });
+        }
+        std::fs::create_dir_all(folder).map_err(DestinationError::write(folder))?;
+        Ok(Self { folder: folder.to_owned(), blobs: Blobs::create(folder)? })
+    }
+}
+
+impl Destination for ImageFolder {
+    fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<LayerRecord>> {
+        let is_there = |job: &LayerJob<'_>| match (&job.content, &job.known) {
+            (Content::Store(_), _) => true,
+            (Content::Made(_), Some(known)) => self.blobs.has(&known.diff_id, known.size),
+            (Content::Made(_), None) => false,
+        };
+        super::put_missing(delivery, &self.folder, &OnlyMade(&self.blobs), is_there)
+    }
+
+    fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
+        self.blobs.put(&image.config)?;
+        self.blobs.put(&image.manifest)?;
+        let index = Index {
+            version: VERSION,
+            name: image.name.repository.clone(),
+            tag: image.name.tag.clone(),
+            store_dir: delivery.source.store_dir.to_string(),
+            owner: delivery.source.owner.clone(),
+            config: image.config_digest(),
+            manifest: image.digest(),
+            layers: delivery
+                .jobs
+                .iter()
+                .zip(&image.layers)
+                .map(|(job, layer)| Layer::new(job, layer, delivery.source.store_dir))
+                .collect(),
+        };
+        let path = self.folder.join(INDEX);
+        let mut text = serde_json::to_vec_pretty(&index)?;
+        text.push(b'\n');
+        if std::fs::read(&path).ok().as_ref() != Some(&text) {
+            crate::fs::write_atomically(&path, &text).map_err(DestinationError::write(&path))?;
+        }
+        let mut wanted: BTreeSet<Digest> =
+            index.layers.iter().filter(|layer| layer.paths.is_empty()).map(|layer| layer.record.diff_id).collect();
+        wanted.extend([index.config, index.manifest]);
+        self.blobs.retain(|digest| wanted.contains(digest))?;
+        Ok(())
+    }
+}
+
+impl Layer {
+    fn new(job: &LayerJob<'_>, layer: &ImageLayer, store_dir: &StoreDir) -> Self {
+        let paths = match &job.content {
+            Content::Store(paths) => paths.iter().map(|path| store_dir.render_path(path)).collect(),
+            Content::Made(_) => Vec::new(),
+        };
+        Self { key: job.key, record: layer.record.clone(), comment: layer.comment.clone(), paths }
+    }
+}
+
+/// Keeps the bytes of layers that are no store paths, and none of the others.
+struct OnlyMade<'a>(&'a Blobs);
+
+impl BlobSink for OnlyMade<'_> {
+    fn open(&self, job: &LayerJob<'_>) -> anyhow::Result<Box<dyn BlobWriter + '_>> {
+        match job.content {
+            Content::Made(_) => self.0.open(job),
+            Content::Store(_) => OnlyHash.open(job),
+        }
+    }
+}
+
+/// An image that was read from a folder, with what it takes to make its layers.
+pub struct ReadFolder {
+    /// The image.
+    pub image: Image,
+    /// The store dir of its paths.
+    pub store_dir: StoreDir,
+    /// The owner of its store paths.
+    pub owner: Owner,
+    /// Its layers, all of them known.
+    pub jobs: Vec<LayerJob<'static>>,
+}
+
+/// Reads the image folder `folder`.
+///
+/// # Errors
+/// When it is none, or incomplete.
+pub fn read(folder: &Path) -> Result<ReadFolder, DestinationError> {
+    let path = folder.join(INDEX);
+    let foreign = |problem: String| DestinationError::Foreign { path: path.clone(), problem };
+    let text = std::fs::read(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => DestinationError::Foreign {
+            path: folder.to_owned(),
+            problem: format!("is no image folder: it has no {INDEX}"),
+        },
+        _ => DestinationError::read(&path)(error),
+    })?;
+    let index: Index =
+        serde_json::from_slice(&text).map_err(|error| foreign(format!("is not of an image folder: {error}")))?;
+    if index.version != VERSION {
+        return Err(foreign(format!("has version {}, and this version of stowage knows {VERSION}", index.version)));
+    }
+    let name = ImageName::new(&index.name, &index.tag).map_err(|error| foreign(error.to_string()))?;
+    let store_dir = StoreDir::new(index.store_dir).map_err(|error| foreign(error.to_string()))?;
+    let blobs = Blobs::of(folder);
+    let image = Image {
+        name,
+        config: blobs.get(&index.config)?,
+        manifest: blobs.get(&index.manifest)?,
+        layers: index
+            .layers
+            .iter()
+            .map(|layer| ImageLayer { record: layer.record.clone(), comment: layer.comment.clone() })
+            .collect(),
+    };
+    let jobs = index
+        .layers
+        .into_iter()
+        .map(|layer| job(layer, folder, &store_dir))
+        .collect::<Result<_, _>>()
+        .map_err(foreign)?;
+    Ok(ReadFolder { image, store_dir, owner: index.owner, jobs })
+}
+
+fn job(layer: Layer, folder: &Path, store_dir: &StoreDir) -> Result<LayerJob<'static>, String> {
+    let content = if layer.paths.is_empty() {
+        let (folder, digest) = (folder.to_owned(), layer.record.diff_id);
+        Content::Made(Box::new(move || Ok(Blobs::of(&folder).get(&digest)?)))
+    } else {
+        let parse = |path: &String| store_dir.parse_path(path.as_bytes()).map_err(|error| format!("{path}: {error}"));
+        Content::Store(layer.paths.iter().map(parse).collect::<Result<Vec<StorePath>, _>>()?)
+    };
+    Ok(LayerJob { key: layer.key, content, estimate: layer.record.size, known: Some(layer.record) })
+}

@@ -1,0 +1,162 @@
+//! Where images go, and where they are read from: one file for each kind.
+//!
+//! A destination knows blobs and layers, and no store path but those that an
+//! image folder names.
+
+pub mod blobs;
+pub mod docker_archive;
+pub mod folder;
+pub mod oci_layout;
+pub mod reference;
+
+use std::path::{Path, PathBuf};
+
+use crate::image::Image;
+use crate::layer::LayerRecord;
+use crate::layer::chunks::PackError;
+use crate::layer::deliver::{self, LayerJob, Progress, Source};
+pub use reference::{ImageReference, ReferenceError};
+
+/// Why an image can't be put where it should go, or be read from there.
+#[derive(Debug, thiserror::Error)]
+pub enum DestinationError {
+    /// A file or folder that can't be written: permissions, or a full disk.
+    #[error("writing {path}: {source}{}", hint(source))]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A file or folder that can't be read.
+    #[error("reading {path}: {source}")]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Something is there that would be lost, or is not what it is taken for.
+    #[error("{path} {problem}")]
+    Foreign {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A layer that is not what its digest says: its store path was changed.
+    #[error(
+        "the layer with {paths} has the digest {found} now, and had {expected}: its store paths were changed; check them with `nix-store --verify-path`, and delete the layer index if they are right"
+    )]
+    Changed {
+        /// Some of the layer's paths.
+        paths: String,
+        /// The digest that was known.
+        expected: String,
+        /// The digest of the bytes now.
+        found: String,
+    },
+    /// An archive for a terminal would only spoil it.
+    #[error("an archive can't be written to a terminal; redirect standard output, or name a file: docker-archive:FILE")]
+    Terminal,
+}
+
+impl DestinationError {
+    /// An error of writing `path`.
+    pub fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Write { path: path.to_owned(), source }
+    }
+
+    /// An error of reading `path`.
+    pub fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Read { path: path.to_owned(), source }
+    }
+}
+
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            "; make room, or name another place with --to"
+        }
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+            "; name another place with --to"
+        }
+        std::io::ErrorKind::BrokenPipe => "; whoever was to read the archive has gone",
+        _ => "",
+    }
+}
+
+/// The layers of an image, on their way to a destination.
+pub struct Delivery<'a> {
+    /// Where the files of store layers are.
+    pub source: Source<'a>,
+    /// The layers, the lowest first.
+    pub jobs: Vec<LayerJob<'a>>,
+    /// On how many threads to make them.
+    pub threads: usize,
+    /// Told how much is done.
+    pub progress: Progress<'a>,
+}
+
+/// A place for an image.
+pub trait Destination {
+    /// Makes the layers that are not there, and tells what all of them are.
+    ///
+    /// # Errors
+    /// When a layer can't be made or kept.
+    fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<LayerRecord>>;
+
+    /// Puts what describes the image beside its layers. Only this makes the image
+    /// visible.
+    ///
+    /// # Errors
+    /// When it can't be kept.
+    fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()>;
+}
+
+/// Opens the place that `reference` names.
+///
+/// # Errors
+/// When it can't be written.
+pub fn open(reference: &ImageReference) -> anyhow::Result<Box<dyn Destination>> {
+    Ok(match reference {
+        ImageReference::DockerArchive { file, name } => {
+            Box::new(docker_archive::DockerArchive::create(file, name.clone())?)
+        }
+        ImageReference::Oci { folder, tag } => Box::new(oci_layout::OciLayout::create(folder, tag.clone())?),
+        ImageReference::Folder { folder } => Box::new(folder::ImageFolder::create(folder)?),
+    })
+}
+
+/// Delivers side by side, to somewhere below `path`, the layers of which `is_there` does not hold; the
+/// others must be known.
+fn put_missing(
+    delivery: &Delivery<'_>,
+    path: &Path,
+    sink: &dyn deliver::BlobSink,
+    is_there: impl Fn(&LayerJob<'_>) -> bool,
+) -> anyhow::Result<Vec<LayerRecord>> {
+    // Asked once, since what is made is there afterwards.
+    let found = |job: &LayerJob<'_>| job.known.clone().filter(|_| is_there(job));
+    let found: Vec<Option<LayerRecord>> = delivery.jobs.iter().map(found).collect();
+    let missing = delivery.jobs.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(job, _)| job);
+    let missing: Vec<&LayerJob<'_>> = missing.collect();
+    let made = deliver::in_parallel(delivery.source, &missing, sink, delivery.threads, delivery.progress);
+    let mut made = made.map_err(|error| as_write_error(error, path))?.into_iter();
+    Ok(found
+        .into_iter()
+        .filter_map(|found| found.inspect(|known| (delivery.progress)(known.size)).or_else(|| made.next()))
+        .collect())
+}
+
+/// Gives an error of writing a layer the path that it was to be written to.
+fn as_write_error(error: anyhow::Error, path: &Path) -> anyhow::Error {
+    match error.downcast::<PackError>() {
+        Ok(PackError::Write(source)) => DestinationError::write(path)(source).into(),
+        Ok(other) => other.into(),
+        Err(error) => match error.downcast::<std::io::Error>() {
+            Ok(source) => DestinationError::write(path)(source).into(),
+            Err(error) => error,
+        },
+    }
+}

@@ -1,0 +1,149 @@
+//! OCI layouts: a folder of blobs with an index of images.
+//!
+//! Source: OCI image-spec 1.1, `image-layout.md`. Images of other tags stay.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+use super::blobs::Blobs;
+use super::{Delivery, Destination, DestinationError};
+use crate::digest::Digest;
+use crate::image::Image;
+use crate::image::manifest::{self, Manifest, OCI_INDEX, OCI_MANIFEST};
+use crate::layer::LayerRecord;
+use crate::layer::deliver::LayerJob;
+
+/// The annotation with an image's tag.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// A layout that an image is put into.
+pub struct OciLayout {
+    folder: PathBuf,
+    blobs: Blobs,
+    tag: Option<String>,
+}
+
+impl OciLayout {
+    /// The layout in `folder`, which is made when it is not there.
+    ///
+    /// # Errors
+    /// When it can't be written, or is something else.
+    pub fn create(folder: &Path, tag: Option<String>) -> Result<Self, DestinationError> {
+        let marker = folder.join("oci-layout");
+        if !marker.exists() && !is_empty(folder)? {
+            return Err(DestinationError::Foreign {
+                path: folder.to_owned(),
+                problem: "is neither an OCI layout nor empty; name another folder".to_owned(),
+            });
+        }
+        std::fs::create_dir_all(folder).map_err(DestinationError::write(folder))?;
+        // First, so that a killed run leaves a layout, if one without an image.
+        if !marker.exists() {
+            crate::fs::write_atomically(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#)
+                .map_err(DestinationError::write(&marker))?;
+        }
+        let layout = Self { folder: folder.to_owned(), blobs: Blobs::create(folder)?, tag };
+        if !layout.index().exists() {
+            layout.write_index(&json!([]))?;
+        }
+        Ok(layout)
+    }
+
+    fn index(&self) -> PathBuf {
+        self.folder.join("index.json")
+    }
+
+    fn write_index(&self, manifests: &Value) -> Result<(), DestinationError> {
+        let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
+        crate::fs::write_atomically(&self.index(), &manifest::to_json(&index))
+            .map_err(DestinationError::write(&self.index()))
+    }
+}
+
+impl Destination for OciLayout {
+    fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<LayerRecord>> {
+        let is_there =
+            |job: &LayerJob<'_>| job.known.as_ref().is_some_and(|known| self.blobs.has(&known.diff_id, known.size));
+        super::put_missing(delivery, &self.folder, &self.blobs, is_there)
+    }
+
+    fn finish(&mut self, image: &Image, _: &Delivery<'_>) -> anyhow::Result<()> {
+        self.blobs.put(&image.config)?;
+        let digest = self.blobs.put(&image.manifest)?;
+        let tag = self.tag.as_deref().unwrap_or(&image.name.tag);
+        let mut manifests = read_index(&self.folder)?;
+        manifests.retain(|entry| entry["annotations"][REF_NAME] != tag);
+        manifests.push(json!({
+            "mediaType": OCI_MANIFEST,
+            "digest": digest,
+            "size": image.manifest.len(),
+            "annotations": Value::Object(Map::from_iter([(REF_NAME.to_owned(), tag.into())])),
+        }));
+        self.write_index(&Value::Array(manifests))?;
+        Ok(())
+    }
+}
+
+/// An image that was found in a layout.
+#[derive(Debug)]
+pub struct Found {
+    /// Its tag, if it has one.
+    pub tag: Option<String>,
+    /// Its manifest's digest.
+    pub digest: Digest,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Its config's bytes.
+    pub config: Vec<u8>,
+}
+
+/// Reads the image with the tag `tag`, or the only one, of the layout in
+/// `folder`.
+///
+/// # Errors
+/// When there is none, or several and no tag.
+pub fn read(folder: &Path, tag: Option<&str>) -> Result<Found, DestinationError> {
+    let foreign = |problem: String| DestinationError::Foreign { path: folder.to_owned(), problem };
+    let entries = read_index(folder)?;
+    let tag_of = |entry: &Value| entry["annotations"][REF_NAME].as_str().map(str::to_owned);
+    let wanted: Vec<&Value> = entries.iter().filter(|entry| tag.is_none() || tag_of(entry).as_deref() == tag).collect();
+    let [entry] = wanted[..] else {
+        let tags: Vec<String> = entries.iter().filter_map(tag_of).collect();
+        return Err(foreign(format!(
+            "has {} images that fit; it has the tags {tags:?}, name one: oci:DIR:TAG",
+            wanted.len()
+        )));
+    };
+    let digest = entry["digest"].as_str().unwrap_or_default();
+    let digest = Digest::parse(digest).map_err(|error| foreign(format!("has an index that can't be read: {error}")))?;
+    let blobs = Blobs::of(folder);
+    let manifest: Manifest = serde_json::from_slice(&blobs.get(&digest)?)
+        .map_err(|error| foreign(format!("has a manifest that can't be read: {error}")))?;
+    let config = blobs.get(&manifest.config.digest)?;
+    Ok(Found { tag: tag_of(entry), digest, manifest, config })
+}
+
+/// The images that the index of the layout in `folder` lists.
+fn read_index(folder: &Path) -> Result<Vec<Value>, DestinationError> {
+    let path = folder.join("index.json");
+    let text = std::fs::read(&path).map_err(DestinationError::read(&path))?;
+    let foreign = |problem: String| DestinationError::Foreign { path: path.clone(), problem };
+    let mut index: Value =
+        serde_json::from_slice(&text).map_err(|error| foreign(format!("is no OCI index: {error}")))?;
+    match index["manifests"].take() {
+        Value::Array(manifests) => Ok(manifests),
+        _ => Err(foreign("is no OCI index: it lists no manifests".to_owned())),
+    }
+}
+
+/// Whether nothing is in `folder` but what killed runs may leave, or it is not
+/// there.
+pub(super) fn is_empty(folder: &Path) -> Result<bool, DestinationError> {
+    match std::fs::read_dir(folder) {
+        Ok(mut entries) => Ok(entries
+            .all(|entry| entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with(crate::fs::PARTIAL)))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(DestinationError::read(folder)(error)),
+    }
+}

@@ -1,0 +1,114 @@
+//! Names of places for images, as skopeo writes them.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::image::ImageName;
+
+/// A place for an image, by its kind and path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageReference {
+    /// `docker-archive:FILE[:NAME:TAG]`; the file `-` is standard output.
+    DockerArchive {
+        /// The archive.
+        file: PathBuf,
+        /// What the image is called in it, if not as it is called anyway.
+        name: Option<ImageName>,
+    },
+    /// `oci:DIR[:TAG]`.
+    Oci {
+        /// The layout's folder.
+        folder: PathBuf,
+        /// What the image is called in it, if not by its own tag.
+        tag: Option<String>,
+    },
+    /// `stowage:DIR`.
+    Folder {
+        /// The image folder.
+        folder: PathBuf,
+    },
+}
+
+/// A text that names no place for an image.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{text:?} names no place for an image: {problem}; there are docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] and stowage:DIR"
+)]
+pub struct ReferenceError {
+    text: String,
+    problem: String,
+}
+
+/// The kinds of places that later versions will know.
+const LATER: [&str; 4] = ["oci-archive", "docker-daemon", "docker", "containers-storage"];
+
+impl std::str::FromStr for ImageReference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        let error = |problem: String| ReferenceError { text: text.to_owned(), problem };
+        let (kind, rest) = text.split_once(':').ok_or_else(|| error("it has no kind, as in `oci:DIR`".to_owned()))?;
+        let (path, name) = rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name)));
+        if path.is_empty() {
+            return Err(error("it has no path".to_owned()));
+        }
+        match kind {
+            "docker-archive" => {
+                let name = name.map(ImageName::parse).transpose().map_err(|problem| error(problem.to_string()))?;
+                Ok(Self::DockerArchive { file: path.into(), name })
+            }
+            "oci" => {
+                if name == Some("") {
+                    return Err(error("its tag is empty".to_owned()));
+                }
+                Ok(Self::Oci { folder: path.into(), tag: name.map(str::to_owned) })
+            }
+            "stowage" => Ok(Self::Folder { folder: rest.into() }),
+            later if LATER.contains(&later) => {
+                Err(error(format!("{later}: is not built yet in this version of stowage")))
+            }
+            other => Err(error(format!("there is no kind {other:?}"))),
+        }
+    }
+}
+
+impl fmt::Display for ImageReference {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DockerArchive { file, name: None } => write!(formatter, "docker-archive:{}", file.display()),
+            Self::DockerArchive { file, name: Some(name) } => {
+                write!(formatter, "docker-archive:{}:{name}", file.display())
+            }
+            Self::Oci { folder, tag: None } => write!(formatter, "oci:{}", folder.display()),
+            Self::Oci { folder, tag: Some(tag) } => write!(formatter, "oci:{}:{tag}", folder.display()),
+            Self::Folder { folder } => write!(formatter, "stowage:{}", folder.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ImageReference;
+
+    #[test]
+    fn references_come_back_as_they_were_written() {
+        for text in ["docker-archive:-", "docker-archive:a/b.tar:ci:1", "oci:dir", "oci:/d/e:tag", "stowage:./image"] {
+            assert_eq!(text.parse::<ImageReference>().expect(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn every_message_names_its_cause() {
+        for (text, message) in [
+            ("image", "no kind, as in"),
+            ("oci:", "no path"),
+            ("oci:dir:", "tag is empty"),
+            ("docker-archive:f:A B", "not an image name"),
+            ("docker://host/repo:tag", "docker: is not built yet"),
+            ("tarball:x", "no kind \"tarball\""),
+        ] {
+            let error = text.parse::<ImageReference>().expect_err(text).to_string();
+            assert!(error.contains(message), "{text}: {error}");
+        }
+    }
+}

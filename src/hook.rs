@@ -1,0 +1,176 @@
+//! What Nix's post-build-hook hands over, and what of it to believe.
+//!
+//! Nix runs the hook after each build, with `DRV_PATH` and `OUT_PATHS` in the
+//! environment. Two things are wrong with that. Nix 2.8.0 and 2.30–2.31 leave
+//! `OUT_PATHS` empty. And variables that were set before Nix was called win
+//! over Nix's own, so `OUT_PATHS` may hold anything. So it is only a hint: what
+//! counts is that the database says it is valid, and what the database knows of
+//! `DRV_PATH`'s outputs is added.
+//!
+//! Source: Nix's `runPostBuildHook`, `derivation-building-goal.cc`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use crate::cache::{self, CacheError, Options, Summary};
+use crate::store::db::{DatabaseError, StoreDb};
+use crate::store::{Closure, ClosureError, StoreDir, StoreLocation, StorePath};
+use crate::tree::{StoreFiles, TreeError};
+
+/// One build that Nix has finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookEvent {
+    /// The derivation that was built, if Nix named one.
+    pub drv_path: Option<StorePath>,
+    /// What it made, as far as Nix said; not to be believed yet.
+    pub out_paths: Vec<StorePath>,
+    /// The folder of the cache that the outputs go to.
+    pub destination: PathBuf,
+}
+
+/// Why what was built is not in the cache.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// Called by hand, or by something else than Nix.
+    #[error("neither DRV_PATH nor OUT_PATHS names a store path in {0}; Nix sets them when it runs the post-build-hook")]
+    NoBuild(StoreDir),
+    /// A daemon's hook runs in `/`, and nobody wants a cache there.
+    #[error("no folder to export to; set STOWAGE_CACHE to one, for a Nix daemon in its service's environment")]
+    NoDestination,
+    /// Outputs that the database does not know, e.g. of another store.
+    #[error("the store has no valid output of {0}")]
+    NoOutput(String),
+    /// The database can't be read.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The database is not closed under references.
+    #[error(transparent)]
+    Closure(#[from] ClosureError),
+    /// The store can't be read.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The cache can't be written.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+}
+
+impl HookEvent {
+    /// Reads the event from the variables that Nix has set, in a hook that runs
+    /// in the folder `current_dir`.
+    ///
+    /// The destination is `$STOWAGE_CACHE`, else `cache` in `$CI_PROJECT_DIR`,
+    /// else `cache` in the current folder, unless that is `/`.
+    ///
+    /// # Errors
+    /// When no build is named, or no destination.
+    pub fn from_environment(
+        environment: &BTreeMap<OsString, OsString>,
+        store_dir: &StoreDir,
+        current_dir: &Path,
+    ) -> Result<Self, HookError> {
+        let variable = |name: &str| environment.get(&OsString::from(name)).filter(|value| !value.is_empty());
+        let paths = |name| {
+            let value = variable(name).map_or(&b""[..], |value| value.as_bytes());
+            value.split(u8::is_ascii_whitespace).filter_map(|word| store_dir.parse_path(word).ok()).collect::<Vec<_>>()
+        };
+        let drv_path = paths("DRV_PATH").into_iter().next();
+        let out_paths = paths("OUT_PATHS");
+        if drv_path.is_none() && out_paths.is_empty() {
+            return Err(HookError::NoBuild(store_dir.clone()));
+        }
+        let destination = match (variable("STOWAGE_CACHE"), variable("CI_PROJECT_DIR")) {
+            (Some(folder), _) => current_dir.join(folder),
+            (None, Some(project)) => current_dir.join(project).join("cache"),
+            (None, None) if current_dir == Path::new("/") => return Err(HookError::NoDestination),
+            (None, None) => current_dir.join("cache"),
+        };
+        Ok(Self { drv_path, out_paths, destination })
+    }
+
+    /// What to call the build in a message.
+    fn name(&self) -> String {
+        let path = self.drv_path.as_ref().or(self.out_paths.first());
+        path.map(StorePath::to_basename).unwrap_or_default()
+    }
+}
+
+/// Exports the closure of what was built.
+///
+/// # Errors
+/// When nothing that was built is valid, or it can't be exported.
+pub fn run(event: &HookEvent, location: &StoreLocation, jobs: usize) -> Result<Summary, HookError> {
+    let database = StoreDb::open(location)?;
+    let outputs = believable_outputs(event, &database)?;
+    if outputs.is_empty() {
+        return Err(HookError::NoOutput(event.name()));
+    }
+    let closure = Closure::new(&location.store_dir, database.closure(&outputs)?, Some(&outputs))?;
+    let files = StoreFiles::open(&location.real_dir)?;
+    Ok(cache::export(&files, &closure, &event.destination, Options { jobs })?)
+}
+
+/// What Nix named, as far as it is valid, and what the database names.
+fn believable_outputs(event: &HookEvent, database: &StoreDb<'_>) -> Result<Vec<StorePath>, DatabaseError> {
+    let mut outputs: BTreeSet<StorePath> = database.valid(&event.out_paths)?.into_iter().collect();
+    if let Some(drv) = &event.drv_path {
+        outputs.extend(database.outputs(drv)?);
+    }
+    Ok(outputs.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRV: &str = "/nix/store/zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz-a.drv";
+    const OUT: &str = "/nix/store/2cdphvmw5lnlvkc7wcphwqsnpl0gbqkf-a";
+
+    fn event(variables: &[(&str, &str)], current_dir: &str) -> Result<HookEvent, HookError> {
+        let environment = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        HookEvent::from_environment(&environment, &StoreDir::default(), Path::new(current_dir))
+    }
+
+    #[test]
+    fn what_nix_sets_is_read() {
+        let outs = format!("{OUT} /nix/store/0c7c96gikmzv87i7lv3vq5s1cmfjd6zf-b\n");
+        let event = event(&[("DRV_PATH", DRV), ("OUT_PATHS", &outs)], "/work").expect("an event");
+        assert_eq!(event.drv_path.expect("named").to_absolute_path(), DRV);
+        assert_eq!(event.out_paths.iter().map(StorePath::name).collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn the_destination_is_the_first_that_is_named() {
+        let destination = |variables: &[(&str, &str)], current_dir| {
+            let variables = [&[("DRV_PATH", DRV)], variables].concat();
+            event(&variables, current_dir).map(|event| event.destination)
+        };
+        let (cache, project) = (("STOWAGE_CACHE", "/srv/c"), ("CI_PROJECT_DIR", "/builds/p"));
+        for (variables, current_dir, expected) in [
+            (&[cache, project][..], "/", "/srv/c"),
+            (&[("STOWAGE_CACHE", "c")], "/work", "/work/c"),
+            (&[("STOWAGE_CACHE", ""), project], "/", "/builds/p/cache"),
+            (&[project], "/work", "/builds/p/cache"),
+            (&[], "/work", "/work/cache"),
+        ] {
+            assert_eq!(destination(variables, current_dir).expect("one"), Path::new(expected));
+        }
+        assert!(matches!(destination(&[], "/"), Err(HookError::NoDestination)));
+    }
+
+    #[test]
+    fn words_that_are_no_store_paths_are_dropped() {
+        let words = format!("/evil ../x {OUT}/bin /nix/store/.. {OUT}");
+        let event = event(&[("OUT_PATHS", &words)], "/work").expect("an event");
+        assert_eq!(event.out_paths.len(), 1);
+        assert_eq!(event.drv_path, None);
+    }
+
+    #[test]
+    fn without_any_build_it_is_no_event() {
+        for variables in [&[][..], &[("OUT_PATHS", "")], &[("OUT_PATHS", "/evil"), ("DRV_PATH", "/evil.drv")]] {
+            assert!(matches!(event(variables, "/work"), Err(HookError::NoBuild(_))), "{variables:?}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The image's config: how a container of it runs, and what its layers are.
+//!
+//! Source: OCI image-spec 1.1, `config.md`, and moby's `image/spec/v1.2.md`. The
+//! fields stand in the order that Go's libraries write them in, without white
+//! space, so that tools which read a config and write it again (skopeo, between
+//! manifest formats) come to the same bytes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ImageLayer;
+use super::user::User;
+use crate::digest::Digest;
+
+/// How a container runs: the part of the config that a spec gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "the names are those of OCI's image-spec, which explains them")]
+pub struct ContainerConfig {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub exposed_ports: BTreeMap<String, Empty>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entrypoint: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cmd: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub volumes: BTreeMap<String, Empty>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub on_build: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub shell: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_timeout: Option<u64>,
+}
+
+impl ContainerConfig {
+    /// The keys that a spec's `config` may have.
+    pub const KEYS: [&str; 13] = [
+        "User",
+        "ExposedPorts",
+        "Env",
+        "Entrypoint",
+        "Cmd",
+        "Volumes",
+        "WorkingDir",
+        "Labels",
+        "StopSignal",
+        "Healthcheck",
+        "OnBuild",
+        "Shell",
+        "StopTimeout",
+    ];
+}
+
+/// Go's `struct{}`, the value of sets in the config.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Empty {}
+
+/// Docker's own check of a container's health; times are in nanoseconds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields, default)]
+#[allow(missing_docs, reason = "the names are those of moby's image spec, which explains them")]
+pub struct Healthcheck {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub test: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_period: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retries: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Config<'a> {
+    created: &'a str,
+    architecture: &'a str,
+    os: &'static str,
+    config: &'a ContainerConfig,
+    rootfs: RootFs,
+    history: Vec<History<'a>>,
+}
+
+#[derive(Serialize)]
+struct RootFs {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    diff_ids: Vec<Digest>,
+}
+
+#[derive(Serialize)]
+struct History<'a> {
+    created: &'a str,
+    created_by: &'static str,
+    comment: &'a str,
+}
+
+/// The config's bytes. `created` is a date of RFC 3339.
+#[must_use]
+pub fn serialise(created: &str, architecture: &str, container: &ContainerConfig, layers: &[ImageLayer]) -> Vec<u8> {
+    let config = Config {
+        created,
+        architecture,
+        os: "linux",
+        config: container,
+        rootfs: RootFs { kind: "layers", diff_ids: layers.iter().map(|layer| layer.record.diff_id).collect() },
+        history: layers
+            .iter()
+            .map(|layer| History { created, created_by: "stowage", comment: &layer.comment })
+            .collect(),
+    };
+    super::manifest::to_json(&config)
+}
+
+/// `container` with what Nix needs to find its way as `user`: home, user, search
+/// path, certificates. What the spec sets stays.
+#[must_use]
+pub fn with_defaults(mut container: ContainerConfig, user: &User) -> ContainerConfig {
+    let home = &user.home;
+    let defaults = [
+        ("HOME", home.clone()),
+        ("NIX_SSL_CERT_FILE", format!("/{}", super::contents::CERTIFICATES)),
+        ("PATH", format!("{home}/.nix-profile/bin:/nix/var/nix/profiles/default/bin:/bin:/usr/bin:/sbin:/usr/sbin")),
+        ("USER", user.name.clone()),
+    ];
+    for (name, value) in defaults {
+        let is_set = |entry: &String| entry.split_once('=').map_or(entry.as_str(), |(set, _)| set) == name;
+        if !container.env.iter().any(is_set) {
+            container.env.push(format!("{name}={value}"));
+        }
+    }
+    container.user.get_or_insert_with(|| format!("{}:{}", user.uid, user.gid));
+    container.working_dir.get_or_insert_with(|| home.clone());
+    if container.entrypoint.is_none() {
+        container.cmd.get_or_insert_with(|| vec![user.shell.clone()]);
+    }
+    container
+}
+
+/// The architecture that most programs and libraries are for.
+#[must_use]
+pub fn architecture<'a>(layers: impl IntoIterator<Item = &'a crate::layer::LayerRecord>) -> Option<String> {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for record in layers {
+        for (architecture, count) in &record.architectures {
+            *counts.entry(architecture).or_default() += count;
+        }
+    }
+    let most = counts.values().max()?;
+    counts.iter().find(|(_, count)| *count == most).map(|(architecture, _)| (*architecture).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::LayerRecord;
+
+    fn layer() -> ImageLayer {
+        ImageLayer {
+            record: LayerRecord {
+                diff_id: Digest::of(b""),
+                size: 0,
+                architectures: [("386".to_owned(), 1), ("amd64".to_owned(), 2)].into(),
+            },
+            comment: "store paths: x".to_owned(),
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_these() {
+        let container = ContainerConfig { cmd: Some(vec!["/bin/sh".to_owned()]), ..ContainerConfig::default() };
+        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, &[layer()]);
+        let expected = concat!(
+            r#"{"created":"1970-01-01T00:00:01Z","architecture":"amd64","os":"linux","config":{"Cmd":["/bin/sh"]},"#,
+            r#""rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]},"#,
+            r#""history":[{"created":"1970-01-01T00:00:01Z","created_by":"stowage","comment":"store paths: x"}]}"#
+        );
+        assert_eq!(String::from_utf8(bytes).expect("JSON"), expected);
+    }
+
+    #[test]
+    fn oci_spec_reads_what_is_written() {
+        let container = with_defaults(ContainerConfig::default(), &User::default());
+        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, &[layer()]);
+        let read: oci_spec::image::ImageConfiguration = serde_json::from_slice(&bytes).expect("valid");
+        let config = read.config().clone().expect("there");
+        assert_eq!(config.user().as_deref(), Some("1000:1000"));
+        assert_eq!(config.env().clone().expect("there"), container.env);
+    }
+
+    #[test]
+    fn what_the_spec_sets_stays() {
+        let container = ContainerConfig {
+            env: vec!["HOME=/root".to_owned(), "A=1".to_owned()],
+            user: Some("0".to_owned()),
+            ..ContainerConfig::default()
+        };
+        let container = with_defaults(container, &User::default());
+        assert_eq!(container.env.iter().filter(|entry| entry.starts_with("HOME=")).count(), 1);
+        assert_eq!((container.env[0].as_str(), container.user.as_deref()), ("HOME=/root", Some("0")));
+    }
+
+    #[test]
+    fn go_marshals_html_letters_as_escapes_and_so_do_we() {
+        let container = ContainerConfig { env: vec!["A=<&>".to_owned()], ..ContainerConfig::default() };
+        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, &[]);
+        assert!(String::from_utf8(bytes).expect("JSON").contains(r"A=\u003c\u0026\u003e"));
+    }
+
+    #[test]
+    fn the_architecture_is_that_of_most_files() {
+        assert_eq!(architecture([&layer().record]).as_deref(), Some("amd64"));
+        assert_eq!(architecture([]), None);
+    }
+}

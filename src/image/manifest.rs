@@ -1,0 +1,116 @@
+//! Manifests: the list of an image's blobs.
+//!
+//! Sources: OCI image-spec 1.1, `manifest.md` and `image-layout.md`; the
+//! `manifest.json` of docker archives: moby's `image/tarexport`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{ImageLayer, ImageName};
+use crate::digest::Digest;
+
+/// The media type of an OCI manifest.
+pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// The media type of an OCI config.
+pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// The media type of an OCI index.
+pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The media type of an uncompressed layer.
+pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// A blob's kind, digest and size.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What kind of blob it is.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// An OCI manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Always 2.
+    pub schema_version: u32,
+    /// [`OCI_MANIFEST`], or Docker's.
+    pub media_type: Option<String>,
+    /// The config.
+    pub config: Descriptor,
+    /// The layers, the lowest first.
+    pub layers: Vec<Descriptor>,
+}
+
+/// One image of a docker archive's `manifest.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct DockerArchiveEntry {
+    /// The name of the config's file.
+    pub config: String,
+    /// The image's names.
+    #[serde(default)]
+    pub repo_tags: Option<Vec<String>>,
+    /// The names of the layers' files, the lowest first.
+    pub layers: Vec<String>,
+}
+
+/// The bytes of the OCI manifest of an image with that config and those layers,
+/// which are not compressed.
+#[must_use]
+pub fn oci(config: &[u8], layers: &[ImageLayer]) -> Vec<u8> {
+    let layer = |layer: &ImageLayer| Descriptor {
+        media_type: OCI_LAYER.to_owned(),
+        digest: layer.record.diff_id,
+        size: layer.record.size,
+    };
+    to_json(&Manifest {
+        schema_version: 2,
+        media_type: Some(OCI_MANIFEST.to_owned()),
+        config: Descriptor { media_type: OCI_CONFIG.to_owned(), digest: Digest::of(config), size: config.len() as u64 },
+        layers: layers.iter().map(layer).collect(),
+    })
+}
+
+/// The bytes of a docker archive's `manifest.json`.
+#[must_use]
+pub fn docker_archive(name: &ImageName, config_file: &str, layer_files: Vec<String>) -> Vec<u8> {
+    to_json(&[DockerArchiveEntry {
+        config: config_file.to_owned(),
+        repo_tags: Some(vec![name.to_string()]),
+        layers: layer_files,
+    }])
+}
+
+/// JSON as Go's `encoding/json` writes it: compact, and with `<`, `>` and `&`
+/// escaped, so that tools written in Go come to the same bytes.
+#[must_use]
+pub fn to_json(value: &impl Serialize) -> Vec<u8> {
+    // Serialising these plain structures can't fail: no map has other keys than
+    // strings.
+    let text = serde_json::to_string(value).unwrap_or_default();
+    text.replace('<', r"\u003c").replace('>', r"\u003e").replace('&', r"\u0026").into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::LayerRecord;
+
+    #[test]
+    fn oci_spec_reads_what_is_written() {
+        let record = LayerRecord { diff_id: Digest::of(b"layer"), size: 5, architectures: Default::default() };
+        let bytes = oci(b"{}", &[ImageLayer { record, comment: String::new() }]);
+        let read: oci_spec::image::ImageManifest = serde_json::from_slice(&bytes).expect("valid");
+        assert_eq!(read.layers()[0].size(), 5);
+        assert_eq!(read.config().digest().to_string(), Digest::of(b"{}").to_string());
+        let rendered = String::from_utf8(bytes).expect("JSON");
+        assert!(
+            rendered.starts_with(
+                r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"#
+            ),
+            "{rendered}"
+        );
+    }
+}

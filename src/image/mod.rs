@@ -1,0 +1,54 @@
+//! Images: what is asked for (the spec), what lies on top of the store layers
+//! (the system layer), and what describes it all (config and manifest).
+
+pub mod config;
+pub mod contents;
+pub mod keys;
+pub mod manifest;
+pub mod name;
+pub mod nixdb;
+pub mod spec;
+pub mod system;
+pub mod user;
+
+use crate::digest::Digest;
+use crate::layer::LayerRecord;
+pub use config::ContainerConfig;
+pub use name::ImageName;
+pub use spec::ImageSpec;
+
+/// One layer of a finished image.
+#[derive(Clone, Debug)]
+pub struct ImageLayer {
+    /// Its digests and sizes.
+    pub record: LayerRecord,
+    /// What the image's history says of it.
+    pub comment: String,
+}
+
+/// A finished image: all of it but the layers' bytes.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// What it is called.
+    pub name: ImageName,
+    /// The config, as bytes.
+    pub config: Vec<u8>,
+    /// The OCI manifest, as bytes.
+    pub manifest: Vec<u8>,
+    /// The layers, the lowest first.
+    pub layers: Vec<ImageLayer>,
+}
+
+impl Image {
+    /// The config's digest, which Docker calls the image's ID.
+    #[must_use]
+    pub fn config_digest(&self) -> Digest {
+        Digest::of(&self.config)
+    }
+
+    /// The manifest's digest, which is the image's.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.manifest)
+    }
+}

@@ -1,0 +1,167 @@
+//! The image's Nix database, written without Nix: the same bytes everywhere.
+//!
+//! SQLite writes it in memory, in one order, and serialises it; the fields of
+//! the file's header that count changes and name SQLite's version are then
+//! zero. It is in rollback mode, so that readers who may not write can open it;
+//! Nix turns on WAL by itself.
+//!
+//! Source of the schema and of the columns' forms: Nix 2.8,
+//! `src/libstore/schema.sql` and `local-store.cc` (`addValidPath`).
+
+use rusqlite::{Connection, MAIN_DB, params};
+
+use crate::store::derivation::DeclaredOutput;
+use crate::store::{Closure, NodeId};
+
+/// The version of the schema, as the file `db/schema` must have it, to the byte.
+pub const SCHEMA_VERSION: &str = "10";
+
+/// When all paths were registered, in seconds since 1970.
+const REGISTRATION_TIME: i64 = 1;
+
+const TABLES: &str = "
+create table ValidPaths (
+    id               integer primary key autoincrement not null,
+    path             text unique not null,
+    hash             text not null,
+    registrationTime integer not null,
+    deriver          text,
+    narSize          integer,
+    ultimate         integer,
+    sigs             text,
+    ca               text
+);
+create table Refs (
+    referrer  integer not null,
+    reference integer not null,
+    primary key (referrer, reference),
+    foreign key (referrer) references ValidPaths(id) on delete cascade,
+    foreign key (reference) references ValidPaths(id) on delete restrict
+);
+create table DerivationOutputs (
+    drv  integer not null,
+    id   text not null,
+    path text not null,
+    primary key (drv, id),
+    foreign key (drv) references ValidPaths(id) on delete cascade
+);
+";
+
+/// Made after the rows, which is quicker and gives smaller files.
+const INDEXES: &str = "
+create index IndexReferrer on Refs(referrer);
+create index IndexReference on Refs(reference);
+create trigger DeleteSelfRefs before delete on ValidPaths
+  begin
+    delete from Refs where referrer = old.id and reference = old.id;
+  end;
+create index IndexDerivationOutputs on DerivationOutputs(path);
+";
+
+/// The database with a row for each path of `closure`. A deriver is kept where
+/// it is in the closure; `outputs` are those of the closure's derivations.
+///
+/// # Errors
+/// When SQLite fails, which it does only for want of memory.
+pub fn serialise(closure: &Closure, outputs: &[DeclaredOutput]) -> rusqlite::Result<Vec<u8>> {
+    let mut connection = Connection::open_in_memory()?;
+    connection.execute_batch("pragma page_size = 4096; pragma encoding = 'UTF-8'; pragma auto_vacuum = 0;")?;
+    connection.execute_batch(TABLES)?;
+    let transaction = connection.transaction()?;
+    insert_paths(&transaction, closure)?;
+    insert_references(&transaction, closure)?;
+    insert_outputs(&transaction, outputs)?;
+    transaction.execute_batch(INDEXES)?;
+    transaction.commit()?;
+    Ok(connection.serialize(MAIN_DB)?.to_vec())
+}
+
+fn insert_paths(connection: &Connection, closure: &Closure) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare(
+        "insert into ValidPaths (id, path, hash, registrationTime, deriver, narSize, ca) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    for (id, info) in closure.infos().iter().enumerate() {
+        let deriver =
+            info.deriver.as_ref().and_then(|deriver| closure.find(deriver)).map(|deriver| closure.print(deriver));
+        // Nix leaves out a size that it does not know.
+        let nar_size = (info.nar_size != 0).then(|| info.nar_size.cast_signed());
+        insert.execute(params![
+            row(id),
+            closure.print(id),
+            format!("sha256:{}", info.nar_hash.to_hex()),
+            REGISTRATION_TIME,
+            deriver,
+            nar_size,
+            info.ca,
+        ])?;
+    }
+    Ok(())
+}
+
+fn insert_references(connection: &Connection, closure: &Closure) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare("insert into Refs (referrer, reference) values (?1, ?2)")?;
+    for referrer in 0..closure.len() {
+        for reference in closure.references(referrer) {
+            insert.execute([row(referrer), row(*reference)])?;
+        }
+    }
+    Ok(())
+}
+
+fn insert_outputs(connection: &Connection, outputs: &[DeclaredOutput]) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare("insert into DerivationOutputs (drv, id, path) values (?1, ?2, ?3)")?;
+    for output in outputs {
+        insert.execute(params![row(output.derivation), output.name, output.path])?;
+    }
+    Ok(())
+}
+
+/// SQLite numbers rows from 1.
+fn row(id: NodeId) -> i64 {
+    id as i64 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreDir;
+    use crate::store::closure::tests::{info, path};
+
+    fn closure() -> Closure {
+        let (a, b, drv) = (path('a', "a"), path('b', "b"), path('c', "a.drv"));
+        let mut a_info = info(&a, &[&a, &b]);
+        a_info.deriver = Some(drv.clone());
+        a_info.ca = Some("fixed:r:sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73".to_owned());
+        let mut b_info = info(&b, &[]);
+        b_info.deriver = Some(path('d', "b.drv"));
+        Closure::new(&StoreDir::default(), vec![a_info, b_info, info(&drv, &[])], None).expect("closed")
+    }
+
+    #[test]
+    fn rows_are_in_the_forms_that_nix_writes() {
+        let outputs = [DeclaredOutput { derivation: 2, name: "out".to_owned(), path: "/nix/store/x".to_owned() }];
+        let bytes = serialise(&closure(), &outputs).expect("memory");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), &bytes).expect("writable");
+        let database = Connection::open(file.path()).expect("a database");
+        let text = |query: &str| database.query_row(query, [], |row| row.get::<_, Option<String>>(0)).expect(query);
+        assert_eq!(text("select hash from ValidPaths where id = 1"), Some(format!("sha256:{}", "07".repeat(32))));
+        assert!(text("select deriver from ValidPaths where id = 1").expect("there").ends_with("-a.drv"));
+        assert_eq!(text("select deriver from ValidPaths where id = 2"), None);
+        assert!(text("select ca from ValidPaths where id = 1").expect("there").starts_with("fixed:r:"));
+        assert_eq!(text("select group_concat(referrer || '>' || reference) from Refs"), Some("1>1,1>2".to_owned()));
+        assert_eq!(text("select drv || id || path from DerivationOutputs"), Some("3out/nix/store/x".to_owned()));
+        assert_eq!(text("pragma integrity_check"), Some("ok".to_owned()));
+        assert_eq!(text("select cast(max(registrationTime) as text) from ValidPaths"), Some("1".to_owned()));
+    }
+
+    #[test]
+    fn the_header_tells_nothing_of_this_machine_and_needs_no_wal() {
+        let bytes = serialise(&closure(), &[]).expect("memory");
+        // SQLite's file format: 18 and 19 are 1 for rollback journals, 24 to 27
+        // count changes, 92 to 99 name the version that changed it last.
+        assert_eq!(bytes[18..20], [1, 1]);
+        assert_eq!((&bytes[24..28], &bytes[92..100]), (&[0; 4][..], &[0; 8][..]));
+        assert_eq!(bytes, serialise(&closure(), &[]).expect("memory"));
+    }
+}

@@ -1,0 +1,330 @@
+//! The image spec: what an image is to be, as JSON or TOML.
+//!
+//! Where nixpkgs' dockerTools has the argument, its name and meaning are kept.
+//! A key that nobody knows is an error which names the nearest known one; a key
+//! that is known, but not built yet, is an error that says so.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::config::ContainerConfig;
+use super::keys;
+use super::name::{ImageName, NameError};
+use super::user::User;
+use crate::layer::Owner;
+use crate::plan::Strategy;
+
+/// Docker runs this many layers, and no more.
+pub const MAX_LAYERS: u64 = 125;
+
+/// What an image is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageSpec {
+    /// What it is called; by default like the first of its contents.
+    pub name: Option<ImageName>,
+    /// The paths that are linked at `/`: store paths, or links to them.
+    pub contents: Vec<String>,
+    /// How a container of it runs.
+    pub config: ContainerConfig,
+    /// Go's name of the architecture; by default that of the files.
+    pub architecture: Option<String>,
+    /// When it was made, by RFC 3339.
+    pub created: String,
+    /// The owner of the store paths.
+    pub owner: Owner,
+    /// The most layers that it may have.
+    pub max_layers: u64,
+    /// Whether it has a Nix database.
+    pub include_nix_db: bool,
+    /// Who runs in it.
+    pub user: User,
+    /// Settings of `/etc/nix/nix.conf`, beside or instead of the default ones.
+    pub nix_conf: BTreeMap<String, String>,
+    /// How store paths are put into layers.
+    pub strategy: Strategy,
+    /// Whether stowage and its hook are in the image.
+    pub hook: bool,
+}
+
+/// What is wrong with a spec.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// Neither JSON nor TOML.
+    #[error("the spec is no JSON: {0}")]
+    Json(#[source] serde_json::Error),
+    /// Likewise, in a file named `.toml`.
+    #[error("the spec is no TOML: {0}")]
+    Toml(#[source] Box<toml::de::Error>),
+    /// A key that nobody knows: often a typing error, whose effect would be missed.
+    #[error("unknown key {key:?} in {place}{}", keys::suggest(nearest))]
+    UnknownKey {
+        /// The key.
+        key: String,
+        /// Where it is.
+        place: &'static str,
+        /// The known key that is most like it.
+        nearest: Option<&'static str>,
+    },
+    /// A key of dockerTools or of a later version.
+    #[error("the spec's {0:?} is not built yet in this version of stowage; leave it out")]
+    NotBuilt(String),
+    /// A value of another kind than the key asks for.
+    #[error("the spec's values: {0}")]
+    Value(#[source] serde_json::Error),
+    /// A value that makes no sense.
+    #[error("the spec's {key}: {problem}")]
+    Nonsense {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with its value.
+        problem: String,
+    },
+    /// A name that Docker refuses.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Keys {
+    name: Option<String>,
+    tag: Option<String>,
+    #[serde(default)]
+    contents: Contents,
+    config: Option<ContainerConfig>,
+    architecture: Option<String>,
+    created: Option<String>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    uname: Option<String>,
+    gname: Option<String>,
+    max_layers: Option<u64>,
+    #[serde(rename = "includeNixDB")]
+    include_nix_db: Option<bool>,
+    user: Option<User>,
+    nix_conf: Option<BTreeMap<String, Value>>,
+    strategy: Option<String>,
+    hook: Option<bool>,
+}
+
+/// A path, or a list of them, as dockerTools takes either.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Contents {
+    Many(Vec<String>),
+    One(String),
+}
+
+impl Default for Contents {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl Default for ImageSpec {
+    fn default() -> Self {
+        Self {
+            name: None,
+            contents: Vec::new(),
+            config: ContainerConfig::default(),
+            architecture: None,
+            created: "1970-01-01T00:00:01Z".to_owned(),
+            owner: Owner::default(),
+            max_layers: MAX_LAYERS / 2,
+            include_nix_db: true,
+            user: User::default(),
+            nix_conf: BTreeMap::new(),
+            strategy: Strategy::Popularity,
+            hook: false,
+        }
+    }
+}
+
+impl ImageSpec {
+    /// Parses a spec in JSON.
+    ///
+    /// # Errors
+    /// When it is none, or says something that can't be.
+    pub fn from_json(text: &str) -> Result<Self, SpecError> {
+        Self::from_value(serde_json::from_str(text).map_err(SpecError::Json)?)
+    }
+
+    /// Parses a spec in TOML.
+    ///
+    /// # Errors
+    /// When it is none, or says something that can't be.
+    pub fn from_toml(text: &str) -> Result<Self, SpecError> {
+        Self::from_value(toml::from_str(text).map_err(|error| SpecError::Toml(Box::new(error)))?)
+    }
+
+    fn from_value(value: Value) -> Result<Self, SpecError> {
+        keys::check(&value)?;
+        let keys: Keys = serde_json::from_value(value).map_err(SpecError::Value)?;
+        let default = Self::default();
+        let spec = Self {
+            name: name(keys.name, keys.tag)?,
+            contents: match keys.contents {
+                Contents::Many(paths) => paths,
+                Contents::One(path) => vec![path],
+            },
+            config: keys.config.unwrap_or_default(),
+            architecture: keys.architecture,
+            created: keys.created.unwrap_or(default.created),
+            owner: Owner {
+                uid: keys.uid.unwrap_or_default(),
+                gid: keys.gid.unwrap_or_default(),
+                uname: keys.uname.unwrap_or_default(),
+                gname: keys.gname.unwrap_or_default(),
+            },
+            max_layers: keys.max_layers.unwrap_or(default.max_layers),
+            include_nix_db: keys.include_nix_db.unwrap_or(true),
+            user: keys.user.unwrap_or_default(),
+            nix_conf: nix_conf(keys.nix_conf.unwrap_or_default())?,
+            strategy: strategy(keys.strategy.as_deref())?,
+            hook: keys.hook.unwrap_or(false),
+        };
+        spec.check()?;
+        Ok(spec)
+    }
+
+    /// Finds values that can't be.
+    ///
+    /// # Errors
+    /// The first of them.
+    pub fn check(&self) -> Result<(), SpecError> {
+        let nonsense = |key, problem| Err(SpecError::Nonsense { key, problem });
+        if let Some(problem) = self.user.problem() {
+            return nonsense("user", problem);
+        }
+        if !is_date(&self.created) {
+            let hint = "give a date of RFC 3339, e.g. of `date -u +%Y-%m-%dT%H:%M:%SZ`; `now` would make the image's bytes depend on the clock";
+            return nonsense("created", format!("{:?}: {hint}", self.created));
+        }
+        let least = self.least_layers();
+        if self.max_layers < least {
+            return nonsense(
+                "maxLayers",
+                format!("{} layers are too few: the image needs {least} at the least", self.max_layers),
+            );
+        }
+        if self.hook && !self.include_nix_db {
+            return nonsense("hook", "the hook needs a Nix database in the image (includeNixDB)".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The system layer, the hook's, and one for store paths.
+    #[must_use]
+    pub fn least_layers(&self) -> u64 {
+        2 + u64::from(self.hook)
+    }
+}
+
+fn name(name: Option<String>, tag: Option<String>) -> Result<Option<ImageName>, SpecError> {
+    match (name, tag) {
+        (Some(name), Some(tag)) => Ok(Some(ImageName::new(&name, &tag)?)),
+        (Some(name), None) => Ok(Some(ImageName::parse(&name)?)),
+        (None, Some(_)) => Err(SpecError::Nonsense { key: "tag", problem: "a tag needs a name".to_owned() }),
+        (None, None) => Ok(None),
+    }
+}
+
+fn strategy(name: Option<&str>) -> Result<Strategy, SpecError> {
+    let Some(name) = name else {
+        return Ok(Strategy::Popularity);
+    };
+    <Strategy as clap::ValueEnum>::from_str(name, false).map_err(|_| SpecError::Nonsense {
+        key: "strategy",
+        problem: format!("{name:?} is no strategy of this version; there is \"popularity\""),
+    })
+}
+
+/// nix.conf's values are words; lists are written with spaces between them.
+fn nix_conf(settings: BTreeMap<String, Value>) -> Result<BTreeMap<String, String>, SpecError> {
+    let nonsense = |name: &str| SpecError::Nonsense {
+        key: "nixConf",
+        problem: format!("{name:?} and its value must be words, numbers, true or false, or lists of them, in one line"),
+    };
+    let scalar = |value: &Value| match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    let setting = |(name, value): (String, Value)| {
+        let text = match &value {
+            Value::Array(words) => words.iter().map(scalar).collect::<Option<Vec<_>>>().map(|words| words.join(" ")),
+            value => scalar(value),
+        };
+        let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+        match text {
+            Some(text) if is_name && !text.contains(['\n', '#']) => Ok((name, text)),
+            _ => Err(nonsense(&name)),
+        }
+    };
+    settings.into_iter().map(setting).collect()
+}
+
+/// `YYYY-MM-DDTHH:MM:SS`, perhaps fractions, and `Z` or an offset.
+fn is_date(text: &str) -> bool {
+    let pattern = |text: &str, pattern: &str| {
+        text.len() == pattern.len()
+            && text
+                .bytes()
+                .zip(pattern.bytes())
+                .all(|(byte, wanted)| if wanted == b'0' { byte.is_ascii_digit() } else { byte == wanted })
+    };
+    let Some((seconds, rest)) = text.split_at_checked(19) else {
+        return false;
+    };
+    let zone =
+        rest.strip_prefix('.').map_or(rest, |rest| rest.trim_start_matches(|letter: char| letter.is_ascii_digit()));
+    pattern(seconds, "0000-00-00T00:00:00") && (zone == "Z" || pattern(zone, "+00:00") || pattern(zone, "-00:00"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_and_toml_say_the_same() {
+        let json = r#"{"name":"ci","tag":"1","contents":"/nix/store/x","user":{"name":"me","uid":5},"nixConf":{"sandbox":true,"cores":[1,2]},"config":{"Cmd":["a"]}}"#;
+        let toml = "name = 'ci:1'\ncontents = ['/nix/store/x']\nuser = { name = 'me', uid = 5 }\n[nixConf]\nsandbox = true\ncores = '1 2'\n[config]\nCmd = ['a']\n";
+        assert_eq!(ImageSpec::from_json(json).expect("valid"), ImageSpec::from_toml(toml).expect("valid"));
+    }
+
+    #[test]
+    fn unset_the_layers_are_half_of_dockers() {
+        assert_eq!(ImageSpec::from_json("{}").expect("valid").max_layers, 62);
+    }
+
+    #[test]
+    fn every_message_names_its_cause() {
+        for (spec, message) in [
+            ("{", "no JSON"),
+            ("[]", "values"),
+            (r#"{"content":[]}"#, r#"unknown key "content" in the spec; did you mean "contents"?"#),
+            (r#"{"zzz":1}"#, r#"unknown key "zzz" in the spec"#),
+            (r#"{"config":{"cmd":[]}}"#, r#"unknown key "cmd" in the spec's config; did you mean "Cmd"?"#),
+            (r#"{"user":{"id":1}}"#, r#"did you mean "gid"?"#),
+            (r#"{"fromImage":"x"}"#, r#""fromImage" is not built yet"#),
+            (r#"{"config":{"Cmd":"x"}}"#, "expected a sequence"),
+            (r#"{"name":"A B"}"#, "not an image name that Docker takes"),
+            (r#"{"tag":"x"}"#, "a tag needs a name"),
+            (r#"{"created":"now"}"#, "depend on the clock"),
+            (r#"{"created":"2020-1-1"}"#, "RFC 3339"),
+            (r#"{"maxLayers":1}"#, "too few"),
+            (r#"{"maxLayers":2,"hook":true}"#, "needs 3 at the least"),
+            (r#"{"strategy":"best"}"#, "no strategy"),
+            (r#"{"nixConf":{"a":{}}}"#, "nixConf"),
+            (r#"{"nixConf":{"a":"b\nc"}}"#, "in one line"),
+            (r#"{"user":{"home":"x"}}"#, "no absolute path"),
+        ] {
+            let error = ImageSpec::from_json(spec).expect_err(spec);
+            let text = format!("{:#}", anyhow::Error::from(error));
+            assert!(text.contains(message), "{spec}: {text}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The layer index: from layer keys to what is known of their layers, so that an
+//! unchanged layer is not read again.
+//!
+//! One small JSON file a key, named by it, which appears by rename. It holds only
+//! what can be found out again: whatever can't be read counts as unknown, and
+//! what can't be written is forgotten.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{LayerKey, LayerRecord};
+
+/// The version of the files' form; files of another are passed over.
+const VERSION: u32 = 1;
+
+/// A folder of layer records.
+#[derive(Clone, Debug)]
+pub struct LayerIndex {
+    folder: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    version: u32,
+    #[serde(flatten)]
+    record: LayerRecord,
+}
+
+impl LayerIndex {
+    /// The index in `folder`, which is made when there is something to remember.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    /// What is known of the layer with the key `key`.
+    #[must_use]
+    pub fn get(&self, key: &LayerKey) -> Option<LayerRecord> {
+        let text = std::fs::read(self.file(key)).ok()?;
+        let file: File = serde_json::from_slice(&text).ok()?;
+        (file.version == VERSION).then_some(file.record)
+    }
+
+    /// Remembers `record` for the layer with the key `key`.
+    pub fn put(&self, key: &LayerKey, record: &LayerRecord) {
+        let file = File { version: VERSION, record: record.clone() };
+        let written = std::fs::create_dir_all(&self.folder)
+            .map_err(anyhow::Error::from)
+            .and_then(|()| Ok(crate::fs::write_atomically(&self.file(key), &serde_json::to_vec(&file)?)?));
+        if let Err(error) = written {
+            tracing::debug!("not remembering a layer in {}: {error:#}", self.folder.display());
+        }
+    }
+
+    fn file(&self, key: &LayerKey) -> PathBuf {
+        self.folder.join(format!("{}.json", key.to_hex()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::layer::key::KeyHasher;
+
+    fn record() -> LayerRecord {
+        LayerRecord { diff_id: Digest::of(b"layer"), size: 5, architectures: [("amd64".to_owned(), 3)].into() }
+    }
+
+    #[test]
+    fn what_is_put_is_got_by_everybody_who_opens_the_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = KeyHasher::new("test").finish();
+        let index = LayerIndex::new(&folder.path().join("new/folder"));
+        assert_eq!(index.get(&key), None);
+        index.put(&key, &record());
+        assert_eq!(LayerIndex::new(&folder.path().join("new/folder")).get(&key), Some(record()));
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_file_counts_as_unknown() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = KeyHasher::new("test").finish();
+        let index = LayerIndex::new(folder.path());
+        index.put(&key, &record());
+        let text = std::fs::read_to_string(index.file(&key)).expect("written");
+        for damaged in [&text[..text.len() - 5], "", &text.replace("\"version\":1", "\"version\":2")] {
+            std::fs::write(index.file(&key), damaged).expect("writable");
+            assert_eq!(index.get(&key), None, "{damaged}");
+        }
+    }
+
+    #[test]
+    fn an_index_that_cannot_be_written_is_no_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("file"), "").expect("writable");
+        let index = LayerIndex::new(&folder.path().join("file"));
+        let key = KeyHasher::new("test").finish();
+        index.put(&key, &record());
+        assert_eq!(index.get(&key), None);
+    }
+}

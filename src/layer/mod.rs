@@ -1,0 +1,32 @@
+//! Layers: from store paths to deterministic tar bytes and their digests.
+
+pub mod chunks;
+pub mod deliver;
+pub mod elf;
+pub mod index;
+pub mod key;
+pub mod pack;
+pub mod stream;
+pub mod tar;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+pub use key::{LayerKey, Owner};
+
+/// What is known of a layer once its bytes were seen: enough to put it into a
+/// manifest, and into a config, without seeing them again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LayerRecord {
+    /// The digest of the uncompressed tar.
+    pub diff_id: Digest,
+    /// The size of the uncompressed tar, in bytes.
+    pub size: u64,
+    /// How many programs and libraries there are for each architecture, by
+    /// Go's names.
+    #[serde(default)]
+    pub architectures: BTreeMap<String, u64>,
+}

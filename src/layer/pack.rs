@@ -1,0 +1,111 @@
+//! Turns store paths into the bytes of a layer, in one pass over their files.
+
+use std::collections::BTreeMap;
+
+use super::Owner;
+use super::chunks::{Chunks, Flow, PackError};
+use super::tar::{self, BLOCK, Header, Kind};
+use crate::store::{StoreDir, StorePath};
+use crate::tree::{Entry, Node, StoreFiles, TreeError};
+
+/// When all files of a store were modified, in seconds since 1970.
+const MTIME: u64 = 1;
+
+/// A store layer whose size is known, since its files were looked at, but whose
+/// bytes were not read.
+pub struct StoreLayer<'a> {
+    files: &'a StoreFiles,
+    store_dir: &'a StoreDir,
+    owner: &'a Owner,
+    entries: Vec<Entry>,
+    size: u64,
+}
+
+impl<'a> StoreLayer<'a> {
+    /// Looks at the files of `paths`, which are in order.
+    ///
+    /// # Errors
+    /// When one is gone, or can't be read.
+    pub fn walk(
+        files: &'a StoreFiles,
+        store_dir: &'a StoreDir,
+        owner: &'a Owner,
+        paths: &[StorePath],
+    ) -> Result<Self, TreeError> {
+        let mut entries = Vec::new();
+        for path in paths {
+            entries.append(&mut files.walk(path)?);
+        }
+        let mut layer = Self { files, store_dir, owner, entries, size: 0 };
+        let mut header = layer.folders();
+        let mut size = (header.len() + tar::END.len()) as u64;
+        for entry in &layer.entries {
+            header.clear();
+            layer.header(entry, &mut header);
+            size += header.len() as u64;
+            if let Node::Regular { size: length, .. } = entry.node {
+                size += length.next_multiple_of(BLOCK as u64);
+            }
+        }
+        layer.size = size;
+        Ok(layer)
+    }
+
+    /// The size of the layer's tar, in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Reads the files and hands the tar's bytes to `flow`; tells what the flow
+    /// has come to, and the architectures of the files.
+    ///
+    /// # Errors
+    /// When a file is not as it was when it was looked at, or `flow` fails.
+    pub fn write<F: Flow>(&self, flow: F) -> Result<(F, BTreeMap<String, u64>), PackError> {
+        let mut chunks = Chunks::new(flow);
+        let mut header = self.folders();
+        chunks.add(&header)?;
+        for entry in &self.entries {
+            header.clear();
+            self.header(entry, &mut header);
+            chunks.add(&header)?;
+            if let Node::Regular { size, .. } = entry.node {
+                chunks.start_file()?;
+                self.files.read(&entry.path, size, &mut chunks)?;
+                chunks.add(&tar::END[..tar::padding(size) as usize])?;
+            }
+        }
+        chunks.add(&tar::END)?;
+        chunks.finish()
+    }
+
+    /// The headers of the folders that lead to the store.
+    fn folders(&self) -> Vec<u8> {
+        let root = Owner::default();
+        let store = self.prefix();
+        let ends = (0..store.len()).filter(|at| store[*at] == b'/').chain([store.len()]);
+        let mut headers = Vec::new();
+        for end in ends {
+            let header = Header { path: &store[..end], kind: Kind::Directory, mode: 0o755, owner: &root, mtime: MTIME };
+            header.write(&mut headers);
+        }
+        headers
+    }
+
+    fn header(&self, entry: &Entry, out: &mut Vec<u8>) {
+        let (kind, mode) = match &entry.node {
+            Node::Directory => (Kind::Directory, 0o555),
+            Node::Regular { executable: true, size } => (Kind::Regular(*size), 0o555),
+            Node::Regular { executable: false, size } => (Kind::Regular(*size), 0o444),
+            Node::Symlink { target } => (Kind::Symlink(target), 0o777),
+        };
+        let path = [self.prefix(), &entry.path].join(&b'/');
+        Header { path: &path, kind, mode, owner: self.owner, mtime: MTIME }.write(out);
+    }
+
+    /// The store dir without its leading `/`.
+    fn prefix(&self) -> &[u8] {
+        self.store_dir.as_str().trim_start_matches('/').as_bytes()
+    }
+}

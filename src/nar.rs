@@ -1,0 +1,296 @@
+//! Writes store paths as NARs, byte for byte as `nix-store --dump` does.
+//!
+//! The walk gives entries depth first with sorted names, which is a NAR's own
+//! order, so an archive streams in one pass. Its size is known before any file
+//! is opened: whoever compresses it can say so in the frame's header, and a
+//! store path that lost or gained files is found without reading one.
+//!
+//! Grammar (Eelco Dolstra's thesis, figure 5.2; a token is its length as 64
+//! bits, little endian, its bytes, and zeros up to a multiple of 8):
+//!
+//! ```text
+//! nar     = "nix-archive-1" node
+//! node    = "(" "type" kind ")"
+//! kind    = "regular" ["executable" ""] "contents" token
+//!         | "symlink" "target" token
+//!         | "directory" { "entry" "(" "name" token "node" node ")" }
+//! ```
+
+use std::io::{BufWriter, Write};
+
+use nix_archive::nar::{Encoder, Error, RegularWriter};
+use sha2::{Digest as _, Sha256};
+
+use crate::store::{NarHash, StorePath};
+use crate::tree::{Entry, Node, Sink, StoreFiles, TreeError};
+
+/// How much of a file is read with one call, and handed on with one.
+const BUFFER_SIZE: usize = 256 * 1024;
+
+/// Why a store path can't be written as a NAR.
+#[derive(Debug, thiserror::Error)]
+pub enum NarError {
+    /// The store path is not what the walk found, or can't be read.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// A tree that no NAR may hold, e.g. nested more than 64 deep.
+    #[error("{path} can't be in a NAR: {source}")]
+    Encode {
+        /// The file, below the store dir.
+        path: String,
+        /// What the encoder says.
+        source: Error,
+    },
+    /// The archive has nowhere to go, e.g. the disk is full.
+    #[error("writing a NAR: {0}")]
+    Write(#[from] std::io::Error),
+}
+
+/// What an archive turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// The hash of its bytes.
+    pub hash: NarHash,
+    /// How many they are.
+    pub size: u64,
+}
+
+/// A writer that hashes and counts what goes through it.
+pub struct HashWriter<W> {
+    hasher: Sha256,
+    size: u64,
+    inner: W,
+}
+
+/// Writes the NAR of `path`.
+///
+/// # Errors
+/// When `path` can't be read, or `writer` fails.
+pub fn dump<W: Write>(files: &StoreFiles, path: &StorePath, writer: W) -> Result<W, NarError> {
+    write(files, &files.walk(path)?, writer)
+}
+
+/// Writes the NAR of a store path that was walked to `entries`.
+///
+/// # Errors
+/// When the files are not what the walk found, or `writer` fails.
+pub fn write<W: Write>(files: &StoreFiles, entries: &[Entry], writer: W) -> Result<W, NarError> {
+    let mut encoder =
+        Encoder::new(BufWriter::with_capacity(BUFFER_SIZE, writer)).map_err(|error| encoding(b"", error))?;
+    let mut buffer = vec![0; BUFFER_SIZE];
+    let mut open = 0;
+    for entry in entries {
+        let (depth, name) = place(&entry.path);
+        while open > depth {
+            encoder.end_directory().map_err(|error| encoding(&entry.path, error))?;
+            open -= 1;
+        }
+        open += usize::from(entry.node == Node::Directory);
+        write_node(&mut encoder, files, entry, name, &mut buffer)?;
+    }
+    for _ in 0..open {
+        encoder.end_directory().map_err(|error| encoding(b"", error))?;
+    }
+    let writer = encoder.finish().map_err(|error| encoding(b"", error))?;
+    writer.into_inner().map_err(|error| NarError::Write(error.into_error()))
+}
+
+/// The size of the NAR that [`write`] makes of `entries`, in bytes.
+#[must_use]
+pub fn size(entries: &[Entry]) -> u64 {
+    let token = |length: usize| 8 + padded(length as u64);
+    let node = |entry: &Entry| {
+        let kind = match &entry.node {
+            Node::Directory => token("directory".len()),
+            Node::Symlink { target } => token("symlink".len()) + token("target".len()) + token(target.len()),
+            Node::Regular { executable, size } => {
+                let executable = if *executable { token("executable".len()) + token(0) } else { 0 };
+                token("regular".len()) + executable + token("contents".len()) + 8 + padded(*size)
+            }
+        };
+        let frame = match place(&entry.path).1 {
+            None => 0,
+            Some(name) => {
+                let keywords: u64 = ["entry", "(", "name", "node", ")"].iter().map(|word| token(word.len())).sum();
+                keywords + token(name.len())
+            }
+        };
+        frame + token("(".len()) + token("type".len()) + kind + token(")".len())
+    };
+    token("nix-archive-1".len()) + entries.iter().map(node).sum::<u64>()
+}
+
+/// Hashes the NAR of a store path that was walked to `entries`.
+///
+/// # Errors
+/// When the files are not what the walk found.
+pub fn measure(files: &StoreFiles, entries: &[Entry]) -> Result<Measured, NarError> {
+    Ok(write(files, entries, HashWriter::new(std::io::sink()))?.finish().0)
+}
+
+fn write_node<W: Write>(
+    encoder: &mut Encoder<W>,
+    files: &StoreFiles,
+    entry: &Entry,
+    name: Option<&[u8]>,
+    buffer: &mut [u8],
+) -> Result<(), NarError> {
+    let failed = |error| encoding(&entry.path, error);
+    match &entry.node {
+        Node::Directory => encoder.start_directory(name).map_err(failed),
+        Node::Symlink { target } => encoder.symlink(name, target).map_err(failed),
+        Node::Regular { executable, size } => {
+            let writer = encoder.start_regular(name, *executable, *size).map_err(failed)?;
+            let mut sink = Contents { writer, buffer, filled: 0 };
+            files.read(&entry.path, *size, &mut sink)?;
+            sink.flush()?;
+            sink.writer.finish().map_err(failed)
+        }
+    }
+}
+
+/// How deep a path is below its store path, and its name there; a store path
+/// itself has none.
+fn place(path: &[u8]) -> (usize, Option<&[u8]>) {
+    let depth = path.iter().filter(|byte| **byte == b'/').count();
+    let name = path.rsplit(|byte| *byte == b'/').next();
+    (depth, name.filter(|_| depth > 0))
+}
+
+/// `length` up to the next multiple of 8.
+fn padded(length: u64) -> u64 {
+    length.div_ceil(8) * 8
+}
+
+fn encoding(path: &[u8], error: Error) -> NarError {
+    match error {
+        Error::Io(error) => NarError::Write(error),
+        source => NarError::Encode { path: String::from_utf8_lossy(path).into_owned(), source },
+    }
+}
+
+/// Hands what is read of a file to the encoder, a whole buffer at a time.
+struct Contents<'a, 'b, W: Write> {
+    writer: RegularWriter<'a, W>,
+    buffer: &'b mut [u8],
+    filled: usize,
+}
+
+impl<W: Write> Contents<'_, '_, W> {
+    fn flush(&mut self) -> Result<(), NarError> {
+        self.writer.write_all(&self.buffer[..self.filled])?;
+        self.filled = 0;
+        Ok(())
+    }
+}
+
+impl<W: Write> Sink for Contents<'_, '_, W> {
+    type Error = NarError;
+
+    fn space(&mut self) -> Result<&mut [u8], NarError> {
+        if self.filled == self.buffer.len() {
+            self.flush()?;
+        }
+        Ok(&mut self.buffer[self.filled..])
+    }
+
+    fn advance(&mut self, length: usize) {
+        self.filled += length;
+    }
+}
+
+impl<W> HashWriter<W> {
+    /// Hashes what is written to `inner`.
+    pub fn new(inner: W) -> Self {
+        Self { hasher: Sha256::new(), size: 0, inner }
+    }
+
+    /// What went through, and the writer that it went to.
+    pub fn finish(self) -> (Measured, W) {
+        let hash = NarHash::new(self.hasher.finalize().into());
+        (Measured { hash, size: self.size }, self.inner)
+    }
+}
+
+impl<W: Write> Write for HashWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let length = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..length]);
+        self.size += length as u64;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::Path;
+
+    use super::*;
+
+    /// What `nix-store --dump` of Nix 2.8.0 printed for the tree of `plant`.
+    const GOLDEN: &[u8] = include_bytes!("../tests/data/tree.nar");
+
+    fn path() -> StorePath {
+        StorePath::from_basename(b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-tree").expect("valid")
+    }
+
+    /// A folder with all that a NAR can hold, and names whose order depends on
+    /// whether bytes or paths are compared.
+    fn plant(store: &Path) {
+        let tree = store.join(path().to_basename());
+        std::fs::create_dir_all(tree.join("a/b/empty")).expect("made");
+        for (name, contents) in
+            [("a/b/7", &b"1234567"[..]), ("a/8", b"12345678"), ("a.b", b""), ("a-b", b"x\n"), ("\u{fc}", b"u")]
+        {
+            std::fs::write(tree.join(name), contents).expect("written");
+        }
+        std::fs::set_permissions(tree.join("a/8"), std::fs::Permissions::from_mode(0o744)).expect("set");
+        symlink("../nowhere", tree.join("link")).expect("linked");
+    }
+
+    #[test]
+    fn a_tree_becomes_the_bytes_that_nix_prints() {
+        let store = tempfile::tempdir().expect("a folder");
+        plant(store.path());
+        let files = StoreFiles::open(store.path()).expect("opens");
+        assert_eq!(dump(&files, &path(), Vec::new()).expect("dumps"), GOLDEN);
+        let entries = files.walk(&path()).expect("walks");
+        assert_eq!(size(&entries), GOLDEN.len() as u64);
+        let measured = measure(&files, &entries).expect("measures");
+        assert_eq!(measured, Measured { hash: NarHash::new(Sha256::digest(GOLDEN).into()), size: GOLDEN.len() as u64 });
+    }
+
+    #[test]
+    fn a_file_that_grew_after_the_walk_is_an_error() {
+        let store = tempfile::tempdir().expect("a folder");
+        plant(store.path());
+        let files = StoreFiles::open(store.path()).expect("opens");
+        let entries = files.walk(&path()).expect("walks");
+        std::fs::write(store.path().join(path().to_basename()).join("a/8"), "123456789").expect("written");
+        let error = write(&files, &entries, std::io::sink()).expect_err("changed");
+        assert!(matches!(error, NarError::Tree(TreeError::Changed { .. })), "{error}");
+    }
+
+    #[test]
+    fn a_failing_writer_is_told_from_a_failing_store() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let store = tempfile::tempdir().expect("a folder");
+        plant(store.path());
+        let files = StoreFiles::open(store.path()).expect("opens");
+        let error = dump(&files, &path(), Full).map(|_| ()).expect_err("full");
+        assert!(matches!(error, NarError::Write(_)), "{error}");
+    }
+}

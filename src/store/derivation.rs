@@ -1,0 +1,40 @@
+//! Reads `.drv` files of a closure.
+
+use anyhow::Context as _;
+use nix_derivation::Derivation;
+
+use super::{Closure, NodeId};
+use crate::tree::StoreFiles;
+
+/// An output that a derivation of the closure declares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeclaredOutput {
+    /// The derivation.
+    pub derivation: NodeId,
+    /// The output's name, e.g. `out`.
+    pub name: String,
+    /// Its store path, printed; it need not be in the closure.
+    pub path: String,
+}
+
+/// The outputs whose paths the derivation with the number `id` declares; those
+/// of content-addressed derivations are known only once they are built.
+///
+/// # Errors
+/// When its file is gone, or is no derivation.
+pub fn outputs(files: &StoreFiles, closure: &Closure, id: NodeId) -> anyhow::Result<Vec<DeclaredOutput>> {
+    let path = &closure.info(id).path;
+    let printed = closure.print(id);
+    let bytes = files.read_whole(path.to_basename().as_bytes())?;
+    let name = path.name().strip_suffix(".drv").unwrap_or(path.name());
+    let derivation = Derivation::from_aterm_bytes_in(&bytes, name, closure.store_dir().clone())
+        .with_context(|| format!("{printed} is no derivation that Nix would read"))?;
+    let outputs = derivation.resolved_outputs().with_context(|| format!("the outputs of {printed}"))?;
+    Ok(outputs
+        .into_iter()
+        .filter_map(|(name, output)| {
+            let path = closure.store_dir().render_path(&output.path?);
+            Some(DeclaredOutput { derivation: id, name, path })
+        })
+        .collect())
+}
