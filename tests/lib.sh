@@ -102,9 +102,8 @@ clean_up() {
     if kill "$item" 2> /dev/null; then wait "$item" 2> /dev/null || true; fi
   done
   # A Docker daemon may leave its folder mounted on itself, too.
-  for item in $(awk -v "work=$work/" 'index($2, work) == 1 { print $2 }' /proc/mounts | sort --reverse); do
-    umount --lazy "$item" || true
-  done
+  awk -v "work=$work/" 'index($2, work) == 1 { print $2 }' /proc/mounts | sort --reverse |
+    xargs --no-run-if-empty --delimiter '\n' umount --lazy || true
   rm -rf --one-file-system "$work" || true
 }
 
