@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
+use crate::destination::folder::ReadFolder;
 use crate::destination::{self, Delivery, DestinationError, ImageReference};
 use crate::image::system::{self, SystemLayer};
 use crate::image::{Image, ImageLayer, ImageName, ImageSpec, config, manifest};
@@ -57,7 +58,7 @@ pub fn build(build: &Build<'_>, references: &[ImageReference]) -> anyhow::Result
     for info in build.closure.infos() {
         files.check(&info.path)?;
     }
-    let system = SystemLayer { spec: build.spec, closure: build.closure, contents: build.contents };
+    let system = SystemLayer { spec: build.spec, closure: build.closure, contents: build.contents, index: build.index };
     let source = Source { files: &files, store_dir: build.closure.store_dir(), owner: &build.spec.owner };
     let mut delivery = Delivery {
         source,
@@ -170,18 +171,17 @@ fn release(build: &Build<'_>, folder: &Path) {
     }
 }
 
-/// Puts the image in the folder `from` at `reference`.
+/// Puts an image that was read from a folder at `reference`.
 ///
 /// # Errors
 /// As for [`build`].
 pub fn copy(
-    from: &Path,
+    read: ReadFolder,
     reference: &ImageReference,
     real_dir: Option<&Path>,
     threads: usize,
     progress: Progress<'_>,
 ) -> anyhow::Result<Image> {
-    let read = destination::folder::read(from)?;
     let files = StoreFiles::open(real_dir.unwrap_or(Path::new(read.store_dir.as_str())))?;
     for job in &read.jobs {
         if let Content::Store(paths) = &job.content {

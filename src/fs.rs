@@ -1,10 +1,14 @@
 //! Files that appear whole or not at all.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::io::Errno;
 use tempfile::{Builder, NamedTempFile};
 
 /// The beginning of the names of files that are not complete.
@@ -13,15 +17,94 @@ pub const PARTIAL: &str = ".stowage-partial-";
 /// From what age on a partial file is nobody's.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A new file in `folder` that vanishes unless it is given its name; readable
-/// by all, whatever the umask.
-///
-/// # Errors
-/// When it can't be made.
-pub fn partial_file(folder: &Path) -> std::io::Result<NamedTempFile> {
-    let file = Builder::new().prefix(PARTIAL).tempfile_in(folder)?;
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    Ok(file)
+/// A new file that vanishes unless it is given its name; readable by all, whatever
+/// the umask. Where the file system can, it has no name until then, so that a
+/// killed run leaves nothing.
+#[derive(Debug)]
+pub struct PartialFile(Partial);
+
+#[derive(Debug)]
+enum Partial {
+    Nameless(File),
+    Named(NamedTempFile),
+}
+
+impl PartialFile {
+    /// A file in `folder`.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn create(folder: &Path) -> io::Result<Self> {
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let partial = match rustix::fs::open(folder, flags, Mode::from_raw_mode(0o644)) {
+            // It gets its name by way of /proc.
+            Ok(file) if Path::new("/proc/self/fd").exists() => Partial::Nameless(File::from(file)),
+            Ok(_) | Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
+                Partial::Named(Builder::new().prefix(PARTIAL).tempfile_in(folder)?)
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        let partial = Self(partial);
+        partial.file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        Ok(partial)
+    }
+
+    /// Gives the file its name; what had it before is replaced.
+    ///
+    /// # Errors
+    /// When it can't be renamed.
+    pub fn persist(self, path: &Path) -> io::Result<()> {
+        match self.0 {
+            Partial::Named(file) => file.persist(path).map(drop).map_err(|error| error.error),
+            Partial::Nameless(file) => {
+                let folder = folder_of(path);
+                let this = format!("/proc/self/fd/{}", file.as_raw_fd());
+                // Only a rename replaces a file, and only what has a name is renamed.
+                let named = Builder::new()
+                    .prefix(PARTIAL)
+                    .make_in(folder, |name| Ok(rustix::fs::linkat(CWD, &this, CWD, name, AtFlags::SYMLINK_FOLLOW)?))?;
+                named.persist(path).map(drop).map_err(|error| error.error)
+            }
+        }
+    }
+
+    fn file(&self) -> &File {
+        match &self.0 {
+            Partial::Nameless(file) => file,
+            Partial::Named(file) => file.as_file(),
+        }
+    }
+}
+
+impl Write for PartialFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file().flush()
+    }
+}
+
+/// A folder that nobody else changes meanwhile: whoever else wants to waits.
+#[derive(Debug)]
+pub struct LockedFolder {
+    _folder: File,
+}
+
+impl LockedFolder {
+    /// Locks `path`, until the value is dropped or the process ends.
+    ///
+    /// # Errors
+    /// When it is no folder, or can't be locked.
+    pub fn lock(path: &Path) -> io::Result<Self> {
+        let folder = File::open(path)?;
+        if folder.try_lock().is_err() {
+            tracing::info!("waiting for another process that writes {}", path.display());
+            folder.lock()?;
+        }
+        Ok(Self { _folder: folder })
+    }
 }
 
 /// Deletes what killed runs have left in `folder`: partial files that nobody has
@@ -43,10 +126,9 @@ pub fn sweep(folder: &Path) {
 /// # Errors
 /// When they can't be written; then `path` is what it was.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = partial_file(folder_of(path))?;
+    let mut file = PartialFile::create(folder_of(path))?;
     file.write_all(bytes)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    file.persist(path)
 }
 
 /// The folder that `path` is in.
@@ -63,6 +145,31 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+
+    #[test]
+    fn a_partial_file_has_no_name_until_it_is_complete_and_then_replaces_another() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        std::fs::write(&path, "old").expect("writable");
+        let mut partial = PartialFile::create(folder.path()).expect("writable");
+        partial.write_all(b"new").expect("writable");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1);
+        assert_eq!(std::fs::read(&path).expect("there"), b"old");
+        partial.persist(&path).expect("writable");
+        assert_eq!(std::fs::read(&path).expect("there"), b"new");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("readable").count(), 1);
+        assert_eq!(path.metadata().expect("there").permissions().mode() & 0o7777, 0o644);
+    }
+
+    #[test]
+    fn a_folder_is_locked_until_its_lock_is_dropped() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lock = LockedFolder::lock(folder.path()).expect("not locked");
+        let other = File::open(folder.path()).expect("readable");
+        assert!(other.try_lock().is_err());
+        drop(lock);
+        other.try_lock().expect("free");
+    }
 
     #[test]
     fn only_old_partial_files_are_swept_away() {

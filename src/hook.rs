@@ -39,6 +39,14 @@ pub enum HookError {
     /// A daemon's hook runs in `/`, and nobody wants a cache there.
     #[error("no folder to export to; set STOWAGE_CACHE to one, for a Nix daemon in its service's environment")]
     NoDestination,
+    /// The destination is relative to a folder that was deleted, or can't be read.
+    #[error("{named}, and the current folder can't be found: {source}; set STOWAGE_CACHE to an absolute path")]
+    NoCurrentFolder {
+        /// What the variables say.
+        named: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// Outputs that the database does not know, e.g. of another store.
     #[error("the store has no valid output of {0}")]
     NoOutput(String),
@@ -57,8 +65,9 @@ pub enum HookError {
 }
 
 impl HookEvent {
-    /// Reads the event from the variables that Nix has set, in a hook that runs
-    /// in the folder `current_dir`.
+    /// Reads the event from the variables that Nix has set. `current_dir` finds
+    /// the folder that the hook runs in; it may be gone, so it is only looked for
+    /// where the destination depends on it.
     ///
     /// The destination is `$STOWAGE_CACHE`, else `cache` in `$CI_PROJECT_DIR`,
     /// else `cache` in the current folder, unless that is `/`.
@@ -68,7 +77,7 @@ impl HookEvent {
     pub fn from_environment(
         environment: &BTreeMap<OsString, OsString>,
         store_dir: &StoreDir,
-        current_dir: &Path,
+        current_dir: impl FnOnce() -> std::io::Result<PathBuf>,
     ) -> Result<Self, HookError> {
         let variable = |name: &str| environment.get(&OsString::from(name)).filter(|value| !value.is_empty());
         let paths = |name| {
@@ -80,11 +89,22 @@ impl HookEvent {
         if drv_path.is_none() && out_paths.is_empty() {
             return Err(HookError::NoBuild(store_dir.clone()));
         }
-        let destination = match (variable("STOWAGE_CACHE"), variable("CI_PROJECT_DIR")) {
-            (Some(folder), _) => current_dir.join(folder),
-            (None, Some(project)) => current_dir.join(project).join("cache"),
-            (None, None) if current_dir == Path::new("/") => return Err(HookError::NoDestination),
-            (None, None) => current_dir.join("cache"),
+        let beneath = |folder: &Path, named: String| match current_dir() {
+            Ok(current_dir) => Ok(current_dir.join(folder)),
+            Err(source) => Err(HookError::NoCurrentFolder { named, source }),
+        };
+        let relative = |name: &str, value: &Path| format!("{name} is the relative path {}", value.display());
+        let destination = match (variable("STOWAGE_CACHE").map(Path::new), variable("CI_PROJECT_DIR").map(Path::new)) {
+            (Some(folder), _) if folder.is_absolute() => folder.to_owned(),
+            (Some(folder), _) => beneath(folder, relative("STOWAGE_CACHE", folder))?,
+            (None, Some(project)) if project.is_absolute() => project.join("cache"),
+            (None, Some(project)) => beneath(&project.join("cache"), relative("CI_PROJECT_DIR", project))?,
+            (None, None) => {
+                match beneath(Path::new("cache"), "neither STOWAGE_CACHE nor CI_PROJECT_DIR is set".to_owned())? {
+                    folder if folder == Path::new("/cache") => return Err(HookError::NoDestination),
+                    folder => folder,
+                }
+            }
         };
         Ok(Self { drv_path, out_paths, destination })
     }
@@ -129,7 +149,10 @@ mod tests {
 
     fn event(variables: &[(&str, &str)], current_dir: &str) -> Result<HookEvent, HookError> {
         let environment = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        HookEvent::from_environment(&environment, &StoreDir::default(), Path::new(current_dir))
+        HookEvent::from_environment(&environment, &StoreDir::default(), || match current_dir {
+            "" => Err(std::io::ErrorKind::NotFound.into()),
+            folder => Ok(folder.into()),
+        })
     }
 
     #[test]
@@ -157,6 +180,17 @@ mod tests {
             assert_eq!(destination(variables, current_dir).expect("one"), Path::new(expected));
         }
         assert!(matches!(destination(&[], "/"), Err(HookError::NoDestination)));
+        // A current folder that is gone is missed only where it is needed.
+        assert_eq!(destination(&[cache], "").expect("absolute"), Path::new("/srv/c"));
+        assert_eq!(destination(&[project], "").expect("absolute"), Path::new("/builds/p/cache"));
+        for (variables, named) in [
+            (&[("STOWAGE_CACHE", "c"), project][..], "STOWAGE_CACHE is the relative path c"),
+            (&[("CI_PROJECT_DIR", "p")], "CI_PROJECT_DIR is the relative path p"),
+            (&[], "neither STOWAGE_CACHE nor CI_PROJECT_DIR is set"),
+        ] {
+            let text = destination(variables, "").expect_err("none").to_string();
+            assert!(text.starts_with(named) && text.contains("current folder"), "{text}");
+        }
     }
 
     #[test]

@@ -69,6 +69,7 @@
 //! | `plan/mod.rs` | layer plans and their invariants | pure |
 //! | `plan/popularity.rs` | popularity, as nixpkgs scores it | pure |
 //! | `store/closure.rs` | registrations closed under references | pure |
+//! | `store/content_address.rs` | finds content addresses again that a list has lost | IO |
 //! | `store/db.rs` | reads a live Nix database | IO |
 //! | `store/derivation.rs` | reads `.drv` files | IO |
 //! | `store/dump.rs` | reads registrations as text | pure |

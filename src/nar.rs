@@ -3,7 +3,8 @@
 //! The walk gives entries depth first with sorted names, which is a NAR's own
 //! order, so an archive streams in one pass. Its size is known before any file
 //! is opened: whoever compresses it can say so in the frame's header, and a
-//! store path that lost or gained files is found without reading one.
+//! store path that lost or gained files is found without reading one. Folders
+//! may be nested as deep as the walk finds them: Nix before 2.34 has no limit.
 //!
 //! Grammar (Eelco Dolstra's thesis, figure 5.2; a token is its length as 64
 //! bits, little endian, its bytes, and zeros up to a multiple of 8):
@@ -16,15 +17,15 @@
 //!         | "directory" { "entry" "(" "name" token "node" node ")" }
 //! ```
 
-use std::io::{BufWriter, Write};
+use std::io::Write;
+use std::ops::Range;
 
-use nix_archive::nar::{Encoder, Error, RegularWriter};
 use sha2::{Digest as _, Sha256};
 
 use crate::store::{NarHash, StorePath};
 use crate::tree::{Entry, Node, Sink, StoreFiles, TreeError};
 
-/// How much of a file is read with one call, and handed on with one.
+/// How much is read at most with one call, and handed on with one.
 const BUFFER_SIZE: usize = 256 * 1024;
 
 /// Why a store path can't be written as a NAR.
@@ -33,14 +34,6 @@ pub enum NarError {
     /// The store path is not what the walk found, or can't be read.
     #[error(transparent)]
     Tree(#[from] TreeError),
-    /// A tree that no NAR may hold, e.g. nested more than 64 deep.
-    #[error("{path} can't be in a NAR: {source}")]
-    Encode {
-        /// The file, below the store dir.
-        path: String,
-        /// What the encoder says.
-        source: Error,
-    },
     /// The archive has nowhere to go, e.g. the disk is full.
     #[error("writing a NAR: {0}")]
     Write(#[from] std::io::Error),
@@ -75,24 +68,39 @@ pub fn dump<W: Write>(files: &StoreFiles, path: &StorePath, writer: W) -> Result
 /// # Errors
 /// When the files are not what the walk found, or `writer` fails.
 pub fn write<W: Write>(files: &StoreFiles, entries: &[Entry], writer: W) -> Result<W, NarError> {
-    let mut encoder =
-        Encoder::new(BufWriter::with_capacity(BUFFER_SIZE, writer)).map_err(|error| encoding(b"", error))?;
-    let mut buffer = vec![0; BUFFER_SIZE];
+    let mut archive = Archive { writer, buffer: vec![0; BUFFER_SIZE], filled: 0 };
+    archive.tokens(&[b"nix-archive-1"])?;
+    // How many folders are begun, and not ended.
     let mut open = 0;
     for entry in entries {
         let (depth, name) = place(&entry.path);
-        while open > depth {
-            encoder.end_directory().map_err(|error| encoding(&entry.path, error))?;
-            open -= 1;
+        archive.end_nodes(depth..open)?;
+        open = depth;
+        if let Some(name) = name {
+            archive.tokens(&[b"entry", b"(", b"name", name, b"node"])?;
         }
-        open += usize::from(entry.node == Node::Directory);
-        write_node(&mut encoder, files, entry, name, &mut buffer)?;
+        archive.tokens(&[b"(", b"type"])?;
+        match &entry.node {
+            Node::Directory => archive.tokens(&[b"directory"])?,
+            Node::Symlink { target } => archive.tokens(&[b"symlink", b"target", target])?,
+            Node::Regular { executable, size } => {
+                let executable: &[&[u8]] = if *executable { &[b"executable", b""] } else { &[] };
+                archive.tokens(&[b"regular"])?;
+                archive.tokens(executable)?;
+                archive.tokens(&[b"contents"])?;
+                archive.put(&size.to_le_bytes())?;
+                files.read(&entry.path, *size, &mut archive)?;
+                archive.pad(*size)?;
+            }
+        }
+        match entry.node {
+            Node::Directory => open += 1,
+            _ => archive.end_nodes(depth..depth + 1)?,
+        }
     }
-    for _ in 0..open {
-        encoder.end_directory().map_err(|error| encoding(b"", error))?;
-    }
-    let writer = encoder.finish().map_err(|error| encoding(b"", error))?;
-    writer.into_inner().map_err(|error| NarError::Write(error.into_error()))
+    archive.end_nodes(0..open)?;
+    archive.hand_on()?;
+    Ok(archive.writer)
 }
 
 /// The size of the NAR that [`write`] makes of `entries`, in bytes.
@@ -128,27 +136,6 @@ pub fn measure(files: &StoreFiles, entries: &[Entry]) -> Result<Measured, NarErr
     Ok(write(files, entries, HashWriter::new(std::io::sink()))?.finish().0)
 }
 
-fn write_node<W: Write>(
-    encoder: &mut Encoder<W>,
-    files: &StoreFiles,
-    entry: &Entry,
-    name: Option<&[u8]>,
-    buffer: &mut [u8],
-) -> Result<(), NarError> {
-    let failed = |error| encoding(&entry.path, error);
-    match &entry.node {
-        Node::Directory => encoder.start_directory(name).map_err(failed),
-        Node::Symlink { target } => encoder.symlink(name, target).map_err(failed),
-        Node::Regular { executable, size } => {
-            let writer = encoder.start_regular(name, *executable, *size).map_err(failed)?;
-            let mut sink = Contents { writer, buffer, filled: 0 };
-            files.read(&entry.path, *size, &mut sink)?;
-            sink.flush()?;
-            sink.writer.finish().map_err(failed)
-        }
-    }
-}
-
 /// How deep a path is below its store path, and its name there; a store path
 /// itself has none.
 fn place(path: &[u8]) -> (usize, Option<&[u8]>) {
@@ -162,34 +149,64 @@ fn padded(length: u64) -> u64 {
     length.div_ceil(8) * 8
 }
 
-fn encoding(path: &[u8], error: Error) -> NarError {
-    match error {
-        Error::Io(error) => NarError::Write(error),
-        source => NarError::Encode { path: String::from_utf8_lossy(path).into_owned(), source },
-    }
-}
-
-/// Hands what is read of a file to the encoder, a whole buffer at a time.
-struct Contents<'a, 'b, W: Write> {
-    writer: RegularWriter<'a, W>,
-    buffer: &'b mut [u8],
+/// A NAR that is being written. Files are read right into its buffer, between
+/// the tokens.
+struct Archive<W> {
+    writer: W,
+    buffer: Vec<u8>,
     filled: usize,
 }
 
-impl<W: Write> Contents<'_, '_, W> {
-    fn flush(&mut self) -> Result<(), NarError> {
+impl<W: Write> Archive<W> {
+    fn tokens(&mut self, tokens: &[&[u8]]) -> Result<(), NarError> {
+        for token in tokens {
+            let length = token.len() as u64;
+            self.put(&length.to_le_bytes())?;
+            self.put(token)?;
+            self.pad(length)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the nodes at these depths, the deepest first. Those in a folder end
+    /// their entry there, too.
+    fn end_nodes(&mut self, depths: Range<usize>) -> Result<(), NarError> {
+        for depth in depths.rev() {
+            self.tokens(if depth > 0 { &[b")", b")"] } else { &[b")"] })?;
+        }
+        Ok(())
+    }
+
+    /// Writes the zeros that follow `length` bytes.
+    fn pad(&mut self, length: u64) -> Result<(), NarError> {
+        self.put(&[0; 8][..(padded(length) - length) as usize])
+    }
+
+    fn put(&mut self, mut bytes: &[u8]) -> Result<(), NarError> {
+        while !bytes.is_empty() {
+            let space = self.space()?;
+            let (now, later) = bytes.split_at(bytes.len().min(space.len()));
+            space[..now.len()].copy_from_slice(now);
+            self.advance(now.len());
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Empties the buffer.
+    fn hand_on(&mut self) -> Result<(), NarError> {
         self.writer.write_all(&self.buffer[..self.filled])?;
         self.filled = 0;
         Ok(())
     }
 }
 
-impl<W: Write> Sink for Contents<'_, '_, W> {
+impl<W: Write> Sink for Archive<W> {
     type Error = NarError;
 
     fn space(&mut self) -> Result<&mut [u8], NarError> {
         if self.filled == self.buffer.len() {
-            self.flush()?;
+            self.hand_on()?;
         }
         Ok(&mut self.buffer[self.filled..])
     }

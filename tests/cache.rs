@@ -6,7 +6,7 @@ mod scratch;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use scratch::{Scratch, assert_whole, chain, run, snapshot};
@@ -44,6 +44,24 @@ fn nars_and_their_sizes_are_those_of_nix() {
         let entries = scratch.files().walk(&info.path).expect("walks");
         assert_eq!(nar::size(&entries), info.nar_size);
     }
+}
+
+#[test]
+fn folders_may_be_deeper_than_64_and_tokens_fill_more_than_a_buffer() {
+    let scratch = Scratch::new();
+    let root = scratch.build(
+        r#"derivation { name = "deep"; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
+            args = [ "-c" ''
+                path=$out; for level in $(seq 70); do path=$path/d; done
+                mkdir -p $path; echo deep > $path/file; ln -s file $path/link; echo shallow > $out/d/e
+                for file in $(seq 2000); do : > $out/a-file-with-a-rather-long-name-$file; done ''
+            ]; }"#,
+    );
+    let dumped = run(scratch.command("nix-store").arg("--dump").arg(scratch.location().print(&root))).stdout;
+    assert!(nar::dump(&scratch.files(), &root, Vec::new()).expect("dumps") == dumped);
+    assert_eq!(nar::size(&scratch.files().walk(&root).expect("walks")), dumped.len() as u64);
+    add(&scratch, &root).expect("exports");
+    assert_eq!(assert_whole(&scratch.path("cache"), &scratch.location().store_dir), 1);
 }
 
 #[test]
@@ -152,6 +170,8 @@ fn a_cache_that_nix_wrote_is_added_to() {
     run(scratch.command("nix").args(["copy", "--to", &url]).arg(scratch.location().print(&first)));
     let summary = add(&scratch, &scratch.build(&chain(3, 1000))).expect("exports");
     assert_eq!((summary.added, summary.skipped), (1, 2));
+    let info = fs::read_to_string(scratch.path("cache/nix-cache-info")).expect("there");
+    assert_eq!(info, format!("StoreDir: {}\nWantMassQuery: 1\nPriority: 30\n", scratch.location().store_dir));
 }
 
 #[test]
@@ -243,6 +263,74 @@ fn the_hook_exports_to_the_folder_that_is_named() {
     build_with_hook(&scratch, &[("STOWAGE_CACHE", &cache), ("CI_PROJECT_DIR", &project)]);
     assert_eq!(assert_whole(&cache, &scratch.location().store_dir), 2);
     assert!(!scratch.path("cache").exists() && !project.join("cache").exists());
+}
+
+/// Runs `command` with a standard error that can't be written, in two ways, and
+/// returns its exit codes.
+fn codes_without_stderr(command: &mut Command) -> [Option<i32>; 2] {
+    let full = fs::File::options().write(true).open("/dev/full").expect("opens");
+    let (reader, closed) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    [Stdio::from(full), Stdio::from(closed)].map(|stderr| command.stderr(stderr).status().expect("starts").code())
+}
+
+#[test]
+fn the_hook_succeeds_whatever_happens() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let link = folder.path().join("stowage-hook");
+    symlink(STOWAGE, &link).expect("made");
+    let mut hook = Command::new(&link);
+    assert_eq!(codes_without_stderr(hook.env_clear().current_dir("/")), [Some(0); 2]);
+    let mut hook = Command::new(STOWAGE);
+    hook.arg("hook").env_clear().env("NIX_STORE_DIR", "not/absolute").current_dir("/");
+    assert_eq!(codes_without_stderr(&mut hook), [Some(0); 2]);
+    let output = hook.stderr(Stdio::piped()).output().expect("starts");
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("NIX_STORE_DIR"), "{output:?}");
+}
+
+#[test]
+fn exit_codes_do_not_depend_on_who_reads_the_error() {
+    let mut command = Command::new(STOWAGE);
+    assert_eq!(codes_without_stderr(command.args(["cache", "add", "/none/cache", "/none/path"])), [Some(5); 2]);
+}
+
+#[test]
+fn the_hook_needs_no_current_folder_where_the_cache_is_named() {
+    let scratch = Scratch::new();
+    let root = scratch.build(&chain(2, 1000));
+    let hook = |variables: &[(&str, &Path)]| {
+        let mut shell = scratch.command("sh");
+        shell.args(["-c", r#"mkdir gone && cd gone && rmdir ../gone && exec "$0" hook"#, STOWAGE]);
+        shell.env_remove("CI_PROJECT_DIR").env_remove("STOWAGE_CACHE");
+        run(shell.env("OUT_PATHS", scratch.location().print(&root)).envs(variables.iter().copied()))
+    };
+    let (cache, project) = (scratch.path("elsewhere"), scratch.path("project"));
+    fs::create_dir(&project).expect("made");
+    for (variable, cache) in
+        [(("STOWAGE_CACHE", &*cache), &cache), (("CI_PROJECT_DIR", &project), &project.join("cache"))]
+    {
+        let output = hook(&[variable]);
+        assert!(output.stderr.is_empty(), "{output:?}");
+        assert_eq!(assert_whole(cache, &scratch.location().store_dir), 2);
+    }
+    let output = hook(&[]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("current folder"), "{output:?}");
+}
+
+#[test]
+fn a_cache_in_a_folder_that_is_not_there_names_that_folder() {
+    let scratch = Scratch::new();
+    let root = scratch.build(&chain(1, 1000));
+    let mut command = scratch.command(STOWAGE);
+    command.args(["cache", "add", "none/cache"]).arg(scratch.location().print(&root));
+    let output = command.output().expect("starts");
+    assert_eq!(output.status.code(), Some(6));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(
+        text,
+        "stowage: using the cache: none/cache can't be made, since there is no folder none; make that first, or name another folder\n"
+    );
 }
 
 #[test]

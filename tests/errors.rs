@@ -124,6 +124,15 @@ fn a_registration_that_is_cut_anywhere() {
 }
 
 #[test]
+fn registrations_of_nothing() {
+    let scratch = Scratch::new();
+    for (flag, text) in [("--registration", ""), ("--closure", "[]")] {
+        scratch.write("empty", text);
+        fails(&scratch, &[flag, "empty"], 3, "there are no registrations in empty");
+    }
+}
+
+#[test]
 fn json_of_the_wrong_shape() {
     let scratch = Scratch::new();
     for (json, message) in [

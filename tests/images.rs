@@ -112,10 +112,25 @@ fn another_store_dir_works_and_gives_another_image() {
 #[test]
 fn the_image_has_the_closure_of_its_config_unasked() {
     let scratch = Scratch::new();
-    scratch.write("spec.json", &format!(r#"{{"config": {{"Cmd": ["{}/bin/hello"]}}}}"#, printed(HELLO)));
-    scratch.built(&["--spec", "spec.json"]);
-    let image = std::fs::read_to_string(scratch.path("image/stowage.json")).expect("an image");
-    assert!(image.contains(HELLO) && image.contains(LIBRARY) && !image.contains(ENVIRONMENT));
+    scratch.write("registration", &registration());
+    let shell = format!("{}/bin/hello", printed(HELLO));
+    for spec in [
+        serde_json::json!({ "config": { "Cmd": [shell] } }),
+        serde_json::json!({ "config": { "Env": [format!("CACHE=file://{}?trusted=1", printed(HELLO))] } }),
+        serde_json::json!({ "config": { "Labels": { "see": format!("{}.", printed(HELLO)) } } }),
+        serde_json::json!({ "user": { "shell": shell } }),
+        serde_json::json!({ "nixConf": { "post-build-hook": shell } }),
+    ] {
+        scratch.write("spec.json", &spec.to_string());
+        for source in [&[][..], &["--registration", "registration", &printed(LIBRARY)]] {
+            scratch.built(&[&["--spec", "spec.json"], source].concat());
+            let image = std::fs::read_to_string(scratch.path("image/stowage.json")).expect("an image");
+            assert!(image.contains(HELLO) && image.contains(LIBRARY) && !image.contains(ENVIRONMENT), "{spec}");
+        }
+        // A file without a PATH is there for all that it has.
+        scratch.built(&["--spec", "spec.json", "--registration", "registration"]);
+        assert!(std::fs::read_to_string(scratch.path("image/stowage.json")).expect("an image").contains(ENVIRONMENT));
+    }
 }
 
 #[test]
@@ -212,6 +227,77 @@ fn a_layout_gets_layers_that_are_known_and_not_there_beside_unknown_ones() {
             assert_eq!(stowage::digest::Digest::of(&bytes).to_hex(), digest);
         }
         assert_eq!(there.len(), 6, "config, manifest, four layers: {there:?}");
+    }
+}
+
+#[test]
+fn builds_to_one_place_at_once_leave_whole_images() {
+    let scratch = Scratch::new();
+    let paths = [printed(HELLO), printed(LIBRARY)];
+    for _ in 0..5 {
+        std::thread::scope(|scope| {
+            for path in &paths {
+                scope.spawn(|| scratch.built(&[path, "--to", "stowage:image"]));
+                scope.spawn(|| scratch.built(&[path, "--to", &format!("oci:layout:{}", &path[11..15])]));
+            }
+        });
+        scratch.stowage(&["inspect", "stowage:image"]).assert().success();
+        for path in &paths {
+            scratch.stowage(&["inspect", &format!("oci:layout:{}", &path[11..15])]).assert().success();
+        }
+    }
+    // The image's own three, and nothing of the other image.
+    assert_eq!(support::names(&scratch.path("image/blobs/sha256")).len(), 3);
+}
+
+#[test]
+fn a_folder_of_somebody_elses_blobs_is_left_alone() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.path("image/blobs/sha256")).expect("writable");
+    std::fs::write(scratch.path("image/blobs/sha256").join("ab".repeat(32)), "precious").expect("writable");
+    scratch.build(&[&printed(HELLO)]).assert().code(6);
+    assert_eq!(support::names(&scratch.path("image/blobs/sha256")).len(), 1);
+}
+
+#[test]
+fn nothing_is_written_through_a_link_in_a_layout() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.path("elsewhere")).expect("writable");
+    scratch.built(&[&printed(HELLO), "--to", "oci:layout"]);
+    scratch.built(&[&printed(HELLO)]);
+    for folder in ["layout", "image"] {
+        let blobs = scratch.path(folder).join("blobs/sha256");
+        std::fs::remove_dir_all(&blobs).expect("there");
+        std::os::unix::fs::symlink(scratch.path("elsewhere"), blobs).expect("writable");
+    }
+    for destination in ["oci:layout", "stowage:image"] {
+        scratch.build(&[&printed(ENVIRONMENT), "--to", destination]).assert().code(6);
+    }
+    assert!(support::names(&scratch.path("elsewhere")).is_empty());
+}
+
+#[test]
+fn a_folder_whose_manifest_or_config_is_of_another_image_is_refused() {
+    let scratch = Scratch::new();
+    let index = scratch.path("image/stowage.json");
+    let read = || -> Value { serde_json::from_slice(&std::fs::read(&index).expect("there")).expect("JSON") };
+    scratch.built(&[&printed(LIBRARY)]);
+    let other = read();
+    let blobs = support::names(&scratch.path("image/blobs/sha256"));
+    for name in &blobs {
+        std::fs::copy(scratch.path("image/blobs/sha256").join(name), scratch.path(name)).expect("writable");
+    }
+    scratch.built(&[&printed(ENVIRONMENT)]);
+    for name in &blobs {
+        std::fs::copy(scratch.path(name), scratch.path("image/blobs/sha256").join(name)).expect("writable");
+    }
+    let right = read();
+    for key in ["manifest", "config"] {
+        let mut wrong = right.clone();
+        wrong[key] = other[key].clone();
+        std::fs::write(&index, wrong.to_string()).expect("writable");
+        let output = scratch.stowage(&["copy", "stowage:image", "oci:layout"]).assert().code(6);
+        assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("of another image"));
     }
 }
 

@@ -13,8 +13,8 @@
 //! - what root makes is given to the folder's owner through its descriptor.
 //!
 //! Invariant: as root, nothing is opened for writing, changed or given away
-//! that was there before, and no link of somebody else is followed even on the
-//! way to the folder.
+//! that was there before, nothing is deleted but abandoned temporary files, and
+//! no link of somebody else is followed even on the way to the folder.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -22,6 +22,7 @@ use std::io::Read as _;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
@@ -30,6 +31,12 @@ use super::resolve;
 
 /// How the names of unfinished files begin.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
+
+/// How many random bytes follow, in hexadecimal.
+const TEMPORARY_BYTES: usize = 16;
+
+/// From what age on an unfinished file is nobody's.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
@@ -43,6 +50,14 @@ pub enum FolderError {
     /// A link that another user can point anywhere, while root follows it.
     #[error("{0} is a symbolic link of another user, and root does not follow it; name the folder that it points to")]
     ForeignLink(PathBuf),
+    /// A typing error: only a folder itself is made, not those around it.
+    #[error("{path} can't be made, since there is no folder {parent}; make that first, or name another folder")]
+    NoParent {
+        /// What is to be made.
+        path: PathBuf,
+        /// What is missing.
+        parent: PathBuf,
+    },
     /// Anything else that the system says.
     #[error("{path}: {source}")]
     Io {
@@ -77,16 +92,21 @@ impl Folder {
     /// # Errors
     /// When it is no folder, or the system says no.
     pub fn open_or_make(path: &Path) -> Result<Self, FolderError> {
-        let missing = |error: &FolderError| matches!(error, FolderError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound);
         match Self::open(path) {
-            Err(error) if missing(&error) => {}
+            Err(error) if is_missing(&error) => {}
             result => return result,
         }
         let (Some(parent), Some(Component::Normal(name))) = (path.parent(), path.components().next_back()) else {
             return Self::open(path);
         };
         let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        let made = Self::open(parent)?.folder(name)?;
+        let around = match Self::open(parent) {
+            Err(error) if is_missing(&error) => {
+                return Err(FolderError::NoParent { path: path.to_owned(), parent: parent.to_owned() });
+            }
+            result => result?,
+        };
+        let made = around.folder(name)?;
         Self::new(made.fd, path.to_owned())
     }
 
@@ -184,7 +204,7 @@ impl Folder {
     /// # Errors
     /// When it can't be made.
     pub fn temporary(&self) -> Result<Temporary<'_>, FolderError> {
-        let mut bytes = [0; 16];
+        let mut bytes = [0; TEMPORARY_BYTES];
         rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| self.error("", errno))?;
         let name = format!("{TEMPORARY_PREFIX}{}", crate::digest::hex(&bytes));
@@ -196,6 +216,24 @@ impl Folder {
         rustix::fs::fchmod(&temporary.file, FILE_MODE).map_err(|errno| self.error(&temporary.name, errno))?;
         self.give_away(temporary.file.as_fd());
         Ok(temporary)
+    }
+
+    /// Deletes what killed runs have left: unfinished files that nobody has
+    /// written to for a day. What can't be deleted stays.
+    pub fn sweep(&self) {
+        let Ok(fd) = self.open_beneath(".", OFlags::RDONLY | OFlags::DIRECTORY) else {
+            return;
+        };
+        let mut buffer = [MaybeUninit::uninit(); 8 * 1024];
+        let mut reader = RawDir::new(fd, &mut buffer);
+        while let Some(Ok(entry)) = reader.next() {
+            let name = entry.file_name();
+            if is_temporary(name.to_bytes())
+                && rustix::fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| is_abandoned(&stat))
+            {
+                let _ = rustix::fs::unlinkat(&self.fd, name, AtFlags::empty());
+            }
+        }
     }
 
     fn open_or_make_beneath(&self, name: &OsStr) -> Result<OwnedFd, Errno> {
@@ -283,6 +321,23 @@ fn file_size(stat: &Stat) -> Option<u64> {
         FileType::RegularFile => u64::try_from(stat.st_size).ok(),
         _ => None,
     }
+}
+
+/// Whether [`Folder::temporary`] gives such names.
+fn is_temporary(name: &[u8]) -> bool {
+    let random = name.strip_prefix(TEMPORARY_PREFIX.as_bytes());
+    random.is_some_and(|random| random.len() == 2 * TEMPORARY_BYTES && random.iter().all(u8::is_ascii_hexdigit))
+}
+
+/// Whether an unfinished file is nobody's any more.
+fn is_abandoned(stat: &Stat) -> bool {
+    let modified = u64::try_from(stat.st_mtime).ok();
+    let modified = modified.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    file_size(stat).is_some() && modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age > ABANDONED))
+}
+
+fn is_missing(error: &FolderError) -> bool {
+    matches!(error, FolderError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
 fn is_empty(fd: BorrowedFd<'_>) -> Result<bool, Errno> {

@@ -30,7 +30,8 @@ pub struct CacheFolder {
 
 impl CacheFolder {
     /// Opens the cache at `path` for paths of `store_dir`, and makes of it what
-    /// is missing. What is there is not touched.
+    /// is missing. What is there is not touched, except a `nix-cache-info` that
+    /// Nix wrote, which says too little, and what killed runs have left.
     ///
     /// # Errors
     /// When it is a cache for another store dir, or can't be used.
@@ -45,13 +46,15 @@ impl CacheFolder {
                     wanted: store_dir.to_string(),
                 });
             }
-            Some(_) => {}
-            None => root.write(CACHE_INFO, render_cache_info(store_dir).as_bytes())?,
+            Some(_) if info != cache_info_of_nix(store_dir).as_bytes() => {}
+            _ => root.write(CACHE_INFO, render_cache_info(store_dir).as_bytes())?,
         }
         for name in EMPTY_FOLDERS {
             root.folder(OsStr::new(name))?;
         }
         let nars = root.folder(OsStr::new("nar"))?;
+        root.sweep();
+        nars.sweep();
         Ok(Self { path: path.to_owned(), store_dir: store_dir.clone(), root, nars })
     }
 
@@ -112,9 +115,15 @@ impl CacheFolder {
     }
 }
 
-/// The store dir that a `nix-cache-info` names. Nix writes nothing else there.
+/// The store dir that a `nix-cache-info` names.
 fn parse_cache_info(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix("StoreDir:")).map(str::trim)
+}
+
+/// What Nix writes to a cache that has none. With no more than that, Nix asks
+/// for each path on its own, and cache.nixos.org first.
+fn cache_info_of_nix(store_dir: &StoreDir) -> String {
+    format!("StoreDir: {store_dir}\n")
 }
 
 /// 30 comes before cache.nixos.org, which has 40: what is in the folder needs
@@ -126,6 +135,7 @@ fn render_cache_info(store_dir: &StoreDir) -> String {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+    use std::time::Duration;
 
     use super::*;
 
@@ -148,12 +158,64 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_nix_made_is_left_alone() {
+    fn what_nix_says_of_a_cache_is_completed_once() {
         let folder = tempfile::tempdir().expect("a folder");
         let info = folder.path().join("nix-cache-info");
         std::fs::write(&info, "StoreDir: /nix/store\n").expect("written");
         open(folder.path()).expect("opens");
-        assert_eq!(std::fs::read_to_string(&info).expect("there"), "StoreDir: /nix/store\n");
+        let text = || std::fs::read_to_string(&info).expect("there");
+        assert_eq!(text(), "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 30\n");
+        let state = || info.metadata().map(|data| (data.ino(), data.mtime(), data.mtime_nsec())).expect("there");
+        let before = state();
+        open(folder.path()).expect("opens");
+        assert_eq!(state(), before);
+
+        for of_others in ["StoreDir: /nix/store\nPriority: 41\n", "StoreDir: /nix/store\nWantMassQuery: 0\n"] {
+            std::fs::write(&info, of_others).expect("written");
+            open(folder.path()).expect("opens");
+            assert_eq!(text(), of_others);
+        }
+    }
+
+    #[test]
+    fn what_killed_runs_have_left_goes_after_a_day() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let names = |folder: &Path| {
+            let entries =
+                std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+            let mut names: Vec<String> = entries.map(|name| name.into_string().expect("UTF-8")).collect();
+            names.sort();
+            names
+        };
+        let cache = open(folder.path()).expect("opens");
+        let places = [(&cache.root, folder.path().to_owned()), (&cache.nars, folder.path().join("nar"))];
+        let mut expected = Vec::new();
+        for (place, path) in &places {
+            std::mem::forget(place.temporary());
+            for of_others in [".tmp-mine", "old.narinfo"] {
+                std::fs::write(path.join(of_others), "").expect("written");
+            }
+            symlink("/", path.join(".tmp-00000000000000000000000000000000")).expect("linked");
+            let abandoned =
+                names(path).into_iter().find(|name| name.len() == 37 && !name.ends_with("000")).expect("left");
+            for name in [&abandoned, ".tmp-mine", "old.narinfo"] {
+                let file = std::fs::File::options().write(true).open(path.join(name)).expect("opens");
+                file.set_modified(std::time::SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60)).expect("set");
+            }
+            // An export at work.
+            std::mem::forget(place.temporary());
+            expected.push(names(path).into_iter().filter(|name| *name != abandoned).collect::<Vec<_>>());
+        }
+        open(folder.path()).expect("opens");
+        assert_eq!(places.map(|(_, path)| names(&path)).to_vec(), expected);
+    }
+
+    #[test]
+    fn a_folder_without_a_parent_is_no_place_for_a_cache() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let parent = folder.path().join("none");
+        let text = open(&parent.join("cache")).expect_err("no parent").to_string();
+        assert!(text.contains(&format!("there is no folder {};", parent.display())), "{text}");
     }
 
     #[test]

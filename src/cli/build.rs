@@ -13,9 +13,10 @@ use super::settings::{self, Settings};
 use crate::build::{self, Build};
 use crate::destination::ImageReference;
 use crate::image::spec::MAX_LAYERS;
-use crate::image::{Image, ImageName, ImageSpec};
+use crate::image::{Image, ImageName, ImageSpec, config};
 use crate::store::source::RegistrationSource;
-use crate::store::{Closure, StoreLocation, StorePath};
+use crate::store::{Closure, StoreLocation, StorePath, content_address};
+use crate::tree::StoreFiles;
 
 /// Builds an image.
 ///
@@ -23,6 +24,9 @@ use crate::store::{Closure, StoreLocation, StorePath};
 /// See [`super::exit::Exit`].
 pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()> {
     let to_stdout = arguments.to.iter().any(is_stdout);
+    if arguments.to.iter().filter(|reference| is_stdout(reference)).count() > 1 {
+        return Err(UsageError("only one archive can go to standard output".to_owned()).into());
+    }
     if to_stdout && arguments.json {
         return Err(UsageError(
             "--json and an archive can't both go to standard output; name a file: docker-archive:FILE".to_owned(),
@@ -32,7 +36,12 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     let location = settings.location(arguments.source.store.as_deref());
     let spec = spec(&arguments)?;
     let contents = contents(&location, &arguments.paths, &spec)?;
-    let closure = closure(&arguments.source.registrations(), &location, &contents, &spec)?;
+    let source = arguments.source.registrations();
+    let mut closure = closure(&source, &location, &contents, &spec)?;
+    content_address::restore_recursive(&mut closure);
+    if source != RegistrationSource::Database {
+        content_address::restore_files(&mut closure, &StoreFiles::open(&location.real_dir)?, &settings.index)?;
+    }
     let program = spec.hook.then(own_program).transpose()?;
     let meter = Meter::new(closure.nar_size(), settings.quiet);
     let image = build::build(
@@ -147,14 +156,18 @@ fn closure(
     contents: &[StorePath],
     spec: &ImageSpec,
 ) -> anyhow::Result<Closure> {
-    let mut roots = contents.to_vec();
-    roots.append(&mut settings::store_paths_in(location, &serde_json::to_string(&spec.config)?));
-    roots.sort();
-    roots.dedup();
-    if roots.is_empty() && *source == RegistrationSource::Database {
+    let mentions = settings::mentions(location, &texts(spec)?);
+    if contents.is_empty() && mentions.is_empty() && *source == RegistrationSource::Database {
         return Err(UsageError("nothing to put into the image: name a PATH, or a spec with contents".to_owned()).into());
     }
-    Ok(source.closure(location, &roots)?)
+    Ok(source.closure(location, contents, &mentions)?)
+}
+
+/// All texts of the image that may name store paths, which must be in it then.
+fn texts(spec: &ImageSpec) -> anyhow::Result<String> {
+    let config = config::with_defaults(spec.config.clone(), &spec.user);
+    let settings: Vec<&String> = spec.nix_conf.values().collect();
+    Ok(serde_json::to_string(&(config, &spec.user.home, &spec.user.shell, settings))?)
 }
 
 fn name(spec: &ImageSpec, closure: &Closure, contents: &[StorePath]) -> ImageName {

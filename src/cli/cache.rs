@@ -52,7 +52,7 @@ fn report(summary: &Summary, json: bool, quiet: bool) -> anyhow::Result<()> {
 /// # Errors
 /// As [`env`].
 pub fn print_env(arguments: &EnvArguments) -> anyhow::Result<()> {
-    Ok(output::print(&env(&arguments.dir, arguments.format, &settings::nix_config())?)?)
+    Ok(output::print(&env(&arguments.dir, arguments.format, &settings::nix_config()?)?)?)
 }
 
 /// Puts `paths`, and all that they refer to, in the cache at `dir`.

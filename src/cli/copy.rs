@@ -6,7 +6,7 @@ use super::exit::UsageError;
 use super::output::Meter;
 use super::settings::{self, Settings};
 use crate::build;
-use crate::destination::ImageReference;
+use crate::destination::{ImageReference, folder};
 
 /// Copies an image.
 ///
@@ -30,9 +30,10 @@ pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> 
         .into());
     }
     let real_dir = arguments.store.as_deref().map(|root| settings.location(Some(root)).real_dir);
-    let total = crate::destination::folder::read(folder)?.image.layers.iter().map(|layer| layer.record.size).sum();
+    let read = folder::read(folder)?;
+    let total = read.image.layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.record.size));
     let meter = Meter::new(total, settings.quiet);
-    let image = build::copy(folder, &arguments.to, real_dir.as_deref(), settings::threads(arguments.jobs), &|bytes| {
+    let image = build::copy(read, &arguments.to, real_dir.as_deref(), settings::threads(arguments.jobs), &|bytes| {
         meter.add(bytes)
     });
     meter.finish();

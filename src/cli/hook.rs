@@ -2,42 +2,62 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::panic::UnwindSafe;
+use std::path::PathBuf;
+
+use anyhow::anyhow;
 
 use crate::cache::Summary;
 use crate::hook::{self, HookEvent};
 use crate::store::StoreLocation;
 
-use super::output;
 use super::settings::{self, Settings};
+use super::{complain, output};
 
 /// Does what Nix calls the hook for, and says what goes wrong: a hook that fails
-/// would stop the build, and never be called again for what was built.
+/// would stop the build, and never be called again for what was built. So it
+/// returns whatever happens, even if it can't say so.
 pub fn main() {
-    if let Err(error) = export() {
-        eprintln!("stowage: what was built is not in the cache: {}", output::explain(&error));
+    if let Err(error) = survive(export) {
+        complain(format_args!("what was built is not in the cache: {}", output::explain(&error)));
     }
+}
+
+/// Runs `body`; to Nix, a panic in it is an error like others.
+fn survive(body: impl FnOnce() -> anyhow::Result<()> + UnwindSafe) -> anyhow::Result<()> {
+    std::panic::catch_unwind(body)
+        .unwrap_or_else(|_| Err(anyhow!("a mistake in stowage, which the lines before this one describe")))
 }
 
 fn export() -> anyhow::Result<()> {
     let settings = Settings::read(true)?;
     let summary =
-        run(&settings::variables(), &settings::current_folder()?, &settings.location(None), settings::threads(None))?;
+        run(&settings::variables(), settings::current_folder, &settings.location(None), settings::threads(None))?;
     tracing::info!("{} paths exported, {} were there", summary.added, summary.skipped);
     Ok(())
 }
 
-/// Exports what the build made that `environment` names.
+/// Exports what the build made that `environment` names. Where that is to go may
+/// depend on `current_dir`.
 ///
 /// # Errors
 /// When it can't. Nix stops at a hook that fails, so the caller reports that
 /// and succeeds.
 pub fn run(
     environment: &BTreeMap<OsString, OsString>,
-    current_dir: &Path,
+    current_dir: impl FnOnce() -> std::io::Result<PathBuf>,
     location: &StoreLocation,
     jobs: usize,
 ) -> anyhow::Result<Summary> {
     let event = HookEvent::from_environment(environment, &location.store_dir, current_dir)?;
     Ok(hook::run(&event, location, jobs)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_panic_does_not_end_the_hook() {
+        super::survive(|| panic!("this is only a test")).expect_err("a panic");
+        super::survive(|| Ok(())).expect("no panic");
+    }
 }

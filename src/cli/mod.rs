@@ -12,6 +12,8 @@ pub mod output;
 pub mod plan;
 pub mod settings;
 
+use std::fmt::Display;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -39,24 +41,30 @@ pub fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("stowage: {}", output::explain(&error));
+            complain(output::explain(&error));
             exit::Exit::of(&error).into()
         }
     }
 }
 
+/// Says on standard error what went wrong. Where that can't be written, the exit
+/// code has to do.
+fn complain(message: impl Display) {
+    let _ = writeln!(std::io::stderr(), "stowage: {message}");
+}
+
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let settings = Settings::read(arguments.quiet)?;
+    let settings = || Settings::read(arguments.quiet);
     match arguments.command {
-        Command::Build(arguments) => build::run(&settings, arguments),
-        Command::Plan(arguments) => plan::run(&settings, arguments),
-        Command::Copy(arguments) => copy::run(&settings, arguments),
+        Command::Build(arguments) => build::run(&settings()?, arguments),
+        Command::Plan(arguments) => plan::run(&settings()?, arguments),
+        Command::Copy(arguments) => copy::run(&settings()?, arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Hook => {
             hook::main();
             Ok(())
         }
-        Command::Cache(command) => cache::run(&settings, command),
+        Command::Cache(command) => cache::run(&settings()?, command),
         Command::Env(arguments) => cache::print_env(&arguments),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::man(directory.as_deref()),

@@ -25,6 +25,8 @@ pub fn start_log(verbose: u8, quiet: bool) {
         .without_time()
         .with_target(false)
         .with_ansi(false)
+        // Where standard error can't be written, nothing can be said about that.
+        .log_internal_errors(false)
         .init();
 }
 

@@ -32,7 +32,7 @@ pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> 
         )
         .into());
     }
-    let closure = source.closure(&location, &roots)?;
+    let closure = source.closure(&location, &roots, &[])?;
     let plan = plan::plan(&closure, spec.strategy, store_layers(&spec));
     let text = if arguments.json { as_json(&closure, &plan) } else { as_table(&closure, &plan) };
     Ok(output::print(&text)?)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::args::SourceArguments;
 use super::exit::UsageError;
 use crate::layer::index::LayerIndex;
-use crate::store::source::RegistrationSource;
+use crate::store::source::{Mention, RegistrationSource};
 use crate::store::{StoreDir, StoreLocation, StorePath};
 
 /// How many links lead from one to the other before they count as a loop.
@@ -100,9 +100,14 @@ pub fn variables() -> BTreeMap<OsString, OsString> {
 }
 
 /// What `NIX_CONFIG` holds.
-#[must_use]
-pub fn nix_config() -> String {
-    std::env::var("NIX_CONFIG").unwrap_or_default()
+///
+/// # Errors
+/// When it is no UTF-8, so that nothing can be added to it.
+pub fn nix_config() -> Result<String, UsageError> {
+    match std::env::var("NIX_CONFIG") {
+        Err(std::env::VarError::NotUnicode(_)) => Err(UsageError("NIX_CONFIG is no UTF-8; set it anew".to_owned())),
+        value => Ok(value.unwrap_or_default()),
+    }
 }
 
 /// The current folder.
@@ -168,18 +173,21 @@ fn in_store(location: &StoreLocation, path: &Path) -> Option<StorePath> {
     StorePath::from_basename(name.as_os_str().as_encoded_bytes()).ok()
 }
 
-/// The store paths that `text` names.
+/// The places where `text` names store paths.
 #[must_use]
-pub fn store_paths_in(location: &StoreLocation, text: &str) -> Vec<StorePath> {
+pub fn mentions(location: &StoreLocation, text: &str) -> Vec<Mention> {
     let prefix = format!("{}/", location.store_dir);
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '-' | '.' | '_' | '?' | '=');
-    text.match_indices(&prefix)
-        .filter_map(|(at, _)| {
-            let rest = &text[at + prefix.len()..];
-            let end = rest.find(|letter| !is_name(letter)).unwrap_or(rest.len());
-            StorePath::from_basename(&rest.as_bytes()[..end]).ok()
-        })
-        .collect()
+    let mention = |(at, _): (usize, &str)| {
+        let rest = &text[at..];
+        let end = rest[prefix.len()..].find(|letter| !is_name(letter)).map_or(rest.len(), |end| end + prefix.len());
+        let path = StorePath::from_basename(&rest.as_bytes()[prefix.len()..end]).ok()?;
+        Some(Mention { hash: path.to_basename().get(..32)?.to_owned(), text: rest[..end].to_owned() })
+    };
+    let mut mentions: Vec<Mention> = text.match_indices(&prefix).filter_map(mention).collect();
+    mentions.sort();
+    mentions.dedup_by(|one, other| one.hash == other.hash);
+    mentions
 }
 
 #[cfg(test)]
@@ -212,10 +220,11 @@ mod tests {
     }
 
     #[test]
-    fn store_paths_in_texts_end_where_their_names_do() {
+    fn store_paths_in_texts_are_found_by_their_hashes() {
         let location = StoreLocation::new(None, StoreDir::default(), Path::new("/nix/var/nix"));
-        let text = format!("PATH=/nix/store/{A}/bin:/nix/store/{A}:/nix/store/short");
-        let found: Vec<String> = store_paths_in(&location, &text).iter().map(StorePath::to_basename).collect();
-        assert_eq!(found, [A, A]);
+        let text = format!("PATH=/nix/store/{A}/bin:/nix/store/{A}?trusted=1:/nix/store/short");
+        let found = mentions(&location, &text);
+        let expected = Mention { hash: A[..32].to_owned(), text: format!("/nix/store/{A}") };
+        assert_eq!(found, [expected]);
     }
 }

@@ -3,10 +3,9 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
 use super::DestinationError;
 use crate::digest::Digest;
+use crate::fs::PartialFile;
 use crate::layer::LayerRecord;
 use crate::layer::deliver::{BlobSink, BlobWriter, Content, LayerJob};
 
@@ -20,12 +19,25 @@ impl Blobs {
     /// The blobs of the layout in `folder`; makes the folders.
     ///
     /// # Errors
-    /// When it can't.
+    /// When it can't, or one of them is a link: the layout may be somebody else's,
+    /// and nothing is written outside of it.
     pub fn create(folder: &Path) -> Result<Self, DestinationError> {
-        let folder = folder.join("blobs/sha256");
-        std::fs::create_dir_all(&folder).map_err(DestinationError::write(&folder))?;
-        crate::fs::sweep(&folder);
-        Ok(Self { folder })
+        let mut path = folder.to_owned();
+        for name in ["blobs", "sha256"] {
+            path.push(name);
+            match std::fs::create_dir(&path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(DestinationError::write(&path)(error));
+                }
+                _ => {}
+            }
+            if !std::fs::symlink_metadata(&path).map_err(DestinationError::read(&path))?.is_dir() {
+                let problem = "is no folder, and links are not followed there".to_owned();
+                return Err(DestinationError::Foreign { path, problem });
+            }
+        }
+        crate::fs::sweep(&path);
+        Ok(Self { folder: path })
     }
 
     /// The blobs of the layout in `folder`, for reading.
@@ -67,19 +79,16 @@ impl Blobs {
         Ok(bytes)
     }
 
-    /// Deletes the blobs that `is_wanted` does not hold of.
+    /// Deletes a blob, if it is there.
     ///
     /// # Errors
-    /// When they can't be listed or deleted.
-    pub fn retain(&self, is_wanted: impl Fn(&Digest) -> bool) -> Result<(), DestinationError> {
-        for entry in std::fs::read_dir(&self.folder).map_err(DestinationError::read(&self.folder))? {
-            let entry = entry.map_err(DestinationError::read(&self.folder))?;
-            let digest = Digest::parse(&format!("sha256:{}", entry.file_name().to_string_lossy()));
-            if digest.is_ok_and(|digest| !is_wanted(&digest)) {
-                std::fs::remove_file(entry.path()).map_err(DestinationError::write(&entry.path()))?;
-            }
+    /// When it can't be deleted.
+    pub fn remove(&self, digest: &Digest) -> Result<(), DestinationError> {
+        let path = self.path(digest);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DestinationError::write(&path)(error)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn path(&self, digest: &Digest) -> PathBuf {
@@ -89,14 +98,14 @@ impl Blobs {
 
 impl BlobSink for Blobs {
     fn open(&self, job: &LayerJob<'_>) -> anyhow::Result<Box<dyn BlobWriter + '_>> {
-        let file = crate::fs::partial_file(&self.folder).map_err(DestinationError::write(&self.folder))?;
+        let file = PartialFile::create(&self.folder).map_err(DestinationError::write(&self.folder))?;
         Ok(Box::new(NewBlob { blobs: self, file, expected: job.known.clone(), paths: some_paths(job) }))
     }
 }
 
 struct NewBlob<'a> {
     blobs: &'a Blobs,
-    file: NamedTempFile,
+    file: PartialFile,
     expected: Option<LayerRecord>,
     paths: String,
 }
@@ -115,7 +124,7 @@ impl BlobWriter for NewBlob<'_> {
     fn finish(self: Box<Self>, record: &LayerRecord) -> anyhow::Result<()> {
         expect(self.expected.as_ref(), record, &self.paths)?;
         let path = self.blobs.path(&record.diff_id);
-        self.file.persist(&path).map_err(|error| DestinationError::write(&path)(error.error))?;
+        self.file.persist(&path).map_err(DestinationError::write(&path))?;
         Ok(())
     }
 }

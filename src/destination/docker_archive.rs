@@ -9,9 +9,8 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::path::{Path, PathBuf};
 
-use tempfile::NamedTempFile;
-
 use super::{Delivery, Destination, DestinationError};
+use crate::fs::PartialFile;
 use crate::image::manifest::{self, DockerArchiveEntry};
 use crate::image::{Image, ImageName};
 use crate::layer::deliver::{self, ArchiveSink};
@@ -30,7 +29,7 @@ pub struct DockerArchive {
 
 enum Output {
     Standard(File),
-    File(NamedTempFile),
+    File(PartialFile),
 }
 
 impl DockerArchive {
@@ -56,7 +55,7 @@ impl DockerArchive {
                 });
             }
             let folder = crate::fs::folder_of(path);
-            Output::File(crate::fs::partial_file(folder).map_err(DestinationError::write(path))?)
+            Output::File(PartialFile::create(folder).map_err(DestinationError::write(path))?)
         };
         Ok(Self { path: path.to_owned(), out, name })
     }
@@ -83,7 +82,7 @@ impl Destination for DockerArchive {
         self.add_file(MANIFEST, &manifest::docker_archive(self.name.as_ref().unwrap_or(&image.name), &config, layers))?;
         self.out.write_all(&tar::END).and_then(|()| self.out.flush()).map_err(DestinationError::write(&self.path))?;
         if let Output::File(file) = std::mem::replace(&mut self.out, Output::Standard(File::open("/dev/null")?)) {
-            file.persist(&self.path).map_err(|error| DestinationError::write(&self.path)(error.error))?;
+            file.persist(&self.path).map_err(DestinationError::write(&self.path))?;
         }
         Ok(())
     }
@@ -141,9 +140,14 @@ pub struct Listing {
 /// # Errors
 /// When it is no docker archive.
 pub fn read(path: &Path) -> Result<Listing, DestinationError> {
-    let foreign = |problem: String| DestinationError::Foreign {
-        path: path.to_owned(),
-        problem: format!("is no docker archive: {problem}"),
+    let foreign = |problem: String| {
+        // A file that is something else may be quoted in the problem.
+        let problem: String = problem.lines().next().unwrap_or_default().escape_debug().take(100).collect();
+        let hint = "one that is compressed has to be unpacked first";
+        DestinationError::Foreign {
+            path: path.to_owned(),
+            problem: format!("is no docker archive ({problem}); {hint}"),
+        }
     };
     let file = File::open(path).map_err(DestinationError::read(path))?;
     let mut sizes = std::collections::BTreeMap::new();

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::blobs::{Blobs, OnlyHash};
 use super::{Delivery, Destination, DestinationError};
 use crate::digest::Digest;
+use crate::fs::LockedFolder;
+use crate::image::manifest::Manifest;
 use crate::image::{Image, ImageLayer, ImageName};
 use crate::layer::deliver::{BlobSink, BlobWriter, Content, LayerJob};
 use crate::layer::{LayerKey, LayerRecord, Owner};
@@ -25,6 +27,9 @@ const VERSION: u32 = 1;
 
 /// The file that makes a folder an image.
 const INDEX: &str = "stowage.json";
+
+/// The file that says that a folder is for an image, before there is one.
+const MARKER: &str = "image-folder";
 
 /// The whole image, but its blobs' bytes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,6 +61,7 @@ struct Layer {
 pub struct ImageFolder {
     folder: PathBuf,
     blobs: Blobs,
+    _lock: LockedFolder,
 }
 
 impl ImageFolder {
@@ -64,16 +70,20 @@ impl ImageFolder {
     /// # Errors
     /// When it can't be written, or is something else.
     pub fn create(folder: &Path) -> Result<Self, DestinationError> {
-        let is_ours =
-            folder.join(INDEX).exists() || folder.join("blobs").exists() || super::oci_layout::is_empty(folder)?;
-        if !is_ours || folder.join("oci-layout").exists() {
-            return Err(DestinationError::Foreign {
-                path: folder.to_owned(),
-                problem: "is neither an image folder nor empty; name another folder".to_owned(),
-            });
-        }
         std::fs::create_dir_all(folder).map_err(DestinationError::write(folder))?;
-        Ok(Self { folder: folder.to_owned(), blobs: Blobs::create(folder)? })
+        let lock = LockedFolder::lock(folder).map_err(DestinationError::write(folder))?;
+        let marker = folder.join(MARKER);
+        if !marker.exists() {
+            if !super::oci_layout::is_empty(folder)? {
+                return Err(DestinationError::Foreign {
+                    path: folder.to_owned(),
+                    problem: "is neither an image folder nor empty; name another folder".to_owned(),
+                });
+            }
+            let text = b"An image folder of stowage.\n";
+            crate::fs::write_atomically(&marker, text).map_err(DestinationError::write(&marker))?;
+        }
+        Ok(Self { folder: folder.to_owned(), blobs: Blobs::create(folder)?, _lock: lock })
     }
 }
 
@@ -108,14 +118,45 @@ impl Destination for ImageFolder {
         let path = self.folder.join(INDEX);
         let mut text = serde_json::to_vec_pretty(&index)?;
         text.push(b'\n');
-        if std::fs::read(&path).ok().as_ref() != Some(&text) {
+        let before = std::fs::read(&path).ok();
+        if before.as_ref() != Some(&text) {
             crate::fs::write_atomically(&path, &text).map_err(DestinationError::write(&path))?;
         }
-        let mut wanted: BTreeSet<Digest> =
-            index.layers.iter().filter(|layer| layer.paths.is_empty()).map(|layer| layer.record.diff_id).collect();
-        wanted.extend([index.config, index.manifest]);
-        self.blobs.retain(|digest| wanted.contains(digest))?;
+        // Blobs that only the image before this one had.
+        let before = before.and_then(|text| serde_json::from_slice::<Index>(&text).ok());
+        let wanted = index.blobs();
+        for digest in before.iter().flat_map(Index::blobs).filter(|digest| !wanted.contains(digest)) {
+            self.blobs.remove(&digest)?;
+        }
         Ok(())
+    }
+}
+
+impl Index {
+    /// The blobs that are in the folder.
+    fn blobs(&self) -> BTreeSet<Digest> {
+        let made = self.layers.iter().filter(|layer| layer.paths.is_empty()).map(|layer| layer.record.diff_id);
+        made.chain([self.config, self.manifest]).collect()
+    }
+
+    /// What manifest and config say otherwise than the folder, if anything: they may
+    /// come from anywhere.
+    fn contradiction(&self, manifest: &[u8], config: &[u8]) -> Option<&'static str> {
+        let Ok(manifest) = serde_json::from_slice::<Manifest>(manifest) else {
+            return Some("has a manifest that can't be read");
+        };
+        let Ok(config) = serde_json::from_slice::<serde_json::Value>(config) else {
+            return Some("has a config that can't be read");
+        };
+        let own = self.layers.iter().map(|layer| (layer.record.diff_id, layer.record.size));
+        let listed = manifest.layers.iter().map(|layer| (layer.digest, layer.size));
+        if manifest.config.digest != self.config || !listed.eq(own.clone()) {
+            return Some("has a manifest of another image");
+        }
+        let diff_ids = config["rootfs"]["diff_ids"].as_array().into_iter().flatten();
+        let same =
+            diff_ids.map(|id| id.as_str().map(str::to_owned)).eq(own.map(|(digest, _)| Some(digest.to_string())));
+        (!same).then_some("has a config of another image")
     }
 }
 
@@ -173,12 +214,16 @@ pub fn read(folder: &Path) -> Result<ReadFolder, DestinationError> {
         return Err(foreign(format!("has version {}, and this version of stowage knows {VERSION}", index.version)));
     }
     let name = ImageName::new(&index.name, &index.tag).map_err(|error| foreign(error.to_string()))?;
-    let store_dir = StoreDir::new(index.store_dir).map_err(|error| foreign(error.to_string()))?;
+    let store_dir = StoreDir::new(index.store_dir.as_str()).map_err(|error| foreign(error.to_string()))?;
     let blobs = Blobs::of(folder);
+    let (config, manifest) = (blobs.get(&index.config)?, blobs.get(&index.manifest)?);
+    if let Some(problem) = index.contradiction(&manifest, &config) {
+        return Err(foreign(problem.to_owned()));
+    }
     let image = Image {
         name,
-        config: blobs.get(&index.config)?,
-        manifest: blobs.get(&index.manifest)?,
+        config,
+        manifest,
         layers: index
             .layers
             .iter()

@@ -81,6 +81,7 @@ fn hint(error: &std::io::Error) -> &'static str {
         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
             "; name another place with --to"
         }
+        std::io::ErrorKind::NotFound => "; make the folder first, or name another place with --to",
         std::io::ErrorKind::BrokenPipe => "; whoever was to read the archive has gone",
         _ => "",
     }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::blobs::Blobs;
 use super::{Delivery, Destination, DestinationError};
 use crate::digest::Digest;
+use crate::fs::LockedFolder;
 use crate::image::Image;
 use crate::image::manifest::{self, Manifest, OCI_INDEX, OCI_MANIFEST};
 use crate::layer::LayerRecord;
@@ -22,6 +23,7 @@ pub struct OciLayout {
     folder: PathBuf,
     blobs: Blobs,
     tag: Option<String>,
+    _lock: LockedFolder,
 }
 
 impl OciLayout {
@@ -30,6 +32,8 @@ impl OciLayout {
     /// # Errors
     /// When it can't be written, or is something else.
     pub fn create(folder: &Path, tag: Option<String>) -> Result<Self, DestinationError> {
+        std::fs::create_dir_all(folder).map_err(DestinationError::write(folder))?;
+        let lock = LockedFolder::lock(folder).map_err(DestinationError::write(folder))?;
         let marker = folder.join("oci-layout");
         if !marker.exists() && !is_empty(folder)? {
             return Err(DestinationError::Foreign {
@@ -37,13 +41,12 @@ impl OciLayout {
                 problem: "is neither an OCI layout nor empty; name another folder".to_owned(),
             });
         }
-        std::fs::create_dir_all(folder).map_err(DestinationError::write(folder))?;
         // First, so that a killed run leaves a layout, if one without an image.
         if !marker.exists() {
             crate::fs::write_atomically(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#)
                 .map_err(DestinationError::write(&marker))?;
         }
-        let layout = Self { folder: folder.to_owned(), blobs: Blobs::create(folder)?, tag };
+        let layout = Self { folder: folder.to_owned(), blobs: Blobs::create(folder)?, tag, _lock: lock };
         if !layout.index().exists() {
             layout.write_index(&json!([]))?;
         }

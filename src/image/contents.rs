@@ -4,15 +4,18 @@
 //! Where several contents have the same folder, it is one folder with the
 //! entries of all of them, through links to folders too (nixpkgs' `buildEnv`
 //! makes such links where only one package has a folder). Two different files of
-//! one name are a conflict.
+//! one name are a conflict. A relative link that stays within its content keeps
+//! its text, as lndir does; what it leads to is laid out beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
 
 use crate::store::{StoreDir, StorePath};
 use crate::tree::{Entry, Node, StoreFiles, TreeError};
 
 /// Where the image's programs find certificates; `contents` may call the file
-/// otherwise, see [`Layout::add_usual_names`].
+/// otherwise, where it is linked.
 pub const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 
 /// What nixpkgs' `cacert` calls it.
@@ -55,54 +58,108 @@ pub enum Placed {
 }
 
 /// Contents laid out at `/`.
-#[derive(Debug)]
-pub struct Layout<'a> {
-    files: &'a StoreFiles,
-    store_dir: &'a StoreDir,
-    contents: &'a [StorePath],
-    folders: BTreeSet<Vec<u8>>,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
     /// The entries, by their paths without a leading `/`.
     pub placed: BTreeMap<Vec<u8>, Placed>,
+    /// What contents bring as `/etc/passwd`.
+    pub passwd: String,
+    /// What contents bring as `/etc/group`.
+    pub group: String,
 }
 
-impl<'a> Layout<'a> {
+impl Layout {
     /// Lays out `contents`. The paths in `folders` become folders of the image's
     /// own even where a link to a folder would do, since more goes into them.
     ///
     /// # Errors
     /// When two contents have different files of one name, or can't be read.
     pub fn new(
-        files: &'a StoreFiles,
-        store_dir: &'a StoreDir,
-        contents: &'a [StorePath],
+        files: &StoreFiles,
+        store_dir: &StoreDir,
+        contents: &[StorePath],
         folders: BTreeSet<Vec<u8>>,
     ) -> Result<Self, ContentsError> {
-        let mut layout = Self { files, store_dir, contents, folders, placed: BTreeMap::new() };
-        if layout.find(b"bin/sh")?.is_none() && layout.find(b"bin/bash")?.is_some() {
-            layout.folders.insert(b"bin".to_vec());
+        let mut builder = Builder { files, store_dir, contents, folders, placed: BTreeMap::new() };
+        if builder.find(b"bin/sh")?.is_none() && builder.find(b"bin/bash")?.is_some() {
+            builder.folders.insert(b"bin".to_vec());
         }
         let mut roots = Vec::new();
         for path in contents {
             let base = path.to_basename().into_bytes();
-            match layout.resolve(&base)? {
-                Some(Entry { path, node: Node::Directory }) => roots.push(path),
+            match builder.resolve(&base)? {
+                Some(Entry { path, node: Node::Directory }) if !roots.contains(&path) => roots.push(path),
+                Some(Entry { node: Node::Directory, .. }) => {}
                 _ => return Err(ContentsError::NoFolder(store_dir.render_path(path))),
             }
         }
-        roots.dedup();
-        layout.merge(b"", &roots)?;
-        layout.add_usual_names()?;
-        Ok(layout)
+        builder.merge(Folder { place: b"", sources: &roots, above: None })?;
+        builder.add_usual_names()?;
+        Ok(Self { passwd: builder.read(b"etc/passwd")?, group: builder.read(b"etc/group")?, placed: builder.placed })
     }
+}
 
-    /// The bytes of the file that contents bring as `path`, if one does.
-    ///
-    /// # Errors
-    /// When it can't be read.
-    pub fn read(&self, path: &[u8]) -> Result<Option<Vec<u8>>, ContentsError> {
+/// A layout as it is remembered: each path with the target of its link, if it is
+/// one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StoredLayout {
+    placed: Vec<(String, Option<String>)>,
+    passwd: String,
+    group: String,
+}
+
+impl StoredLayout {
+    /// The form of `layout`; none where a name is no UTF-8, which JSON can't hold.
+    #[must_use]
+    pub fn of(layout: &Layout) -> Option<Self> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        let entry = |(path, placed): (&Vec<u8>, &Placed)| {
+            Some(match placed {
+                Placed::Directory => (text(path)?, None),
+                Placed::Link(target) => (text(path)?, Some(text(target)?)),
+            })
+        };
+        let placed = layout.placed.iter().map(entry).collect::<Option<_>>()?;
+        Some(Self { placed, passwd: layout.passwd.clone(), group: layout.group.clone() })
+    }
+}
+
+impl From<StoredLayout> for Layout {
+    fn from(stored: StoredLayout) -> Self {
+        let placed = |(path, target): (String, Option<String>)| {
+            let placed = target.map_or(Placed::Directory, |target| Placed::Link(target.into_bytes()));
+            (path.into_bytes(), placed)
+        };
+        Self { placed: stored.placed.into_iter().map(placed).collect(), passwd: stored.passwd, group: stored.group }
+    }
+}
+
+/// A layout that is being made.
+struct Builder<'a> {
+    files: &'a StoreFiles,
+    store_dir: &'a StoreDir,
+    contents: &'a [StorePath],
+    folders: BTreeSet<Vec<u8>>,
+    placed: BTreeMap<Vec<u8>, Placed>,
+}
+
+/// A folder of the image, with the folders below the store dir whose entries it
+/// gets, and the folder that it is in.
+#[derive(Clone, Copy)]
+struct Folder<'a> {
+    place: &'a [u8],
+    sources: &'a [Vec<u8>],
+    above: Option<&'a Folder<'a>>,
+}
+
+impl Builder<'_> {
+    /// The text of the file that contents bring as `path`; empty where none does.
+    fn read(&self, path: &[u8]) -> Result<String, ContentsError> {
         match self.find(path)? {
-            Some(Entry { path, node: Node::Regular { .. } }) => Ok(Some(self.files.read_whole(&path)?)),
-            _ => Ok(None),
+            Some(Entry { path, node: Node::Regular { .. } }) => {
+                Ok(String::from_utf8_lossy(&self.files.read_whole(&path)?).into_owned())
+            }
+            _ => Ok(String::new()),
         }
     }
 
@@ -118,33 +175,39 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    /// Makes the entries of the folder `place` from those of `sources`, folders
-    /// below the store dir.
-    fn merge(&mut self, place: &[u8], sources: &[Vec<u8>]) -> Result<(), ContentsError> {
+    /// Makes the entries of `folder`.
+    fn merge(&mut self, folder: Folder<'_>) -> Result<(), ContentsError> {
         let mut names: BTreeMap<Vec<u8>, Vec<Entry>> = BTreeMap::new();
-        for source in sources {
+        for source in folder.sources {
             for entry in self.files.children(source)?.unwrap_or_default() {
                 let name = entry.path[source.len() + 1..].to_vec();
                 names.entry(name).or_default().push(entry);
             }
         }
         for (name, entries) in names {
-            let path = if place.is_empty() { name } else { [place, b"/", &name].concat() };
-            self.place(path, entries)?;
+            let path = if folder.place.is_empty() { name } else { [folder.place, b"/", &name].concat() };
+            self.place(folder, path, &entries)?;
         }
         Ok(())
     }
 
-    fn place(&mut self, path: Vec<u8>, entries: Vec<Entry>) -> Result<(), ContentsError> {
-        let as_folder = entries.len() > 1
-            || self.folders.contains(&path)
-            || entries.iter().any(|entry| entry.node == Node::Directory);
-        if as_folder && let Some(sources) = self.all_folders(&entries)? {
+    /// Makes the entry `path` of `folder` from what its sources have there.
+    fn place(&mut self, folder: Folder<'_>, path: Vec<u8>, entries: &[Entry]) -> Result<(), ContentsError> {
+        let links: Vec<Vec<u8>> = entries.iter().map(|entry| self.link_to(entry, &path)).collect();
+        let differ = links.iter().position(|link| *link != links[0]);
+        let has_folder = entries.iter().any(|entry| entry.node == Node::Directory);
+        if (differ.is_some() || has_folder || self.folders.contains(&path))
+            && let Some(sources) = self.all_folders(entries)?
+        {
+            // A link to a folder that it is in: laid out, it would have no end.
+            if let Some(above) = folder.holding(&sources) {
+                self.placed.insert(path, Placed::Link([b"/", above].concat()));
+                return Ok(());
+            }
             self.placed.insert(path.clone(), Placed::Directory);
-            return self.merge(&path, &sources);
+            return self.merge(Folder { place: &path, sources: &sources, above: Some(&folder) });
         }
-        let links: Vec<Vec<u8>> = entries.iter().map(|entry| self.link_to(entry)).collect();
-        if let Some(other) = links.iter().position(|link| *link != links[0]) {
+        if let Some(other) = differ {
             return Err(ContentsError::Conflict {
                 path: String::from_utf8_lossy(&path).into_owned(),
                 one: self.print(&entries[0].path),
@@ -168,13 +231,27 @@ impl<'a> Layout<'a> {
         Ok(Some(folders))
     }
 
-    /// The target of the image's link to `entry`: where an absolute link leads
+    /// The target of the image's link `place` to `entry`: where a link leads
     /// anyway, or the entry itself.
-    fn link_to(&self, entry: &Entry) -> Vec<u8> {
+    fn link_to(&self, entry: &Entry, place: &[u8]) -> Vec<u8> {
         match &entry.node {
-            Node::Symlink { target } if target.starts_with(b"/") => target.clone(),
+            Node::Symlink { target } if target.starts_with(b"/") || self.stays(entry, place, target) => target.clone(),
             _ => self.print(&entry.path).into_bytes(),
         }
+    }
+
+    /// Whether the relative link `entry` means the same at `place`: it is there in
+    /// its content, too, and leads to somewhere in it.
+    fn stays(&self, entry: &Entry, place: &[u8], target: &[u8]) -> bool {
+        let in_content = |path: &StorePath| entry.path == [path.to_basename().as_bytes(), b"/", place].concat();
+        let mut depth = components(place).count() - 1;
+        let within = components(target).all(|name| {
+            let up = name == b"..";
+            let left = up && depth == 0;
+            depth = if up { depth.saturating_sub(1) } else { depth + 1 };
+            !left
+        });
+        within && self.contents.iter().any(in_content)
     }
 
     /// What the first of the contents that has `path` has there, links followed.
@@ -241,6 +318,17 @@ impl<'a> Layout<'a> {
 
     fn print(&self, path: &[u8]) -> String {
         format!("{}/{}", self.store_dir, String::from_utf8_lossy(path))
+    }
+}
+
+impl Folder<'_> {
+    /// The place of the nearest folder at or above this one that has the entries of
+    /// all of `sources`.
+    fn holding(&self, sources: &[Vec<u8>]) -> Option<&[u8]> {
+        if sources.iter().all(|source| self.sources.contains(source)) {
+            return Some(self.place);
+        }
+        self.above.and_then(|above| above.holding(sources))
     }
 }
 
@@ -356,8 +444,54 @@ mod tests {
     fn links_that_lead_out_or_in_circles_stay_links() {
         let store =
             store(&[&format!("{A}/a>b"), &format!("{A}/b>a"), &format!("{A}/c>../../etc"), &format!("{A}/d>/etc/d")]);
-        let expected = [from(A, "a"), from(A, "b"), from(A, "c"), "d>/etc/d".to_owned()];
+        let expected = ["a>b".to_owned(), "b>a".to_owned(), from(A, "c"), "d>/etc/d".to_owned()];
         assert_eq!(lay_out(store.path(), &["a", "c", "d"]).expect("no conflict"), expected);
+    }
+
+    #[test]
+    fn relative_links_keep_their_text_where_it_means_the_same() {
+        let store = store(&[
+            &format!("{A}/bin/x"),
+            &format!("{A}/sbin>bin"),
+            &format!("{A}/var/run>../run"),
+            &format!("{B}/bin/y"),
+            &format!("{B}/up>../{A}/bin"),
+        ]);
+        let placed = lay_out(store.path(), &[]).expect("no conflict");
+        let expected = ["bin/".to_owned(), from(A, "bin/x"), from(B, "bin/y"), "sbin>bin".to_owned(), from(B, "up")];
+        assert_eq!(placed[..5], expected);
+        assert_eq!(placed[5..], ["var/", "var/run>../run"]);
+    }
+
+    #[test]
+    fn links_to_the_folders_that_they_are_in_have_an_end() {
+        // Debian's packages have such, for old names of folders.
+        let files =
+            |name: &str| [format!("{name}/bin/{}", &name[..1]), format!("{name}/bin/X11>."), format!("{name}/usr>.")];
+        let (a, b) = (files(A), files(B));
+        let store = store(&a.iter().chain(&b).map(String::as_str).collect::<Vec<_>>());
+        let bin = ["bin/".to_owned(), "bin/X11>.".to_owned(), from(A, "bin/a"), from(B, "bin/b")];
+        assert_eq!(lay_out(store.path(), &[]).expect("no conflict"), [&bin[..], &["usr>.".to_owned()]].concat());
+        let forced = lay_out(store.path(), &["usr", "usr/bin"]).expect("no conflict");
+        assert!(forced.contains(&"usr>/".to_owned()) || forced.contains(&"usr/usr>/usr".to_owned()), "{forced:?}");
+        for link in ["bin/X11", "usr"] {
+            std::fs::remove_file(store.path().join(A).join(link)).expect("there");
+            symlink(if link == "usr" { "./" } else { "../bin" }, store.path().join(A).join(link)).expect("writable");
+        }
+        let placed = lay_out(store.path(), &[]).expect("no conflict");
+        assert!(placed.contains(&"bin/X11>/bin".to_owned()) && placed.contains(&"usr>/".to_owned()), "{placed:?}");
+    }
+
+    #[test]
+    fn a_layout_comes_back_as_it_was_remembered() {
+        let mut layout = Layout { passwd: "root:x:0:0".to_owned(), ..Layout::default() };
+        layout.placed.insert(b"bin".to_vec(), Placed::Directory);
+        layout.placed.insert("bin/ü".into(), Placed::Link(b"/x".to_vec()));
+        let text = serde_json::to_string(&StoredLayout::of(&layout)).expect("JSON");
+        let stored: StoredLayout = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(Layout::from(stored), layout);
+        layout.placed.insert(b"bin/\xff".to_vec(), Placed::Directory);
+        assert!(StoredLayout::of(&layout).is_none());
     }
 
     #[test]

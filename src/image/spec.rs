@@ -13,7 +13,7 @@ use super::config::ContainerConfig;
 use super::keys;
 use super::name::{ImageName, NameError};
 use super::user::User;
-use crate::layer::Owner;
+use crate::layer::{Owner, elf};
 use crate::plan::Strategy;
 
 /// Docker runs this many layers, and no more.
@@ -156,7 +156,8 @@ impl ImageSpec {
     /// # Errors
     /// When it is none, or says something that can't be.
     pub fn from_toml(text: &str) -> Result<Self, SpecError> {
-        Self::from_value(toml::from_str(text).map_err(|error| SpecError::Toml(Box::new(error)))?)
+        let table: toml::Table = toml::from_str(text).map_err(|error| SpecError::Toml(Box::new(error)))?;
+        Self::from_value(from_toml(toml::Value::Table(table)))
     }
 
     fn from_value(value: Value) -> Result<Self, SpecError> {
@@ -198,6 +199,16 @@ impl ImageSpec {
         if let Some(problem) = self.user.problem() {
             return nonsense("user", problem);
         }
+        if let Some(architecture) = &self.architecture
+            && !elf::ARCHITECTURES.contains(&architecture.as_str())
+        {
+            let known = elf::ARCHITECTURES.join(", ");
+            return nonsense("architecture", format!("{architecture:?} is none of Go's names: {known}"));
+        }
+        let home = self.user.home.trim_start_matches('/');
+        if home != "root" && (super::system::OWN_FOLDERS.contains(&home) || home.starts_with("nix/")) {
+            return nonsense("user", format!("home {:?} is a folder of the system's", self.user.home));
+        }
         if !is_date(&self.created) {
             let hint = "give a date of RFC 3339, e.g. of `date -u +%Y-%m-%dT%H:%M:%SZ`; `now` would make the image's bytes depend on the clock";
             return nonsense("created", format!("{:?}: {hint}", self.created));
@@ -219,6 +230,19 @@ impl ImageSpec {
     #[must_use]
     pub fn least_layers(&self) -> u64 {
         2 + u64::from(self.hook)
+    }
+}
+
+/// The same value in JSON, which has texts for dates.
+fn from_toml(value: toml::Value) -> Value {
+    match value {
+        toml::Value::String(text) => text.into(),
+        toml::Value::Integer(number) => number.into(),
+        toml::Value::Float(number) => number.into(),
+        toml::Value::Boolean(value) => value.into(),
+        toml::Value::Datetime(date) => date.to_string().into(),
+        toml::Value::Array(values) => values.into_iter().map(from_toml).collect(),
+        toml::Value::Table(table) => table.into_iter().map(|(key, value)| (key, from_toml(value))).collect(),
     }
 }
 
@@ -281,7 +305,12 @@ fn is_date(text: &str) -> bool {
     };
     let zone =
         rest.strip_prefix('.').map_or(rest, |rest| rest.trim_start_matches(|letter: char| letter.is_ascii_digit()));
-    pattern(seconds, "0000-00-00T00:00:00") && (zone == "Z" || pattern(zone, "+00:00") || pattern(zone, "-00:00"))
+    let is_at_most = |at: usize, most: u8| seconds[at..at + 2].parse::<u8>().is_ok_and(|number| number <= most);
+    let are_in_range =
+        || [(5, 12), (8, 31), (11, 23), (14, 59), (17, 60)].iter().all(|(at, most)| is_at_most(*at, *most));
+    pattern(seconds, "0000-00-00T00:00:00")
+        && are_in_range()
+        && (zone == "Z" || pattern(zone, "+00:00") || pattern(zone, "-00:00"))
 }
 
 #[cfg(test)]
@@ -293,6 +322,12 @@ mod tests {
         let json = r#"{"name":"ci","tag":"1","contents":"/nix/store/x","user":{"name":"me","uid":5},"nixConf":{"sandbox":true,"cores":[1,2]},"config":{"Cmd":["a"]}}"#;
         let toml = "name = 'ci:1'\ncontents = ['/nix/store/x']\nuser = { name = 'me', uid = 5 }\n[nixConf]\nsandbox = true\ncores = '1 2'\n[config]\nCmd = ['a']\n";
         assert_eq!(ImageSpec::from_json(json).expect("valid"), ImageSpec::from_toml(toml).expect("valid"));
+    }
+
+    #[test]
+    fn dates_of_toml_are_dates() {
+        let spec = ImageSpec::from_toml("created = 1979-05-27T07:32:00Z").expect("valid");
+        assert_eq!(spec.created, "1979-05-27T07:32:00Z");
     }
 
     #[test]
@@ -315,6 +350,9 @@ mod tests {
             (r#"{"tag":"x"}"#, "a tag needs a name"),
             (r#"{"created":"now"}"#, "depend on the clock"),
             (r#"{"created":"2020-1-1"}"#, "RFC 3339"),
+            (r#"{"created":"2020-13-01T00:00:00Z"}"#, "RFC 3339"),
+            (r#"{"architecture":"x86_64"}"#, "none of Go's names: 386, amd64"),
+            (r#"{"user":{"home":"/tmp"}}"#, "a folder of the system's"),
             (r#"{"maxLayers":1}"#, "too few"),
             (r#"{"maxLayers":2,"hook":true}"#, "needs 3 at the least"),
             (r#"{"strategy":"best"}"#, "no strategy"),

@@ -7,13 +7,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::contents::{Layout, Placed};
+use serde::{Deserialize, Serialize};
+
+use super::contents::{Layout, Placed, StoredLayout};
 use super::nixdb;
 use super::spec::ImageSpec;
+use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
 use crate::layer::tar::{self, Header, Kind};
 use crate::layer::{LayerKey, Owner};
-use crate::store::derivation::DeclaredOutput;
+use crate::store::derivation::{self, DeclaredOutput};
 use crate::store::{Closure, StorePath};
 use crate::tree::StoreFiles;
 
@@ -31,8 +34,20 @@ pub const HOOK: &str = "usr/bin/stowage-hook";
 
 /// Folders that are the image's own even where contents have but a link to one,
 /// since something is put there, or looked for.
-const OWN_FOLDERS: [&str; 10] =
-    ["etc", "etc/nix", "etc/ssl", "etc/ssl/certs", "nix", "tmp", "usr", "usr/bin", "var", "var/tmp"];
+pub const OWN_FOLDERS: [&str; 12] = [
+    "etc",
+    "etc/nix",
+    "etc/ssl",
+    "etc/ssl/certs",
+    "nix",
+    "root",
+    "tmp",
+    "usr",
+    "usr/bin",
+    "var",
+    "var/empty",
+    "var/tmp",
+];
 
 /// All that a system layer's bytes depend on.
 #[derive(Clone, Copy)]
@@ -43,6 +58,9 @@ pub struct SystemLayer<'a> {
     pub closure: &'a Closure,
     /// What is laid out at `/`.
     pub contents: &'a [StorePath],
+    /// Remembers what was found out of contents and derivations, none of which the
+    /// layer's bytes depend on.
+    pub index: &'a LayerIndex,
 }
 
 /// A file, folder or link of the layer.
@@ -56,6 +74,12 @@ enum Node {
     Directory,
     File(Vec<u8>),
     Link(Vec<u8>),
+}
+
+/// What is remembered of a derivation.
+#[derive(Serialize, Deserialize)]
+struct Outputs {
+    outputs: BTreeMap<String, String>,
 }
 
 type Items = BTreeMap<Vec<u8>, Item>;
@@ -98,50 +122,71 @@ impl SystemLayer<'_> {
     /// # Errors
     /// When contents conflict or can't be read, or a derivation means nothing.
     pub fn make(&self, files: &StoreFiles) -> anyhow::Result<Vec<u8>> {
-        let folders: BTreeSet<Vec<u8>> = OWN_FOLDERS
-            .iter()
-            .map(|folder| folder.as_bytes().to_vec())
-            .chain(parents(self.home()))
-            .chain([self.home().to_vec()])
-            .collect();
-        let layout = Layout::new(files, self.closure.store_dir(), self.contents, folders)?;
+        let layout = self.layout(files)?;
         let mut items: Items =
             layout.placed.iter().map(|(path, placed)| (path.clone(), Item::of_root(placed.into()))).collect();
-        let mut own = self.accounts(&layout)?;
+        if self.spec.hook {
+            // The layer below has them; here they would hide them.
+            for path in [PROGRAM, HOOK].map(str::as_bytes) {
+                warn_of_lost(path, items.remove(path).as_ref());
+            }
+        }
+        let mut own = self.accounts(&layout);
         self.add_folders(&mut own);
         if self.spec.include_nix_db {
             self.add_database(&mut own, &self.declared_outputs(files)?)?;
         }
         for (path, item) in own {
-            if let Some(Item { node: Node::Link(_), .. }) = items.get(&path)
-                && !matches!(item.node, Node::Directory)
-                && !matches!(path.as_slice(), b"etc/passwd" | b"etc/group")
-            {
-                tracing::warn!("/{} of the contents gives way to the image's own", String::from_utf8_lossy(&path));
+            if !matches!(path.as_slice(), b"etc/passwd" | b"etc/group") {
+                warn_of_lost(&path, items.get(&path));
             }
             items.insert(path, item);
         }
         Ok(to_tar(&items))
     }
 
+    /// The contents laid out. What they bring depends on their own closure alone, so
+    /// it is remembered for images in which only something else has changed.
+    fn layout(&self, files: &StoreFiles) -> anyhow::Result<Layout> {
+        let folders: BTreeSet<Vec<u8>> = OWN_FOLDERS
+            .iter()
+            .map(|folder| folder.as_bytes().to_vec())
+            .chain(parents(self.home()))
+            .chain([self.home().to_vec()])
+            .collect();
+        let mut hasher = KeyHasher::new("stowage contents layout v1");
+        hasher.add(self.closure.store_dir().as_str().as_bytes());
+        hasher.add_all(folders.iter());
+        hasher.add_all(self.contents.iter().map(StorePath::to_basename));
+        for id in self.closure.reachable(self.contents) {
+            hasher.add(self.closure.info(id).path.to_basename().as_bytes());
+            hasher.add(self.closure.info(id).nar_hash.as_bytes());
+        }
+        let key = hasher.finish();
+        if let Some(stored) = self.index.recall::<StoredLayout>("contents", &key) {
+            return Ok(stored.into());
+        }
+        let layout = Layout::new(files, self.closure.store_dir(), self.contents, folders)?;
+        if let Some(stored) = StoredLayout::of(&layout) {
+            self.index.remember("contents", &key, &stored);
+        }
+        Ok(layout)
+    }
+
     /// `/etc/passwd`, `/etc/group`, `/etc/nsswitch.conf` and `/etc/nix/nix.conf`:
     /// files, never links into the store, which some container runtimes refuse.
-    fn accounts(&self, layout: &Layout<'_>) -> anyhow::Result<Items> {
-        let from_contents = |path: &str| -> anyhow::Result<String> {
-            let bytes = layout.read(path.as_bytes())?.unwrap_or_default();
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        };
+    fn accounts(&self, layout: &Layout) -> Items {
         let mut items = Items::new();
         let mut add =
             |path: &str, text: String| items.insert(path.into(), Item::of_root(Node::File(text.into_bytes())));
-        add("etc/passwd", self.spec.user.passwd(&from_contents("etc/passwd")?));
-        add("etc/group", self.spec.user.group(&from_contents("etc/group")?));
+        add("etc/passwd", self.spec.user.passwd(&layout.passwd));
+        add("etc/group", self.spec.user.group(&layout.group));
         add("etc/nix/nix.conf", self.nix_conf());
         if !layout.placed.contains_key(&b"etc/nsswitch.conf"[..]) {
             // Without it, glibc asks DNS for names before /etc/hosts.
             add("etc/nsswitch.conf", "hosts: files dns\n".to_owned());
         }
-        Ok(items)
+        items
     }
 
     fn nix_conf(&self) -> String {
@@ -155,7 +200,7 @@ impl SystemLayer<'_> {
     }
 
     fn add_folders(&self, items: &mut Items) {
-        for folder in OWN_FOLDERS.map(str::as_bytes).into_iter().chain([&b"root"[..], b"var/empty"]) {
+        for folder in OWN_FOLDERS.map(str::as_bytes) {
             let mode = match folder {
                 b"tmp" | b"var/tmp" => 0o1777,
                 b"root" => 0o700,
@@ -209,10 +254,21 @@ impl SystemLayer<'_> {
     /// database, too, but no list of registrations has them.
     fn declared_outputs(&self, files: &StoreFiles) -> anyhow::Result<Vec<DeclaredOutput>> {
         let mut declared = Vec::new();
-        for (id, info) in self.closure.infos().iter().enumerate() {
-            if info.path.is_derivation() {
-                declared.append(&mut crate::store::derivation::outputs(files, self.closure, id)?);
-            }
+        for (id, info) in self.closure.infos().iter().enumerate().filter(|(_, info)| info.path.is_derivation()) {
+            let mut hasher = KeyHasher::new("stowage declared outputs v1");
+            hasher.add(self.closure.print(id).as_bytes());
+            hasher.add(info.nar_hash.as_bytes());
+            let key = hasher.finish();
+            let outputs = match self.index.recall::<Outputs>("outputs", &key) {
+                Some(outputs) => outputs,
+                None => {
+                    let outputs = Outputs { outputs: derivation::outputs(files, self.closure, id)? };
+                    self.index.remember("outputs", &key, &outputs);
+                    outputs
+                }
+            };
+            let output = |(name, path)| DeclaredOutput { derivation: id, name, path };
+            declared.extend(outputs.outputs.into_iter().map(output));
         }
         Ok(declared)
     }
@@ -266,6 +322,13 @@ pub fn hook_layer_key(program: &[u8]) -> LayerKey {
     hasher.finish()
 }
 
+/// Tells of something that contents bring, and that the image has another of.
+fn warn_of_lost(path: &[u8], item: Option<&Item>) {
+    if let Some(Item { node: Node::Link(_), .. }) = item {
+        tracing::warn!("/{} of the contents gives way to the image's own", String::from_utf8_lossy(path));
+    }
+}
+
 /// The folders above `path`, the nearest last.
 fn parents(path: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
     (0..path.len()).filter(|at| path[*at] == b'/').map(|at| path[..at].to_vec())
@@ -287,4 +350,90 @@ fn to_tar(items: &Items) -> Vec<u8> {
     }
     out.extend(tar::END);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::closure::tests::{info, path};
+    use crate::store::{NarHash, PathInfo, StoreDir};
+
+    /// All that [`SystemLayer`] points to.
+    #[derive(Clone)]
+    struct Inputs {
+        spec: ImageSpec,
+        store_dir: StoreDir,
+        infos: Vec<PathInfo>,
+        contents: Vec<StorePath>,
+    }
+
+    impl Inputs {
+        fn key(&self) -> LayerKey {
+            let closure = Closure::new(&self.store_dir, self.infos.clone(), None).expect("closed");
+            SystemLayer { spec: &self.spec, closure: &closure, contents: &self.contents }.key()
+        }
+    }
+
+    /// Three paths, of which the first refers to the second, and the last is a
+    /// derivation. What nix.conf says of a hook, it says without one.
+    fn inputs() -> Inputs {
+        let (a, b, drv) = (path('a', "a"), path('b', "b"), path('c', "c.drv"));
+        let nix_conf = [("post-build-hook".to_owned(), format!("/{HOOK}"))].into();
+        Inputs {
+            spec: ImageSpec { nix_conf, ..ImageSpec::default() },
+            store_dir: StoreDir::default(),
+            infos: vec![info(&a, &[&b]), info(&b, &[]), info(&drv, &[])],
+            contents: vec![a, b],
+        }
+    }
+
+    #[test]
+    fn everything_that_bytes_depend_on_changes_the_key() {
+        type Change = fn(&mut Inputs);
+        let changes: [(&str, Change); 22] = [
+            ("the store dir", |inputs| inputs.store_dir = StoreDir::new("/gnu/store").expect("valid")),
+            ("the user's name", |inputs| inputs.spec.user.name = "other".to_owned()),
+            ("the user's number", |inputs| inputs.spec.user.uid = 77),
+            ("the group's number", |inputs| inputs.spec.user.gid = 77),
+            ("the home folder", |inputs| inputs.spec.user.home = "/other".to_owned()),
+            ("the shell", |inputs| inputs.spec.user.shell = "/other".to_owned()),
+            ("a value in nix.conf", |inputs| {
+                drop(inputs.spec.nix_conf.insert("sandbox".to_owned(), "true".to_owned()))
+            }),
+            ("a name in nix.conf", |inputs| drop(inputs.spec.nix_conf.insert("cores".to_owned(), String::new()))),
+            ("the hook", |inputs| inputs.spec.hook = true),
+            ("the database", |inputs| inputs.spec.include_nix_db = false),
+            ("no contents", |inputs| inputs.contents.clear()),
+            ("fewer contents", |inputs| drop(inputs.contents.pop())),
+            ("the contents' order", |inputs| inputs.contents.reverse()),
+            ("one path more", |inputs| inputs.infos.push(info(&path('d', "d"), &[]))),
+            ("a path's name", |inputs| inputs.infos[2].path = path('c', "other.drv")),
+            ("a hash", |inputs| inputs.infos[0].nar_hash = NarHash::new([1; 32])),
+            ("a size", |inputs| inputs.infos[0].nar_size = 7),
+            ("a content address", |inputs| inputs.infos[0].ca = Some("fixed:x".to_owned())),
+            ("a deriver in the closure", |inputs| inputs.infos[0].deriver = Some(path('c', "c.drv"))),
+            ("no references", |inputs| inputs.infos[0].references.clear()),
+            ("a reference to itself", |inputs| inputs.infos[1].references.push(path('b', "b"))),
+            ("another reference", |inputs| inputs.infos[0].references = vec![path('c', "c.drv")]),
+        ];
+        let mut keys = BTreeMap::from([(inputs().key(), "nothing")]);
+        for (what, change) in changes {
+            let mut inputs = inputs();
+            change(&mut inputs);
+            if let Some(other) = keys.insert(inputs.key(), what) {
+                panic!("{what} changes no more than {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_layer_does_not_have_does_not_change_the_key() {
+        let mut other = inputs();
+        other.infos[0].deriver = Some(path('d', "unknown.drv"));
+        other.infos[0].signatures = vec!["key:signature".to_owned()];
+        other.infos.reverse();
+        other.spec.created = "2020-01-01T00:00:00Z".to_owned();
+        other.spec.max_layers = 7;
+        assert_eq!(other.key(), inputs().key());
+    }
 }

@@ -19,8 +19,9 @@ use crate::digest::Digest;
 use crate::store::{StoreDir, StorePath};
 use crate::tree::StoreFiles;
 
-/// From this size on, in bytes, a layer is not packed ahead into memory, and is
-/// hashed by a thread of its own.
+/// From this size on, in bytes, a layer is hashed by a thread of its own. Layers that
+/// are estimated to be as big are not packed ahead into memory, nor are those that
+/// turn out to be twice as big.
 const BIG: u64 = 8 << 20;
 
 /// How many bytes of layers may be in memory.
@@ -189,10 +190,10 @@ pub fn in_turn(
             scope.spawn(move || ahead.run(&ready));
         }
         drop(ready);
+        // Those who still wait for memory must not wait on, whatever happens here.
+        let _closing = CloseOnDrop(&ahead.memory);
         let result = archive.write(big, &packed);
-        // Those who still wait for memory, or to be heard, must not wait on.
         drop(packed);
-        ahead.memory.close();
         result
     })?;
     archive.records.into_iter().collect::<Option<Vec<_>>>().ok_or_else(panicked)
@@ -339,6 +340,15 @@ struct Memory {
 struct State {
     free: u64,
     closed: bool,
+}
+
+/// Closes the memory when nobody takes layers any more.
+struct CloseOnDrop<'a>(&'a Memory);
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// A part of the memory, given back when it is dropped.

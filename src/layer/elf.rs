@@ -3,6 +3,10 @@
 //! Source: the ELF specification, "ELF Header"; machine numbers from its
 //! registry; names from Go's `GOARCH`, which OCI's image-spec asks for.
 
+/// All names that [`architecture`] knows.
+pub const ARCHITECTURES: [&str; 9] =
+    ["386", "amd64", "arm", "arm64", "loong64", "mips64le", "ppc64le", "riscv64", "s390x"];
+
 /// How many of a file's first bytes are needed.
 pub const HEADER_SIZE: usize = 20;
 

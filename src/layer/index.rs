@@ -1,5 +1,6 @@
 //! The layer index: from layer keys to what is known of their layers, so that an
-//! unchanged layer is not read again.
+//! unchanged layer is not read again; and what else of a store's files is worth
+//! remembering.
 //!
 //! One small JSON file a key, named by it, which appears by rename. It holds only
 //! what can be found out again: whatever can't be read counts as unknown, and
@@ -7,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{LayerKey, LayerRecord};
@@ -21,10 +23,10 @@ pub struct LayerIndex {
 }
 
 #[derive(Serialize, Deserialize)]
-struct File {
+struct File<T> {
     version: u32,
     #[serde(flatten)]
-    record: LayerRecord,
+    known: T,
 }
 
 impl LayerIndex {
@@ -37,24 +39,36 @@ impl LayerIndex {
     /// What is known of the layer with the key `key`.
     #[must_use]
     pub fn get(&self, key: &LayerKey) -> Option<LayerRecord> {
-        let text = std::fs::read(self.file(key)).ok()?;
-        let file: File = serde_json::from_slice(&text).ok()?;
-        (file.version == VERSION).then_some(file.record)
+        self.recall("layer", key)
     }
 
     /// Remembers `record` for the layer with the key `key`.
     pub fn put(&self, key: &LayerKey, record: &LayerRecord) {
-        let file = File { version: VERSION, record: record.clone() };
-        let written = std::fs::create_dir_all(&self.folder)
-            .map_err(anyhow::Error::from)
-            .and_then(|()| Ok(crate::fs::write_atomically(&self.file(key), &serde_json::to_vec(&file)?)?));
-        if let Err(error) = written {
-            tracing::debug!("not remembering a layer in {}: {error:#}", self.folder.display());
+        self.remember("layer", key, record);
+    }
+
+    /// Something else that is known by a key: what of it, `kind` says.
+    #[must_use]
+    pub fn recall<T: DeserializeOwned>(&self, kind: &str, key: &LayerKey) -> Option<T> {
+        let text = std::fs::read(self.file(kind, key)).ok()?;
+        let file: File<T> = serde_json::from_slice(&text).ok()?;
+        (file.version == VERSION).then_some(file.known)
+    }
+
+    /// Remembers it.
+    pub fn remember<T: Serialize>(&self, kind: &str, key: &LayerKey, known: &T) {
+        let write = || -> anyhow::Result<()> {
+            let text = serde_json::to_vec(&File { version: VERSION, known })?;
+            std::fs::create_dir_all(&self.folder)?;
+            Ok(crate::fs::write_atomically(&self.file(kind, key), &text)?)
+        };
+        if let Err(error) = write() {
+            tracing::debug!("not remembering in {}: {error:#}", self.folder.display());
         }
     }
 
-    fn file(&self, key: &LayerKey) -> PathBuf {
-        self.folder.join(format!("{}.json", key.to_hex()))
+    fn file(&self, kind: &str, key: &LayerKey) -> PathBuf {
+        self.folder.join(format!("{}.{kind}.json", key.to_hex()))
     }
 }
 
@@ -84,9 +98,9 @@ mod tests {
         let key = KeyHasher::new("test").finish();
         let index = LayerIndex::new(folder.path());
         index.put(&key, &record());
-        let text = std::fs::read_to_string(index.file(&key)).expect("written");
+        let text = std::fs::read_to_string(index.file("layer", &key)).expect("written");
         for damaged in [&text[..text.len() - 5], "", &text.replace("\"version\":1", "\"version\":2")] {
-            std::fs::write(index.file(&key), damaged).expect("writable");
+            std::fs::write(index.file("layer", &key), damaged).expect("writable");
             assert_eq!(index.get(&key), None, "{damaged}");
         }
     }

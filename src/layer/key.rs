@@ -84,6 +84,15 @@ impl KeyHasher {
         self.0.update(bytes);
     }
 
+    /// Adds a list of byte strings, which then differs from any longer or shorter one.
+    pub fn add_all(&mut self, list: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+        let list: Vec<_> = list.into_iter().collect();
+        self.add(&(list.len() as u64).to_be_bytes());
+        for bytes in list {
+            self.add(bytes.as_ref());
+        }
+    }
+
     /// The key.
     #[must_use]
     pub fn finish(self) -> LayerKey {
@@ -102,17 +111,23 @@ mod tests {
         let mut rebuilt = a.clone();
         rebuilt.nar_hash = crate::store::NarHash::new([1; 32]);
         let store = StoreDir::default();
-        let user = Owner { uid: 1000, ..Owner::default() };
         let root = Owner::default();
+        let name = || "name".to_owned();
+        let owners = [
+            Owner { uid: 1000, ..Owner::default() },
+            Owner { gid: 1000, ..Owner::default() },
+            Owner { uname: name(), ..Owner::default() },
+            Owner { gname: name(), ..Owner::default() },
+        ];
         let gnu = StoreDir::new("/gnu/store").expect("valid");
-        let keys = [
+        let mut keys = vec![
             LayerKey::of_store_paths(&store, &root, [&a]),
             LayerKey::of_store_paths(&store, &root, [&b]),
             LayerKey::of_store_paths(&store, &root, [&a, &b]),
             LayerKey::of_store_paths(&store, &root, [&rebuilt]),
-            LayerKey::of_store_paths(&store, &user, [&a]),
             LayerKey::of_store_paths(&gnu, &root, [&a]),
         ];
+        keys.extend(owners.iter().map(|owner| LayerKey::of_store_paths(&store, owner, [&a])));
         let different: std::collections::BTreeSet<_> = keys.iter().collect();
         assert_eq!(different.len(), keys.len());
     }

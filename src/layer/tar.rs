@@ -267,4 +267,39 @@ mod tests {
         expected.resize(BLOCK, 0);
         assert_eq!(bytes, expected);
     }
+
+    #[test]
+    fn owners_of_any_number_and_name_come_back() {
+        // The last that fits and the first that does not, of numbers and of names.
+        for id in [0, 1000, 0o7_777_777, 0o10_000_000, 3_000_000, 0o77_777_777, 0o100_000_000, u32::MAX] {
+            for length in [0, 31, 32, 40] {
+                let (uname, gname) = ("u".repeat(length), "g".repeat(length));
+                let owner = Owner { uid: id, gid: id - id.min(1), uname, gname };
+                let mut bytes = Vec::new();
+                let header = Header { path: b"file", kind: Kind::Regular(0), mode: 0o444, owner: &owner, mtime: 1 };
+                header.write(&mut bytes);
+                bytes.extend(END);
+                let mut archive = tar::Archive::new(&bytes[..]);
+                let mut entry = archive.entries().expect("readable").next().expect("one entry").expect("valid");
+                let mut found = Owner {
+                    uid: u32::try_from(entry.header().uid().expect("a number")).expect("32 bits"),
+                    gid: u32::try_from(entry.header().gid().expect("a number")).expect("32 bits"),
+                    uname: entry.header().username().expect("ASCII").expect("ustar").to_owned(),
+                    gname: entry.header().groupname().expect("ASCII").expect("ustar").to_owned(),
+                };
+                for record in entry.pax_extensions().expect("readable").into_iter().flatten() {
+                    let record = record.expect("valid");
+                    let value = record.value().expect("ASCII");
+                    match record.key().expect("ASCII") {
+                        "uid" => found.uid = value.parse().expect("a number"),
+                        "gid" => found.gid = value.parse().expect("a number"),
+                        "uname" => value.clone_into(&mut found.uname),
+                        "gname" => value.clone_into(&mut found.gname),
+                        other => panic!("a needless record {other}"),
+                    }
+                }
+                assert_eq!(found, owner);
+            }
+        }
+    }
 }

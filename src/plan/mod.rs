@@ -68,7 +68,7 @@ impl PlannedLayer {
     /// The sum of the NAR sizes of the layer's paths, in bytes.
     #[must_use]
     pub fn nar_size(&self, closure: &Closure) -> u64 {
-        self.paths.iter().map(|id| closure.info(*id).nar_size).sum()
+        self.paths.iter().fold(0, |sum, id| sum.saturating_add(closure.info(*id).nar_size))
     }
 }
 

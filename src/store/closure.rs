@@ -77,8 +77,8 @@ impl Closure {
         Ok(Self { store_dir, infos, references, roots })
     }
 
-    /// The part of this closure that `roots` reach.
-    fn restrict(self, roots: &[NodeId]) -> Self {
+    /// Which paths `roots` reach.
+    fn reached_by(&self, roots: &[NodeId]) -> Vec<bool> {
         let mut reached = vec![false; self.infos.len()];
         let mut queue = roots.to_vec();
         while let Some(id) = queue.pop() {
@@ -86,6 +86,20 @@ impl Closure {
                 queue.extend(&self.references[id]);
             }
         }
+        reached
+    }
+
+    /// The paths that those of `roots` reach which are in the closure, in order.
+    #[must_use]
+    pub fn reachable(&self, roots: &[StorePath]) -> Vec<NodeId> {
+        let roots: Vec<NodeId> = roots.iter().filter_map(|root| self.find(root)).collect();
+        let reached = self.reached_by(&roots);
+        (0..self.len()).filter(|id| reached[*id]).collect()
+    }
+
+    /// The part of this closure that `roots` reach.
+    fn restrict(self, roots: &[NodeId]) -> Self {
+        let reached = self.reached_by(roots);
         let mut renumbered = vec![0; self.infos.len()];
         for (new, old) in (0..self.infos.len()).filter(|id| reached[*id]).enumerate() {
             renumbered[old] = new;
@@ -115,6 +129,11 @@ impl Closure {
     #[must_use]
     pub fn print(&self, id: NodeId) -> String {
         self.store_dir.render_path(&self.infos[id].path)
+    }
+
+    /// Gives the path with the number `id` its content address.
+    pub fn set_content_address(&mut self, id: NodeId, ca: String) {
+        self.infos[id].ca = Some(ca);
     }
 
     /// How many paths there are.
@@ -174,7 +193,7 @@ impl Closure {
     /// The sum of the NAR sizes, in bytes.
     #[must_use]
     pub fn nar_size(&self) -> u64 {
-        self.infos.iter().map(|info| info.nar_size).sum()
+        self.infos.iter().fold(0, |sum, info| sum.saturating_add(info.nar_size))
     }
 }
 

@@ -112,7 +112,7 @@ impl<'a> StoreDb<'a> {
     /// When there is none, or it has another schema.
     pub fn open(location: &'a StoreLocation) -> Result<Self, DatabaseError> {
         let file = location.database();
-        if !file.exists() {
+        if !file.is_file() {
             return Err(DatabaseError::Missing(file));
         }
         // Without the file, Nix takes the store for a new one and writes it.
@@ -147,6 +147,25 @@ impl<'a> StoreDb<'a> {
                 }
             }
             Ok(valid)
+        })
+    }
+
+    /// The valid path whose hash part is `hash`, if there is one.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn with_hash(&self, hash: &str) -> Result<Option<StorePath>, DatabaseError> {
+        let first = format!("{}/{hash}-", self.location.store_dir);
+        // All texts that begin with the first, and no other, are before the last.
+        let last = format!("{}/{hash}.", self.location.store_dir);
+        self.read(|connection| {
+            let path: Option<String> = connection
+                .query_row("select path from ValidPaths where path >= ?1 and path < ?2", [&first, &last], |row| {
+                    row.get(0)
+                })
+                .optional()
+                .map_err(|error| self.error(error))?;
+            path.map(|path| self.parse(&path)).transpose()
         })
     }
 
@@ -305,7 +324,8 @@ impl<'a> StoreDb<'a> {
     fn has_wal(&self) -> bool {
         let mut name = self.file.clone().into_os_string();
         name.push("-wal");
-        Path::new(&name).exists()
+        // An empty one is what a reader has left.
+        std::fs::metadata(name).is_ok_and(|metadata| metadata.len() > 0)
     }
 
     fn stamp(&self) -> Result<Stamp, DatabaseError> {
@@ -340,4 +360,92 @@ fn percent_encode(path: &Path) -> String {
         }
     }
     encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::image::nixdb;
+    use crate::store::closure::tests::{info, path};
+    use crate::store::{Closure, StoreDir};
+
+    /// A database in WAL mode that nobody has open, below `root`.
+    fn quiet_database(root: &Path) -> StoreLocation {
+        let location = StoreLocation::new(Some(root), StoreDir::default(), Path::new("/nix/var/nix"));
+        let closure = Closure::new(&location.store_dir, vec![info(&path('a', "a"), &[])], None).expect("closed");
+        let file = location.database();
+        std::fs::create_dir_all(file.parent().expect("a folder")).expect("writable");
+        std::fs::write(&file, nixdb::serialise(&closure, &[]).expect("memory")).expect("writable");
+        let connection = Connection::open(file).expect("a database");
+        connection.execute_batch("pragma journal_mode = wal").expect("writable");
+        connection.close().expect("closed");
+        location
+    }
+
+    fn wal(location: &StoreLocation) -> PathBuf {
+        location.database().with_file_name("db.sqlite-wal")
+    }
+
+    /// Reads the database, and does `meanwhile` while it is read, with the number
+    /// of the attempt; tells which attempt was believed.
+    fn believed(location: &StoreLocation, meanwhile: impl Fn(u32)) -> Result<u32, DatabaseError> {
+        let attempts = Cell::new(0);
+        StoreDb::open(location)?.read(|_| {
+            attempts.set(attempts.get() + 1);
+            meanwhile(attempts.get());
+            Ok(attempts.get())
+        })
+    }
+
+    #[test]
+    fn a_quiet_database_is_read_once_and_left_as_it_is() {
+        let root = tempfile::tempdir().expect("a folder");
+        let location = quiet_database(root.path());
+        assert_eq!(believed(&location, |_| {}).expect("readable"), 1);
+        let valid =
+            StoreDb::open(&location).expect("there").valid(&[path('a', "a"), path('b', "b")]).expect("readable");
+        assert_eq!(valid, [path('a', "a")]);
+        let folder = std::fs::read_dir(location.database().parent().expect("a folder")).expect("readable");
+        assert_eq!(folder.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>(), ["db.sqlite"]);
+    }
+
+    #[test]
+    fn what_was_read_while_the_file_changed_is_not_believed() {
+        let root = tempfile::tempdir().expect("a folder");
+        let location = quiet_database(root.path());
+        let touch = |attempt: u32| {
+            let file = std::fs::File::options().write(true).open(location.database()).expect("writable");
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(attempt.into())).expect("writable");
+        };
+        assert_eq!(
+            believed(&location, |attempt| if attempt < 3 {
+                touch(attempt)
+            })
+            .expect("readable"),
+            3
+        );
+        assert!(matches!(believed(&location, touch), Err(DatabaseError::Restless(_))));
+        let replace = |attempt: u32| {
+            if attempt == 1 {
+                let copy = root.path().join("copy");
+                std::fs::copy(location.database(), &copy).expect("writable");
+                let modified = location.database().metadata().and_then(|metadata| metadata.modified());
+                let file = std::fs::File::options().write(true).open(&copy).expect("writable");
+                file.set_modified(modified.expect("there")).expect("writable");
+                std::fs::rename(&copy, location.database()).expect("writable");
+            }
+        };
+        assert_eq!(believed(&location, replace).expect("readable"), 2);
+    }
+
+    #[test]
+    fn what_was_read_while_somebody_opened_the_database_is_not_believed() {
+        let root = tempfile::tempdir().expect("a folder");
+        let location = quiet_database(root.path());
+        let open = |_| drop(std::fs::File::create(wal(&location)).expect("writable"));
+        assert_eq!(believed(&location, open).expect("readable"), 2);
+    }
 }

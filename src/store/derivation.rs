@@ -1,5 +1,7 @@
 //! Reads `.drv` files of a closure.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 use nix_derivation::Derivation;
 
@@ -17,12 +19,12 @@ pub struct DeclaredOutput {
     pub path: String,
 }
 
-/// The outputs whose paths the derivation with the number `id` declares; those
+/// The outputs, by name and printed path, whose paths the derivation with the number `id` declares; those
 /// of content-addressed derivations are known only once they are built.
 ///
 /// # Errors
 /// When its file is gone, or is no derivation.
-pub fn outputs(files: &StoreFiles, closure: &Closure, id: NodeId) -> anyhow::Result<Vec<DeclaredOutput>> {
+pub fn outputs(files: &StoreFiles, closure: &Closure, id: NodeId) -> anyhow::Result<BTreeMap<String, String>> {
     let path = &closure.info(id).path;
     let printed = closure.print(id);
     let bytes = files.read_whole(path.to_basename().as_bytes())?;
@@ -30,11 +32,8 @@ pub fn outputs(files: &StoreFiles, closure: &Closure, id: NodeId) -> anyhow::Res
     let derivation = Derivation::from_aterm_bytes_in(&bytes, name, closure.store_dir().clone())
         .with_context(|| format!("{printed} is no derivation that Nix would read"))?;
     let outputs = derivation.resolved_outputs().with_context(|| format!("the outputs of {printed}"))?;
-    Ok(outputs
-        .into_iter()
-        .filter_map(|(name, output)| {
-            let path = closure.store_dir().render_path(&output.path?);
-            Some(DeclaredOutput { derivation: id, name, path })
-        })
-        .collect())
+    let printed = |(name, output): (String, nix_derivation::DerivationOutput)| {
+        Some((name, closure.store_dir().render_path(&output.path?)))
+    };
+    Ok(outputs.into_iter().filter_map(printed).collect())
 }

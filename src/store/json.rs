@@ -14,12 +14,28 @@ use serde::Deserialize;
 
 use super::{NarHash, PathInfo, StoreDir, StorePath};
 
+/// The newest version of the form that names its version.
+const NEWEST: u64 = 2;
+
 /// A JSON text that is no list of registrations.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
     /// No JSON, or JSON of another shape.
     #[error("neither exportReferencesGraph's JSON nor that of `nix path-info --json`: {0}")]
     Shape(#[from] serde_json::Error),
+    /// A form that did not exist when this was written.
+    #[error(
+        "the form has version {0}, and only those up to {NEWEST} are known; `nix path-info --json-format 1` prints an older one"
+    )]
+    Version(u64),
+    /// Paths of another store, which mean nothing here.
+    #[error("the list is of the store {found}, not of {wanted}; NIX_STORE_DIR names another")]
+    StoreDir {
+        /// The store dir that the list names.
+        found: String,
+        /// The store dir that is looked at.
+        wanted: String,
+    },
     /// A path that is asked for, and that Nix said is not valid.
     #[error("{0} is not valid in the store that the list was made from")]
     Invalid(String),
@@ -40,8 +56,11 @@ enum Text {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Versioned {
     info: BTreeMap<String, Option<Entry>>,
+    version: u64,
+    store_dir: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -107,6 +126,10 @@ pub fn parse(text: &str, store_dir: &StoreDir) -> Result<Vec<PathInfo>, JsonErro
     };
     match parse_text(text)? {
         Text::List(entries) => entries.into_iter().map(|entry| info(None, entry, store_dir)).collect(),
+        Text::Versioned(Versioned { version, .. }) if version > NEWEST => Err(JsonError::Version(version)),
+        Text::Versioned(Versioned { store_dir: Some(found), .. }) if found != store_dir.as_str() => {
+            Err(JsonError::StoreDir { found, wanted: store_dir.to_string() })
+        }
         Text::Versioned(versioned) => keyed(versioned.info),
         Text::Map(map) => keyed(map),
     }
@@ -224,6 +247,16 @@ mod tests {
         let infos = parse(text, &StoreDir::default()).expect("valid");
         let expected = "fixed:r:sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73";
         assert_eq!(infos[0].ca.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn other_versions_and_stores_are_refused() {
+        let newer = VERSIONED.replace(r#""version":2}"#, r#""version":3}"#);
+        let gnu = VERSIONED.replace(r#""storeDir":"/nix/store""#, r#""storeDir":"/gnu/store""#);
+        for (text, message) in [(newer, "version 3"), (gnu, "of the store /gnu/store, not of /nix/store")] {
+            let error = parse(&text, &StoreDir::default()).map(drop).expect_err("refused").to_string();
+            assert!(error.contains(message), "{error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a Nix store says about its paths: registrations and their closure.
 
 pub mod closure;
+pub mod content_address;
 pub mod db;
 pub mod derivation;
 pub mod dump;

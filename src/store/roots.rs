@@ -18,6 +18,10 @@ use super::{StoreLocation, StorePath};
 /// # Errors
 /// When a link can't be made, or Nix not be told of it.
 pub fn hold(location: &StoreLocation, folder: &Path, paths: &[StorePath]) -> io::Result<()> {
+    if !location.state_dir.join("db").is_dir() {
+        // There is no Nix that could collect anything.
+        return Ok(());
+    }
     std::fs::create_dir_all(folder)?;
     let folder = folder.canonicalize()?;
     for path in paths {
@@ -57,11 +61,13 @@ fn register(location: &StoreLocation, link: &Path, target: &str) -> io::Result<(
         return Ok(());
     }
     let direct = std::fs::create_dir_all(&auto).and_then(|()| replace_link(link, &registered));
-    match direct {
-        Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+    // Only of this system's store is there a daemon to ask.
+    let has_daemon = location.real_dir == Path::new(location.store_dir.as_str());
+    match direct.as_ref().map_err(io::Error::kind) {
+        Err(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) if has_daemon => {
             add_root(link, target)
         }
-        result => result,
+        _ => direct,
     }
 }
 

@@ -32,6 +32,9 @@ pub enum RegistrationError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Nothing in it: what should have written it has failed.
+    #[error("there are no registrations in {0}; did the command that wrote it fail?")]
+    Empty(PathBuf),
     /// The text means nothing.
     #[error("the registrations in {path}, {source}")]
     Dump {
@@ -53,14 +56,38 @@ pub enum RegistrationError {
     Closure(#[from] ClosureError),
 }
 
+/// A place in a text where a store path is named, as Nix finds references: by the
+/// hash part alone, since what follows the name may look like a part of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mention {
+    /// The 32 digits of the hash part.
+    pub hash: String,
+    /// As much of the text as may belong to the path.
+    pub text: String,
+}
+
 impl RegistrationSource {
-    /// What `roots` reach; all that a file has where there is no root.
+    /// What `roots` reach, and what `mentions` name; all that a file has where there
+    /// is no root.
     ///
     /// # Errors
     /// When registrations can't be read, or are no closure.
-    pub fn closure(&self, location: &StoreLocation, roots: &[StorePath]) -> Result<Closure, RegistrationError> {
+    pub fn closure(
+        &self,
+        location: &StoreLocation,
+        roots: &[StorePath],
+        mentions: &[Mention],
+    ) -> Result<Closure, RegistrationError> {
+        let mut wanted = roots.to_vec();
         let infos = match self {
-            Self::Database => StoreDb::open(location)?.closure(roots)?,
+            Self::Database => {
+                let database = StoreDb::open(location)?;
+                for Mention { hash, text } in mentions {
+                    let named = database.with_hash(hash)?;
+                    wanted.push(named.ok_or_else(|| DatabaseError::NotValid(text.clone()))?);
+                }
+                database.closure(&wanted)?
+            }
             Self::Dump(path) => {
                 let text = read(path)?;
                 dump::parse(&text, &location.store_dir)
@@ -72,8 +99,17 @@ impl RegistrationSource {
                     .map_err(|source| RegistrationError::Json { path: path.clone(), source })?
             }
         };
-        let roots = (!roots.is_empty()).then_some(roots);
-        Ok(Closure::new(&location.store_dir, infos, roots)?)
+        if let Self::Dump(path) | Self::Json(path) = self {
+            if infos.is_empty() {
+                return Err(RegistrationError::Empty(path.clone()));
+            }
+            for Mention { hash, text } in mentions {
+                let named = infos.iter().find(|info| info.path.to_basename().starts_with(hash));
+                wanted.push(named.ok_or_else(|| ClosureError::UnknownRoot(text.clone()))?.path.clone());
+            }
+        }
+        let takes_all = roots.is_empty() && *self != Self::Database;
+        Ok(Closure::new(&location.store_dir, infos, (!takes_all).then_some(&wanted))?)
     }
 }
 

@@ -106,11 +106,15 @@ from_newer_json() {
   same digests "$(build --name s "$small")" "$(build --name s "$small" --closure "$work/newer.json")"
 }
 
-lost_ca_is_told() {
+# Rows of this set have a ca, which no text has; the paths themselves tell it.
+from_dump_with_ca() {
+  local told
+  nix_command path-info --json --recursive "$small" | jq --exit-status 'any(.[]; .ca)'
   xargs nix-store --dump-db <<< "$(nix-store --query --requisites "$small")" > "$work/small.dump"
-  build --name s "$small" --registration "$work/small.dump" 2> "$work/told"
-  cat "$work/told"
-  grep -q "$(nix-store --query --requisites "$small" | grep busybox | xargs basename)" "$work/told"
+  for told in first again; do
+    echo "$told"
+    same digests "$(build --name s "$small")" "$(build --name s "$small" --registration "$work/small.dump")"
+  done
 }
 
 make_store() {
@@ -145,7 +149,7 @@ check 'a Docker archive' same_image from_archive
 check 'from nix path-info --json' same_image from_json
 check 'from a text dump, and from JSON, where no row has a ca' from_dump
 check 'from the JSON of a newer Nix' from_newer_json
-check 'a text dump has lost rows'\'' ca, and stowage names them' lost_ca_is_told
+check 'from a text dump, which has lost the ca of rows' from_dump_with_ca
 need 'a scratch store' make_store
 check 'from the scratch store' same_image build --spec "$work/ci.json" --store "$work/store"
 need 'nix-store --optimise links files' optimise

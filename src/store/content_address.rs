@@ -1,0 +1,150 @@
+//! Finds content addresses again that a list of registrations has lost.
+//!
+//! `nix-store --dump-db` and closureInfo leave them out, and so do some JSON forms.
+//! But a store path that is addressed by its content is made of that address: one
+//! that gives the path is its address, without a doubt. For recursive hashes the
+//! NAR hash is enough; for flat ones and texts, a single file has to be read.
+//!
+//! Source: Nix's `makeFixedOutputPath` and `makeTextPath`, `store-api.cc`.
+
+use nix_derivation::{CAHash, NixHash};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{Closure, PathInfo, StoreDir, StorePath};
+use crate::layer::index::LayerIndex;
+use crate::layer::key::KeyHasher;
+use crate::tree::{Entry, Node, Sink, StoreFiles, TreeError};
+
+/// What is remembered of a single file.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    ca: Option<String>,
+}
+
+/// Gives the paths of `closure` their recursive addresses back.
+pub fn restore_recursive(closure: &mut Closure) {
+    for id in 0..closure.len() {
+        let info = closure.info(id);
+        let address = CAHash::Nar(info.nar_hash.to_nix_hash());
+        if info.ca.is_none() && gives(closure.store_dir(), info, &address) {
+            closure.set_content_address(id, address.to_nix_string());
+        }
+    }
+}
+
+/// Gives the single files among the paths of `closure` their addresses back; what
+/// was found is remembered in `index`.
+///
+/// # Errors
+/// When a file can't be read.
+pub fn restore_files(closure: &mut Closure, files: &StoreFiles, index: &LayerIndex) -> Result<(), TreeError> {
+    for id in 0..closure.len() {
+        let info = closure.info(id);
+        if info.ca.is_some() {
+            continue;
+        }
+        let mut hasher = KeyHasher::new("stowage content address v1");
+        hasher.add(closure.print(id).as_bytes());
+        hasher.add(info.nar_hash.as_bytes());
+        let key = hasher.finish();
+        let found = match index.recall::<Found>("address", &key) {
+            Some(found) => found,
+            None => {
+                let found = Found { ca: of_file(closure.store_dir(), info, files)? };
+                index.remember("address", &key, &found);
+                found
+            }
+        };
+        if let Some(ca) = found.ca {
+            closure.set_content_address(id, ca);
+        }
+    }
+    Ok(())
+}
+
+fn of_file(store_dir: &StoreDir, info: &PathInfo, files: &StoreFiles) -> Result<Option<String>, TreeError> {
+    files.check(&info.path)?;
+    let Entry { path, node: Node::Regular { executable: false, size } } =
+        files.entry(info.path.to_basename().as_bytes())?
+    else {
+        return Ok(None);
+    };
+    let mut hashing = Hashing { hasher: Sha256::new(), buffer: vec![0; 256 * 1024] };
+    files.read(&path, size, &mut hashing)?;
+    let digest: [u8; 32] = hashing.hasher.finalize().into();
+    let addresses = [CAHash::Text(digest), CAHash::Flat(NixHash::Sha256(digest))];
+    Ok(addresses.iter().find(|address| gives(store_dir, info, address)).map(CAHash::to_nix_string))
+}
+
+/// Whether `address` is that of the path of `info`.
+fn gives(store_dir: &StoreDir, info: &PathInfo, address: &CAHash) -> bool {
+    let others: Vec<&StorePath> = info.references.iter().filter(|reference| **reference != info.path).collect();
+    let refers_to_itself = others.len() < info.references.len();
+    let path = store_dir.build_ca_path(info.path.name(), address, others, refers_to_itself);
+    path.is_ok_and(|path| path == info.path)
+}
+
+/// Hashes what is read.
+struct Hashing {
+    hasher: Sha256,
+    buffer: Vec<u8>,
+}
+
+impl Sink for Hashing {
+    type Error = TreeError;
+
+    fn space(&mut self) -> Result<&mut [u8], TreeError> {
+        Ok(&mut self.buffer)
+    }
+
+    fn advance(&mut self, length: usize) {
+        self.hasher.update(&self.buffer[..length]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::NarHash;
+
+    /// `nix-store --add`, `builtins.toFile` and `nix-store --add-fixed sha256` of a
+    /// file with the text `hello`, by Nix 2.8.
+    const ADDED: [(&str, &str); 3] = [
+        (
+            "yqi18hzk6wxzj2ksv7x9k8rnnzwirzz9-hello",
+            "fixed:r:sha256:0sg9f58l1jj88w6pdrfdpj5x9b1zrwszk84j81zvby36q9whhhqa",
+        ),
+        ("i4f75pn3bxkxdk2kld86k5qazq4cqj8i-hello", "text:sha256:094qif9n4cq4fdg459qzbhg1c6wywawwaaivx0k0x8xhbyx4vwic"),
+        ("3fhdhfqli6qm669f7sz8d8v6xz24zrqc-hello", "fixed:sha256:094qif9n4cq4fdg459qzbhg1c6wywawwaaivx0k0x8xhbyx4vwic"),
+    ];
+
+    #[test]
+    fn addresses_are_those_that_nix_gave() {
+        let store = tempfile::tempdir().expect("a folder");
+        let infos = ADDED.map(|(name, _)| {
+            std::fs::write(store.path().join(name), "hello").expect("writable");
+            let hash = NarHash::parse("0sg9f58l1jj88w6pdrfdpj5x9b1zrwszk84j81zvby36q9whhhqa").expect("valid");
+            PathInfo::new(StorePath::from_basename(name.as_bytes()).expect("valid"), hash, 120, Vec::new())
+        });
+        let mut closure = Closure::new(&StoreDir::default(), infos.to_vec(), None).expect("closed");
+        let index = LayerIndex::new(&store.path().join("index"));
+        let files = StoreFiles::open(store.path()).expect("a folder");
+        for _ in 0..2 {
+            restore_recursive(&mut closure);
+            restore_files(&mut closure, &files, &index).expect("readable");
+            for (name, ca) in ADDED {
+                let id = closure.find(&StorePath::from_basename(name.as_bytes()).expect("valid")).expect("there");
+                assert_eq!(closure.info(id).ca.as_deref(), Some(ca), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_not_addressed_by_its_content_gets_no_address() {
+        let info = crate::store::closure::tests::info(&crate::store::closure::tests::path('a', "a"), &[]);
+        let mut closure = Closure::new(&StoreDir::default(), vec![info], None).expect("closed");
+        restore_recursive(&mut closure);
+        assert_eq!(closure.info(0).ca, None);
+    }
+}
