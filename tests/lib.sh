@@ -1,7 +1,7 @@
 # What the tests, the demo and the benchmarks share; to be sourced.
 #
 # $work is a folder of the script's own.  When the script ends, the processes
-# it has named to `started`, its mounts, its Docker images and that folder go.
+# it has named to `started`, its Docker images and that folder go.
 # shellcheck shell=bash
 set -euo pipefail
 shopt -s inherit_errexit
@@ -82,7 +82,6 @@ fails() {
 # --- What ends with the script -----------------------------------------------
 
 pids=()
-mounts=()
 images=()
 
 started() { pids+=("$1"); }
@@ -91,7 +90,6 @@ started() { pids+=("$1"); }
 tmpfs() {
   mkdir -p "$2"
   mount -t tmpfs -o "size=$1" stowage-test "$2"
-  mounts+=("$2")
 }
 
 # clean_up: of what can't be undone nothing is worth a failed test.
@@ -103,9 +101,9 @@ clean_up() {
   for item in ${pids[@]+"${pids[@]}"}; do
     if kill "$item" 2> /dev/null; then wait "$item" 2> /dev/null || true; fi
   done
-  for item in ${mounts[@]+"${mounts[@]}"}; do
-    umount --lazy "$item" || true
-  done
+  # A Docker daemon may leave its folder mounted on itself, too.
+  awk -v "work=$work/" 'index($2, work) == 1 { print $2 }' /proc/mounts | sort --reverse |
+    xargs --no-run-if-empty --delimiter '\n' umount --lazy || true
   rm -rf --one-file-system "$work" || true
 }
 

@@ -73,20 +73,18 @@ as_user() {
 # What reading might change.
 database_folder() { (cd "$(dirname "$db")" && sha256sum db.sqlite && ls); }
 
-# The ordinary user reads the same rows as root, who comes second, since what
-# root may leave behind changes how others can read.
 user_builds() {
   local before digest
   before=$(database_folder)
   digest=$(as_user "$program" build --store "$root" "$small" --name x --to "stowage:$user_home/$1" --json | jq --raw-output .digest)
+  same digests "$(cat "$work/small-digest")" "$digest"
   same 'the database, before and after' "$before" "$(database_folder)"
-  same digests "$digest" "$(built_digest "$small" "$work/root-$1")"
 }
 
-root_leaves_nothing() {
+root_builds() {
   local before
   before=$(database_folder)
-  built_digest "$small" "$work/root"
+  same digests "$(cat "$work/small-digest")" "$(built_digest "$small" "$work/root-$1")"
   same 'the database, before and after' "$before" "$(database_folder)"
 }
 
@@ -128,15 +126,17 @@ rows = sqlite3.connect(f"file:{sys.argv[1]}?immutable=1", uri=True).execute(
     "select count(*) from ValidPaths where path = ?", [sys.argv[2]]).fetchone()
 assert rows == (0,), "the row is in the file already, so this test shows nothing"
 PYTHON
-  same digest "$(built_digest "$sed" "$work/new")" "$(cat "$work/new-digest")"
+  same digest "$(cat "$work/sed-digest")" "$(built_digest "$sed" "$work/new")"
   user_builds wal
 }
 
 # What it should come to, from the system's store.
-expect_new() {
-  XDG_CACHE_HOME=$work/cache "$program" build "$sed" --name x --to "stowage:$work/expected" --json |
-    jq --raw-output .digest > "$work/new-digest"
-  test -s "$work/new-digest"
+expect_digests() {
+  local name
+  for name in small sed; do
+    "$program" build "${!name}" --name x --to "stowage:$work/expected" --json | jq --raw-output .digest > "$work/$name-digest"
+    test -s "$work/$name-digest"
+  done
 }
 
 locked_is_an_error() {
@@ -161,9 +161,10 @@ db=$root/nix/var/nix/db/db.sqlite
 user_home=$work/user
 install -d -o 1000 -g 1000 "$user_home"
 need 'a store of our own' make_store
-need 'what it should come to' expect_new
+need 'what it should come to' expect_digests
 check 'an ordinary user reads the database when nobody has it open' user_builds closed
-check 'root leaves the database and its folder as they were' root_leaves_nothing
+check 'root reads it, and leaves its folder as it was' root_builds closed
+check 'the ordinary user still reads it' user_builds after-root
 
 hold '' "$work/held"
 check 'rows that are only in the write-ahead log are seen, by an ordinary user too' new_rows_are_seen
@@ -171,9 +172,11 @@ let_go
 
 hold 'begin immediate' "$work/writing"
 check 'a writer does not keep others from reading' user_builds writing
+check 'nor root' root_builds writing
 let_go
 
 hold 'pragma journal_mode=delete; begin exclusive' "$work/exclusive"
 check 'a locked database is an error that says so' locked_is_an_error
 let_go
-check 'and no longer, once it is free' user_builds free
+check 'and no longer, once it is free' root_builds free
+check 'for the ordinary user neither' user_builds free

@@ -76,11 +76,10 @@ killed_leaves_all_valid() {
   build kill --spec "$work/small.json" --to "$to"
   while true; do
     rm -rf "$work/cache-killed"
-    build killed --spec "$work/big.json" --to "$to" 2> /dev/null &
+    XDG_CACHE_HOME=$work/cache-killed "$program" build --spec "$work/big.json" --to "$to" --quiet 2> /dev/null &
     pid=$!
     sleep "$wait"
-    # The function's own shell is the parent of the build.
-    pkill -KILL --parent "$pid" || true
+    kill -KILL "$pid" || true
     status=0
     wait "$pid" || status=$?
     "$valid" "$to"
