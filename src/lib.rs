@@ -66,6 +66,7 @@
 //! | `layer/stream.rs` | the ways that a layer's chunks go | pure |
 //! | `layer/tar.rs` | tar headers; layer tar v1 | pure |
 //! | `nar.rs` | store paths to NARs | IO |
+//! | `parent/mod.rs` | what is known of a parent image | pure |
 //! | `plan/mod.rs` | layer plans and their invariants | pure |
 //! | `plan/popularity.rs` | popularity, as nixpkgs scores it | pure |
 //! | `store/closure.rs` | registrations closed under references | pure |
@@ -92,6 +93,7 @@ pub mod hook;
 pub mod image;
 pub mod layer;
 pub mod nar;
+pub mod parent;
 pub mod plan;
 pub mod store;
 pub mod tree;
