@@ -59,7 +59,7 @@ pub fn build(build: &Build<'_>, references: &[ImageReference]) -> anyhow::Result
         files.check(&info.path)?;
     }
     let system = SystemLayer { spec: build.spec, closure: build.closure, contents: build.contents, index: build.index };
-    let source = Source { files: &files, store_dir: build.closure.store_dir(), owner: &build.spec.owner };
+    let source = Source { files: &files, store_dir: build.closure.store_dir() };
     let mut delivery = Delivery {
         source,
         jobs: jobs(build, &plan, &system, &files),
@@ -91,7 +91,10 @@ fn jobs<'a>(build: &Build<'a>, plan: &LayerPlan, system: &SystemLayer<'a>, files
         let infos = layer.paths.iter().map(|id| closure.info(*id));
         LayerJob {
             key: LayerKey::of_store_paths(closure.store_dir(), &build.spec.owner, infos.clone()),
-            content: Content::Store(infos.map(|info| info.path.clone()).collect()),
+            content: Content::Store {
+                paths: infos.map(|info| info.path.clone()).collect(),
+                owner: build.spec.owner.clone(),
+            },
             estimate: layer.nar_size(closure),
             known: None,
         }
@@ -142,7 +145,7 @@ fn assemble(build: &Build<'_>, plan: &LayerPlan, records: Vec<LayerRecord>) -> I
     let hook = build.hook.map(|_| "stowage and its post-build hook".to_owned());
     let comments = store.chain(hook).chain(["Nix database, user, links to contents".to_owned()]);
     let layers: Vec<ImageLayer> =
-        records.into_iter().zip(comments).map(|(record, comment)| ImageLayer { record, comment }).collect();
+        records.into_iter().zip(comments).map(|(record, comment)| ImageLayer::plain(record, comment)).collect();
     let container = config::with_defaults(spec.config.clone(), &spec.user);
     let config = config::serialise(&spec.created, &architecture, &container, &layers);
     let manifest = manifest::oci(&config, &layers);
@@ -184,11 +187,11 @@ pub fn copy(
 ) -> anyhow::Result<Image> {
     let files = StoreFiles::open(real_dir.unwrap_or(Path::new(read.store_dir.as_str())))?;
     for job in &read.jobs {
-        if let Content::Store(paths) = &job.content {
+        if let Content::Store { paths, .. } = &job.content {
             paths.iter().try_for_each(|path| files.check(path))?;
         }
     }
-    let source = Source { files: &files, store_dir: &read.store_dir, owner: &read.owner };
+    let source = Source { files: &files, store_dir: &read.store_dir };
     let delivery = Delivery { source, jobs: read.jobs, threads, progress };
     let mut destination = destination::open(reference)?;
     let records = destination.put_layers(&delivery)?;

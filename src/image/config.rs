@@ -172,14 +172,9 @@ mod tests {
     use crate::layer::LayerRecord;
 
     fn layer() -> ImageLayer {
-        ImageLayer {
-            record: LayerRecord {
-                diff_id: Digest::of(b""),
-                size: 0,
-                architectures: [("386".to_owned(), 1), ("amd64".to_owned(), 2)].into(),
-            },
-            comment: "store paths: x".to_owned(),
-        }
+        let architectures = [("386".to_owned(), 1), ("amd64".to_owned(), 2)].into();
+        let record = LayerRecord { diff_id: Digest::of(b""), size: 0, architectures };
+        ImageLayer::plain(record, "store paths: x".to_owned())
     }
 
     #[test]

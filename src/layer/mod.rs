@@ -1,5 +1,6 @@
 //! Layers: from store paths to deterministic tar bytes and their digests.
 
+pub mod blob;
 pub mod chunks;
 pub mod deliver;
 pub mod elf;
