@@ -56,6 +56,7 @@
 //! | `image/spec.rs` | what an image is to be | pure |
 //! | `image/system.rs` | the system layer | IO |
 //! | `image/user.rs` | the image's user | pure |
+//! | `layer/blob.rs` | layers that are there already, taken as they are | pure |
 //! | `layer/chunks.rs` | a layer's bytes in chunks | pure |
 //! | `layer/deliver.rs` | makes layers on all processors and hands them to a destination | IO |
 //! | `layer/elf.rs` | the architecture of a program | pure |
@@ -67,6 +68,7 @@
 //! | `layer/tar.rs` | tar headers; layer tar v1 | pure |
 //! | `nar.rs` | store paths to NARs | IO |
 //! | `parent/mod.rs` | what is known of a parent image | pure |
+//! | `parent/registrations.rs` | merges registrations with those of a parent | pure |
 //! | `plan/mod.rs` | layer plans and their invariants | pure |
 //! | `plan/popularity.rs` | popularity, as nixpkgs scores it | pure |
 //! | `store/closure.rs` | registrations closed under references | pure |

@@ -7,6 +7,8 @@
 //! Everything in a parent comes from somebody else, and is checked before it is
 //! believed.
 
+pub mod registrations;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
