@@ -12,7 +12,7 @@ use crate::image::{Image, ImageLayer, ImageName, ImageSpec, config, manifest};
 use crate::layer::deliver::{Content, LayerJob, Progress, Source};
 use crate::layer::index::LayerIndex;
 use crate::layer::{LayerKey, LayerRecord};
-use crate::plan::{self, LayerPlan};
+use crate::plan::{self, LayerPlan, Policy};
 use crate::store::{Closure, StoreLocation, StorePath, roots};
 use crate::tree::StoreFiles;
 
@@ -53,7 +53,7 @@ pub fn store_layers(spec: &ImageSpec) -> NonZeroUsize {
 /// # Errors
 /// When a path is gone, a layer can't be made, or a destination not be written.
 pub fn build(build: &Build<'_>, references: &[ImageReference]) -> anyhow::Result<Image> {
-    let plan = plan::plan(build.closure, build.spec.strategy, store_layers(build.spec));
+    let plan = plan::plan(build.closure, &Policy::new(build.spec.strategy, store_layers(build.spec)));
     let files = StoreFiles::open(&build.location.real_dir)?;
     for info in build.closure.infos() {
         files.check(&info.path)?;

@@ -67,8 +67,16 @@
 //! | `layer/tar.rs` | tar headers; layer tar v1 | pure |
 //! | `nar.rs` | store paths to NARs | IO |
 //! | `parent/mod.rs` | what is known of a parent image | pure |
+//! | `plan/groups.rs` | layers and hints that a spec gives by name | pure |
+//! | `plan/history.rs` | how packages have changed, as plans carry it on | pure |
 //! | `plan/mod.rs` | layer plans and their invariants | pure |
 //! | `plan/popularity.rs` | popularity, as nixpkgs scores it | pure |
+//! | `plan/size.rs` | the largest paths apart, as nixpkgs has it | pure |
+//! | `plan/stable.rs` | few bytes sent again: the default strategy | pure |
+//! | `plan/stable/cluster.rs` | puts paths together, the cheapest pair first | pure |
+//! | `plan/stable/model.rs` | what changes together, as far as one can tell | pure |
+//! | `plan/stable/tests.rs` | tests of the strategy | pure |
+//! | `plan/tests.rs` | what must hold for every strategy | pure |
 //! | `store/closure.rs` | registrations closed under references | pure |
 //! | `store/content_address.rs` | finds content addresses again that a list has lost | IO |
 //! | `store/db.rs` | reads a live Nix database | IO |

@@ -8,7 +8,7 @@ use super::settings::{self, Settings};
 use super::{build, output};
 use crate::build::store_layers;
 use crate::image::ImageSpec;
-use crate::plan::{self, LayerPlan};
+use crate::plan::{self, LayerPlan, Policy};
 use crate::store::Closure;
 use crate::store::source::RegistrationSource;
 
@@ -33,7 +33,7 @@ pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> 
         .into());
     }
     let closure = source.closure(&location, &roots, &[])?;
-    let plan = plan::plan(&closure, spec.strategy, store_layers(&spec));
+    let plan = plan::plan(&closure, &Policy::new(spec.strategy, store_layers(&spec)));
     let text = if arguments.json { as_json(&closure, &plan) } else { as_table(&closure, &plan) };
     Ok(output::print(&text)?)
 }
