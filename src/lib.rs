@@ -29,6 +29,8 @@
 //! | `cli/build.rs` | `stowage build` | IO |
 //! | `cli/cache.rs` | `stowage cache` and `stowage env` | IO |
 //! | `cli/copy.rs` | `stowage copy` | IO |
+//! | `cli/diff.rs` | `stowage diff` | IO |
+//! | `cli/earlier.rs` | reads earlier images and plans | IO |
 //! | `cli/exit.rs` | what exit codes say | pure |
 //! | `cli/hook.rs` | `stowage hook` | IO |
 //! | `cli/inspect.rs` | `stowage inspect` | IO |
@@ -67,10 +69,12 @@
 //! | `layer/tar.rs` | tar headers; layer tar v1 | pure |
 //! | `nar.rs` | store paths to NARs | IO |
 //! | `parent/mod.rs` | what is known of a parent image | pure |
+//! | `plan/diff.rs` | what is different between two plans or images | pure |
 //! | `plan/groups.rs` | layers and hints that a spec gives by name | pure |
 //! | `plan/history.rs` | how packages have changed, as plans carry it on | pure |
 //! | `plan/mod.rs` | layer plans and their invariants | pure |
 //! | `plan/popularity.rs` | popularity, as nixpkgs scores it | pure |
+//! | `plan/saved.rs` | plans as files and in images, for the next plan | pure |
 //! | `plan/size.rs` | the largest paths apart, as nixpkgs has it | pure |
 //! | `plan/stable.rs` | few bytes sent again: the default strategy | pure |
 //! | `plan/stable/cluster.rs` | puts paths together, the cheapest pair first | pure |

@@ -112,7 +112,7 @@ impl<'a> Revision<'a> {
 /// The tracks of the revision `new`, which comes after that of `old`. A revision
 /// of the same paths is the same revision.
 fn follow(old: &[(StorePath, Track)], revisions: u32, new: &Revision<'_>) -> (Vec<(StorePath, Track)>, u32) {
-    let before = predecessors(old, &new.paths);
+    let before = predecessors(&old.iter().map(|(path, _)| path).collect::<Vec<_>>(), &new.paths);
     let is_new = |index: usize| before[index].is_none_or(|old_index| old[old_index].0 != *new.paths[index]);
     let is_new: Vec<bool> = (0..new.paths.len()).map(is_new).collect();
     if old.len() == new.paths.len() && !is_new.contains(&true) {
@@ -138,8 +138,9 @@ fn follow(old: &[(StorePath, Track)], revisions: u32, new: &Revision<'_>) -> (Ve
 /// For each of `new` the place in `old` of the same path, or else of the one that
 /// is most like it and not in `new`: of the same name; of the same name but for
 /// digits; of the same package.
-fn predecessors(old: &[(StorePath, Track)], new: &[&StorePath]) -> Vec<Option<usize>> {
-    let places: BTreeMap<&StorePath, usize> = old.iter().map(|(path, _)| path).zip(0..).collect();
+#[must_use]
+pub fn predecessors(old: &[&StorePath], new: &[&StorePath]) -> Vec<Option<usize>> {
+    let places: BTreeMap<&StorePath, usize> = old.iter().copied().zip(0..).collect();
     let mut before: Vec<Option<usize>> = new.iter().map(|path| places.get(*path).copied()).collect();
     let mut is_taken = vec![false; old.len()];
     for place in before.iter().flatten() {
@@ -149,12 +150,12 @@ fn predecessors(old: &[(StorePath, Track)], new: &[&StorePath]) -> Vec<Option<us
         [str::to_owned, |name| name.chars().filter(|letter| !letter.is_ascii_digit()).collect(), package];
     for key in likeness {
         let mut left: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (place, (path, _)) in old.iter().enumerate().filter(|(place, _)| !is_taken[*place]) {
+        for (place, path) in old.iter().enumerate().filter(|(place, _)| !is_taken[*place]) {
             left.entry(key(path.name())).or_default().push(place);
         }
         // Where there are several, the lowest follows the lowest.
         for places in left.values_mut() {
-            places.sort_by_key(|place| (old[*place].0.name(), *place));
+            places.sort_by_key(|place| (old[*place].name(), *place));
             places.reverse();
         }
         let mut without: Vec<usize> = (0..new.len()).filter(|index| before[*index].is_none()).collect();

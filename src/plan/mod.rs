@@ -3,9 +3,11 @@
 //! Planning is pure and total: it sees the closure and a policy, no file, and it
 //! cannot fail. One file for each strategy.
 
+pub mod diff;
 mod groups;
 pub mod history;
 mod popularity;
+pub mod saved;
 mod size;
 mod stable;
 

@@ -138,16 +138,3 @@ impl<'a> Split<'a> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::tests::sized;
-
-    fn names(closure: &Closure, limit: usize) -> Vec<String> {
-        let free: Vec<NodeId> = (0..closure.len()).collect();
-        let layers = plan(closure, &free, NonZeroUsize::new(limit).expect("not zero"));
-        let name = |id: &NodeId| closure.info(*id).path.name();
-        layers.iter().map(|layer| layer.paths.iter().map(name).collect::<Vec<_>>().join(" ")).collect()
-    }
-}

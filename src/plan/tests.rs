@@ -138,6 +138,87 @@ proptest! {
     }
 }
 
+/// The graphs of nixpkgs' own tests of popularity, with sizes.
+fn golden_graphs() -> [Closure; 3] {
+    let graph = |paths: &[(&str, u64)], edges: &str| {
+        let place = |name: &str| paths.iter().position(|path| path.0 == name).expect("a path");
+        let edges: Vec<_> = edges.split(' ').filter_map(|edge| edge.split_once('>')).collect();
+        let edges: Vec<_> = edges.into_iter().map(|(from, to)| (place(from), place(to))).collect();
+        sized(paths, &edges, &[])
+    };
+    [
+        graph(
+            &[("A", 100), ("B", 200), ("C", 300), ("D", 400), ("E", 500), ("F", 600), ("G", 700)],
+            "A>B B>C C>D D>E B>F C>F D>F E>F A>G",
+        ),
+        graph(&[("bar", 40), ("baz", 20), ("foo", 10), ("tux", 30)], "foo>bar foo>baz bar>baz baz>tux"),
+        graph(
+            &[
+                ("A", 70),
+                ("B", 600),
+                ("C", 50),
+                ("D", 40),
+                ("E", 30),
+                ("F", 20),
+                ("Root1", 100),
+                ("Root2", 90),
+                ("Root3", 80),
+                ("X", 10),
+            ],
+            "Root1>A A>B A>D D>E B>D B>F Root2>B Root3>C",
+        ),
+    ]
+}
+
+fn golden(policy: &Policy) -> [String; 3] {
+    golden_graphs().map(|closure| {
+        let layers = names(&closure, &plan(&closure, policy));
+        layers.iter().map(|layer| layer.join(" ")).collect::<Vec<_>>().join(" | ")
+    })
+}
+
+#[test]
+fn size_plans_as_nixpkgs_auto_layer_does() {
+    // What auto-layer.py prints for these graphs.
+    let golden = |most| golden(&Policy::new(Strategy::Size, limit(most)));
+    assert_eq!(golden(1), ["A B C D E F G", "bar baz foo tux", "A B C D E F Root1 Root2 Root3 X"]);
+    assert_eq!(golden(3), ["F | G | A B C D E", "tux | bar baz | foo", "B D E F | A Root1 | C Root2 Root3 X"]);
+    assert_eq!(
+        golden(5),
+        ["F | G | E | D | A B C", "tux | baz | bar | foo", "X | C Root3 | B D E F | Root2 | A Root1"]
+    );
+    assert_eq!(golden(9)[2], "X | E | C | D | Root3 | B F | A | Root2 | Root1");
+}
+
+#[test]
+fn popularity_plans_as_nixpkgs_once_did() {
+    // By the scores A1 B2 C3 D4 E5 F9 G2, foo1 bar2 baz4 tux6, and nixpkgs' order
+    // E D F B A C Root1 Root2 Root3 X.
+    let golden = |most| golden(&Policy::new(Strategy::Popularity, limit(most)));
+    assert_eq!(golden(3), ["F | E | A B C D G", "tux | baz | bar foo", "E | D | A B C F Root1 Root2 Root3 X"]);
+    assert_eq!(golden(6)[0], "F | E | D | C | B | A G");
+    let policy = Policy { paths_per_layer: vec![limit(2), limit(1)], ..Policy::new(Strategy::PathsPerLayer, limit(3)) };
+    assert_eq!(
+        self::golden(&policy),
+        ["E F | D | A B C G", "baz tux | bar | foo", "D E | F | A B C Root1 Root2 Root3 X"]
+    );
+}
+
+#[test]
+fn stable_plans_are_written_down() {
+    // Megabytes instead of bytes, lest all of it be dust.
+    let [first, second, third] = golden_graphs().map(|closure| {
+        let infos = closure.infos().iter().cloned();
+        let infos = infos.map(|info| crate::store::PathInfo { nar_size: info.nar_size << 20, ..info }).collect();
+        let closure = Closure::new(&StoreDir::default(), infos, None).expect("closed");
+        let layers = names(&closure, &plan(&closure, &Policy::new(Strategy::Stable, limit(3))));
+        layers.iter().map(|layer| layer.join(" ")).collect::<Vec<_>>().join(" | ")
+    });
+    assert_eq!(first, "G | D E F | A B C");
+    assert_eq!(second, "tux | bar baz | foo");
+    assert_eq!(third, "C Root3 X | B D E F | A Root1 Root2");
+}
+
 #[test]
 fn groups_come_first_and_the_rest_is_planned_around_them() {
     let closure = sized(&[("a-1", 1 << 20), ("b-2", 1 << 20), ("c-3", 1 << 20), ("d-4", 1 << 20)], &[(0, 1)], &[]);

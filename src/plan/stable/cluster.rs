@@ -9,7 +9,7 @@ const COMPARED: usize = 1200;
 
 /// What one layer more costs, in bytes over the time that a plan should be good:
 /// a request, an entry in the manifest, a folder for each container.
-const LAYER: f64 = 32_000.0;
+const LAYER: f64 = 8_000.0;
 
 /// A path whose size nobody knows, in bytes.
 const UNKNOWN_SIZE: u64 = 1 << 20;
@@ -64,7 +64,7 @@ impl Item {
 
     /// How much more is sent when the two are one.
     fn cost_of_joining(&self, other: &Self, model: &Model) -> f64 {
-        let weight = model.weight(&union(&self.events, &other.events));
+        let weight = weight_of_both(model, (&self.events, self.weight), (&other.events, other.weight));
         (self.size + other.size) * weight - self.cost() - other.cost() + self.at_once() + other.at_once() - LAYER
     }
 
@@ -74,6 +74,15 @@ impl Item {
         self.size += other.size;
         self.paths.extend(other.paths);
         self.kept = None;
+    }
+}
+
+/// The weight of two sets together, where each is known with its weight.
+fn weight_of_both(model: &Model, one: (&Events, f64), other: (&Events, f64)) -> f64 {
+    match union(one.0, other.0) {
+        both if both == *one.0 => one.1,
+        both if both == *other.0 => other.1,
+        both => model.weight(&both),
     }
 }
 
@@ -221,7 +230,7 @@ fn partner(model: &Model, groups: &[Option<(Item, Vec<usize>)>], place: usize) -
 /// are left alone.
 fn improve(model: &Model, items: &[Item], mut groups: Vec<Vec<usize>>, limit: usize) -> Vec<Vec<usize>> {
     let stays = |members: &[usize]| members.len() == 1 && items[members[0]].kept.is_some();
-    let mut sums: Vec<Sum> = groups.iter().map(|members| Sum::of(items, members)).collect();
+    let mut sums: Vec<Sum> = groups.iter().map(|members| Sum::of(model, items, members)).collect();
     for _ in 0..ROUNDS {
         let mut has_moved = false;
         for item in 0..items.len() {
@@ -232,12 +241,12 @@ fn improve(model: &Model, items: &[Item], mut groups: Vec<Vec<usize>>, limit: us
                 continue;
             }
             let mut without = sums[from].clone();
-            without.remove(&items[item]);
-            let gain = sums[from].cost(model) - without.cost(model);
+            without.remove(model, &items[item]);
+            let gain = sums[from].cost() - without.cost();
             // Less than a byte is not worth a move, and may be an error of rounding.
             let mut best = (gain - 1.0, None);
             for to in (0..groups.len()).filter(|to| *to != from && !stays(&groups[*to])) {
-                let cost = sums[to].cost_with(&items[item], model) - sums[to].cost(model);
+                let cost = sums[to].cost_with(model, &items[item]) - sums[to].cost();
                 if cost < best.0 {
                     best = (cost, Some(to));
                 }
@@ -245,13 +254,13 @@ fn improve(model: &Model, items: &[Item], mut groups: Vec<Vec<usize>>, limit: us
             if groups.len() < limit && groups[from].len() > 1 && items[item].cost() + LAYER < best.0 {
                 best = (0.0, Some(groups.len()));
                 groups.push(Vec::new());
-                sums.push(Sum::of(items, &[]));
+                sums.push(Sum::of(model, items, &[]));
             }
             if let (_, Some(to)) = best {
                 groups[from].retain(|member| *member != item);
                 groups[to].push(item);
                 sums[from] = without;
-                sums[to].add(&items[item]);
+                sums[to].add(model, &items[item]);
                 has_moved = true;
                 if groups[from].is_empty() {
                     groups.remove(from);
@@ -271,25 +280,29 @@ fn improve(model: &Model, items: &[Item], mut groups: Vec<Vec<usize>>, limit: us
 struct Sum {
     size: f64,
     events: Events,
+    weight: f64,
     counts: Vec<u16>,
 }
 
 impl Sum {
-    fn of(items: &[Item], members: &[usize]) -> Self {
-        let mut sum = Self { size: 0.0, events: Events::default(), counts: vec![0; Events::default().len() * 64] };
+    fn of(model: &Model, items: &[Item], members: &[usize]) -> Self {
+        let events = Events::default();
+        let mut sum = Self { size: 0.0, weight: model.weight(&events), counts: vec![0; events.len() * 64], events };
         for member in members {
-            sum.add(&items[*member]);
+            sum.add(model, &items[*member]);
         }
         sum
     }
 
-    fn add(&mut self, item: &Item) {
+    fn add(&mut self, model: &Model, item: &Item) {
+        self.weight = weight_of_both(model, (&self.events, self.weight), (&item.events, item.weight));
         self.size += item.size;
         self.events = union(&self.events, &item.events);
         each_bit(&item.events, |bit| self.counts[bit] += 1);
     }
 
-    fn remove(&mut self, item: &Item) {
+    fn remove(&mut self, model: &Model, item: &Item) {
+        let before = self.events;
         self.size -= item.size;
         each_bit(&item.events, |bit| {
             self.counts[bit] -= 1;
@@ -297,14 +310,17 @@ impl Sum {
                 self.events[bit / 64] &= !(1 << (bit % 64));
             }
         });
+        if self.events != before {
+            self.weight = model.weight(&self.events);
+        }
     }
 
-    fn cost(&self, model: &Model) -> f64 {
-        self.size * model.weight(&self.events)
+    fn cost(&self) -> f64 {
+        self.size * self.weight
     }
 
-    fn cost_with(&self, item: &Item, model: &Model) -> f64 {
-        (self.size + item.size) * model.weight(&union(&self.events, &item.events))
+    fn cost_with(&self, model: &Model, item: &Item) -> f64 {
+        (self.size + item.size) * weight_of_both(model, (&self.events, self.weight), (&item.events, item.weight))
     }
 }
 

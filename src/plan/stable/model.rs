@@ -59,8 +59,8 @@ impl Model {
         let mut weights = vec![0.0_f64; WORDS * 64];
         let mut weight = 1.0;
         let mut seen = 0.0;
-        for bit in 0..history.revisions.min(REVISIONS) as usize {
-            weights[bit] = weight;
+        for of_revision in weights.iter_mut().take(history.revisions.min(REVISIONS) as usize) {
+            *of_revision = weight;
             seen += weight;
             weight *= FADING;
         }

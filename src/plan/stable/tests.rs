@@ -58,8 +58,6 @@ fn more_packages_than_bits_are_planned_too() {
     let paths: Vec<(&str, u64)> = names.iter().zip(0..).map(|(name, id)| (name.as_str(), (id * id) % 7919)).collect();
     let edges: Vec<(usize, usize)> = (0..4500).map(|edge| (edge % 1500, (edge * 7) % (edge % 1500 + 1))).collect();
     let closure = sized(&paths, &edges, &[]);
-    for most in [60] {
-        let plan = crate::plan::plan(&closure, &Policy::new(Strategy::Stable, limit(most)));
-        assert_eq!(plan.check(&closure, limit(most)), Ok(()));
-    }
+    let plan = crate::plan::plan(&closure, &Policy::new(Strategy::Stable, limit(60)));
+    assert_eq!(plan.check(&closure, limit(60)), Ok(()));
 }
