@@ -5,7 +5,7 @@ use crate::store::{Closure, NodeId};
 
 /// How many groups are compared each with each other; smaller ones beyond that are
 /// first put together with those that are most like them.
-const COMPARED: usize = 1200;
+const COMPARED: usize = 800;
 
 /// What one layer more costs, in bytes over the time that a plan should be good:
 /// a request, an entry in the manifest, a folder for each container.

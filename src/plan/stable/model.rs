@@ -93,16 +93,17 @@ impl Model {
     /// In how many revisions from now on one of the events will happen.
     #[must_use]
     pub fn weight(&self, events: &Events) -> f64 {
-        let sum = |from: usize, to: usize| {
-            let mut sum = 0.0;
-            for (word, bits) in events.iter().enumerate().take(to).skip(from) {
-                for (byte, value) in bits.to_le_bytes().into_iter().enumerate().filter(|(_, value)| *value != 0) {
-                    sum += self.sums[word * 8 + byte][usize::from(value)];
-                }
+        let sum_of = |word: usize| {
+            if events[word] == 0 {
+                return 0.0;
             }
-            sum
+            let [a, b, c, d, e, f, g, h] = events[word].to_le_bytes().map(usize::from);
+            let sums = &self.sums[word * 8..word * 8 + 8];
+            ((sums[0][a] + sums[1][b]) + (sums[2][c] + sums[3][d]))
+                + ((sums[4][e] + sums[5][f]) + (sums[6][g] + sums[7][h]))
         };
-        let (seen, own) = (sum(0, 1), sum(1, WORDS));
+        let seen = sum_of(0);
+        let own = (1..WORDS).fold(0.0, |sum, word| sum + sum_of(word));
         HORIZON * ((1.0 - self.trust) * seen + self.trust * (MOST * own / (MOST + own)))
     }
 }
