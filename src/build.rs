@@ -12,7 +12,7 @@ use crate::image::{Image, ImageLayer, ImageName, ImageSpec, config, manifest};
 use crate::layer::deliver::{Content, LayerJob, Progress, Source};
 use crate::layer::index::LayerIndex;
 use crate::layer::{LayerKey, LayerRecord};
-use crate::plan::{self, LayerPlan};
+use crate::plan::{self, LayerPlan, Previous, saved};
 use crate::store::{Closure, StoreLocation, StorePath, roots};
 use crate::tree::StoreFiles;
 
@@ -32,6 +32,8 @@ pub struct Build<'a> {
     pub index: &'a LayerIndex,
     /// The program for `hook: true`: a stowage that runs anywhere.
     pub hook: Option<&'a [u8]>,
+    /// Plans of earlier revisions, the newest last.
+    pub previous: &'a [Previous],
     /// On how many threads to make layers.
     pub threads: usize,
     /// Whether image folders hold their store paths by GC roots.
@@ -53,7 +55,7 @@ pub fn store_layers(spec: &ImageSpec) -> NonZeroUsize {
 /// # Errors
 /// When a path is gone, a layer can't be made, or a destination not be written.
 pub fn build(build: &Build<'_>, references: &[ImageReference]) -> anyhow::Result<Image> {
-    let plan = plan::plan(build.closure, build.spec.strategy, store_layers(build.spec));
+    let plan = plan::plan(build.closure, &build.spec.policy(store_layers(build.spec), build.previous.to_vec()));
     let files = StoreFiles::open(&build.location.real_dir)?;
     for info in build.closure.infos() {
         files.check(&info.path)?;
@@ -138,16 +140,16 @@ fn assemble(build: &Build<'_>, plan: &LayerPlan, records: Vec<LayerRecord>) -> I
         })
     };
     let architecture = spec.architecture.clone().unwrap_or_else(found);
-    let store = plan.layers.iter().map(|layer| {
-        let paths: Vec<String> = layer.paths.iter().map(|id| build.closure.print(*id)).collect();
-        format!("store paths: {}", paths.join(" "))
-    });
+    let store =
+        plan.layers.iter().map(|layer| saved::layer_comment(layer.paths.iter().map(|id| build.closure.print(*id))));
     let hook = build.hook.map(|_| "stowage and its post-build hook".to_owned());
     let comments = store.chain(hook).chain(["Nix database, user, links to contents".to_owned()]);
     let layers: Vec<ImageLayer> =
         records.into_iter().zip(comments).map(|(record, comment)| ImageLayer::plain(record, comment)).collect();
     let container = config::with_defaults(spec.config.clone(), &spec.user);
-    let config = config::serialise(&spec.created, &architecture, &container, &layers);
+    // A first plan knows nothing but what the layers' comments tell anyway.
+    let history = (plan.history.revisions > 0).then(|| saved::to_comment(&plan.history));
+    let config = config::serialise(&spec.created, &architecture, &container, history.as_deref(), &layers);
     let manifest = manifest::oci(&config, &layers);
     Image { name: build.name.clone(), config, manifest, layers }
 }

@@ -29,6 +29,8 @@
 //! | `cli/build.rs` | `stowage build` | IO |
 //! | `cli/cache.rs` | `stowage cache` and `stowage env` | IO |
 //! | `cli/copy.rs` | `stowage copy` | IO |
+//! | `cli/diff.rs` | `stowage diff` | IO |
+//! | `cli/earlier.rs` | reads earlier images and plans | IO |
 //! | `cli/exit.rs` | what exit codes say | pure |
 //! | `cli/hook.rs` | `stowage hook` | IO |
 //! | `cli/inspect.rs` | `stowage inspect` | IO |
@@ -69,8 +71,18 @@
 //! | `nar.rs` | store paths to NARs | IO |
 //! | `parent/mod.rs` | what is known of a parent image | pure |
 //! | `parent/registrations.rs` | merges registrations with those of a parent | pure |
+//! | `plan/diff.rs` | what is different between two plans or images | pure |
+//! | `plan/groups.rs` | layers and hints that a spec gives by name | pure |
+//! | `plan/history.rs` | how packages have changed, as plans carry it on | pure |
 //! | `plan/mod.rs` | layer plans and their invariants | pure |
 //! | `plan/popularity.rs` | popularity, as nixpkgs scores it | pure |
+//! | `plan/saved.rs` | plans as files and in images, for the next plan | pure |
+//! | `plan/size.rs` | the largest paths apart, as nixpkgs has it | pure |
+//! | `plan/stable.rs` | few bytes sent again: the default strategy | pure |
+//! | `plan/stable/cluster.rs` | puts paths together, the cheapest pair first | pure |
+//! | `plan/stable/model.rs` | what changes together, as far as one can tell | pure |
+//! | `plan/stable/tests.rs` | tests of the strategy | pure |
+//! | `plan/tests.rs` | what must hold for every strategy | pure |
 //! | `store/closure.rs` | registrations closed under references | pure |
 //! | `store/content_address.rs` | finds content addresses again that a list has lost | IO |
 //! | `store/db.rs` | reads a live Nix database | IO |

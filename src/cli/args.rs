@@ -12,7 +12,8 @@ const AFTER_HELP: &str = "\
 Examples:
   stowage build ./result --name ci --to docker-archive:- | docker load
   stowage build --spec ci.json --to oci:layout:latest
-  stowage plan ./result
+  stowage plan ./result --previous oci:layout:latest
+  stowage diff oci:layout:old oci:layout:new
   stowage cache add ./cache ./result
 
 Exit codes: 0 done; 1 something failed; 2 the command line or the spec is wrong;
@@ -42,6 +43,8 @@ pub enum Command {
     Build(BuildArguments),
     /// Show which store paths would go together into which layer
     Plan(PlanArguments),
+    /// Show what is different between two images or plans, and what would be sent again
+    Diff(DiffArguments),
     /// Copy an image folder to an archive or a layout
     Copy(CopyArguments),
     /// Show what an image is made of
@@ -108,9 +111,13 @@ pub struct BuildArguments {
     /// How many layers the image may have, at most 125; by default 62
     #[arg(long, value_name = "N")]
     pub max_layers: Option<u64>,
-    /// How store paths are put into layers
+    /// How store paths are put into layers; by default stable, or as the spec says
     #[arg(long)]
     pub strategy: Option<Strategy>,
+    /// What an earlier image or plan was like, so that layers can stay: an image, or a file
+    /// of `stowage plan --json`; can be repeated, the newest last
+    #[arg(long, value_name = "IMAGE|FILE", value_hint = ValueHint::AnyPath)]
+    pub previous: Vec<String>,
     /// How many threads make layers; by default one for each processor
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
@@ -128,12 +135,22 @@ pub struct PlanArguments {
     /// Store paths, or links to them; with --registration or --closure by default all
     #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
+    /// What the image is to be, as for `build`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub spec: Option<PathBuf>,
+    /// Show only the layer of this path, all that is in it, and why
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub why: Option<PathBuf>,
     /// How many layers the image may have, at most 125; by default 62
     #[arg(long, value_name = "N")]
     pub max_layers: Option<u64>,
-    /// How store paths are put into layers
+    /// How store paths are put into layers; by default stable, or as the spec says
     #[arg(long)]
     pub strategy: Option<Strategy>,
+    /// What an earlier image or plan was like, so that layers can stay: an image, or a file
+    /// of `stowage plan --json`; can be repeated, the newest last
+    #[arg(long, value_name = "IMAGE|FILE", value_hint = ValueHint::AnyPath)]
+    pub previous: Vec<String>,
     /// Print the plan as JSON
     #[arg(long)]
     pub json: bool,
@@ -159,6 +176,20 @@ pub struct CopyArguments {
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
     /// Print what was copied as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `diff`.
+#[derive(Debug, Args)]
+pub struct DiffArguments {
+    /// What was: an image, or a file of `stowage plan --json`
+    #[arg(value_name = "OLD", value_hint = ValueHint::AnyPath)]
+    pub old: String,
+    /// What is
+    #[arg(value_name = "NEW", value_hint = ValueHint::AnyPath)]
+    pub new: String,
+    /// Print everything as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::args::BuildArguments;
+use super::earlier;
 use super::exit::UsageError;
 use super::output::{self, Meter};
 use super::settings::{self, Settings};
@@ -14,6 +15,7 @@ use crate::build::{self, Build};
 use crate::destination::ImageReference;
 use crate::image::spec::MAX_LAYERS;
 use crate::image::{Image, ImageName, ImageSpec, config};
+use crate::plan::Strategy;
 use crate::store::source::RegistrationSource;
 use crate::store::{Closure, StoreLocation, StorePath, content_address};
 use crate::tree::StoreFiles;
@@ -34,7 +36,8 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
         .into());
     }
     let location = settings.location(arguments.source.store.as_deref());
-    let spec = spec(&arguments)?;
+    let spec = spec(arguments.spec.as_deref(), arguments.name.as_deref(), arguments.strategy, arguments.max_layers)?;
+    let previous = earlier::previous(&arguments.previous)?;
     let contents = contents(&location, &arguments.paths, &spec)?;
     let source = arguments.source.registrations();
     let mut closure = closure(&source, &location, &contents, &spec)?;
@@ -53,6 +56,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
             location: &location,
             index: &settings.index,
             hook: program.as_deref(),
+            previous: &previous,
             threads: settings::threads(arguments.jobs),
             hold: !settings.in_nix_build,
             progress: &|bytes| meter.add(bytes),
@@ -99,18 +103,26 @@ pub fn is_stdout(reference: &ImageReference) -> bool {
 }
 
 /// The spec in a file, with what the command line says in its place.
-fn spec(arguments: &BuildArguments) -> anyhow::Result<ImageSpec> {
-    let mut spec = match &arguments.spec {
+///
+/// # Errors
+/// When it can't be read, or says something that can't be.
+pub fn spec(
+    file: Option<&Path>,
+    name: Option<&str>,
+    strategy: Option<Strategy>,
+    max_layers: Option<u64>,
+) -> anyhow::Result<ImageSpec> {
+    let mut spec = match file {
         None => ImageSpec::default(),
         Some(path) => read_spec(path).with_context(|| format!("the spec {}", path.display()))?,
     };
-    if let Some(name) = &arguments.name {
+    if let Some(name) = name {
         spec.name = Some(ImageName::parse(name)?);
     }
-    if let Some(strategy) = arguments.strategy {
+    if let Some(strategy) = strategy {
         spec.strategy = strategy;
     }
-    spec.max_layers = limit(arguments.max_layers.unwrap_or(spec.max_layers));
+    spec.max_layers = limit(max_layers.unwrap_or(spec.max_layers));
     spec.check()?;
     Ok(spec)
 }
@@ -124,7 +136,7 @@ pub fn limit(max_layers: u64) -> u64 {
     max_layers.min(MAX_LAYERS)
 }
 
-fn read_spec(path: &PathBuf) -> anyhow::Result<ImageSpec> {
+fn read_spec(path: &Path) -> anyhow::Result<ImageSpec> {
     let mut text = String::new();
     if path == Path::new("-") {
         std::io::stdin().read_to_string(&mut text)?;
@@ -138,7 +150,10 @@ fn read_spec(path: &PathBuf) -> anyhow::Result<ImageSpec> {
 }
 
 /// The store paths that are laid out at `/`, each once.
-fn contents(location: &StoreLocation, paths: &[PathBuf], spec: &ImageSpec) -> anyhow::Result<Vec<StorePath>> {
+///
+/// # Errors
+/// When one is none.
+pub fn contents(location: &StoreLocation, paths: &[PathBuf], spec: &ImageSpec) -> anyhow::Result<Vec<StorePath>> {
     let mut contents = Vec::new();
     for path in paths.iter().map(PathBuf::as_path).chain(spec.contents.iter().map(Path::new)) {
         let path = settings::resolve(location, path)?;
@@ -150,7 +165,10 @@ fn contents(location: &StoreLocation, paths: &[PathBuf], spec: &ImageSpec) -> an
 }
 
 /// All store paths of the image: what contents and config reach.
-fn closure(
+///
+/// # Errors
+/// When there is none, or a registration is missing.
+pub fn closure(
     source: &RegistrationSource,
     location: &StoreLocation,
     contents: &[StorePath],

@@ -8,10 +8,11 @@ use crate::destination::{DestinationError, ImageReference, docker_archive, folde
 use crate::digest::Digest;
 
 /// What was found out of an image.
-struct Inspected {
+pub struct Inspected {
     names: Vec<String>,
     digest: Option<Digest>,
-    config: Value,
+    /// Its config, whole.
+    pub config: Value,
     config_digest: Digest,
     layer_sizes: Vec<u64>,
 }
@@ -26,7 +27,11 @@ pub fn run(arguments: &InspectArguments) -> anyhow::Result<()> {
     Ok(output::print(&text)?)
 }
 
-fn inspect(image: &ImageReference) -> Result<Inspected, DestinationError> {
+/// Finds out what there is to know of an image without looking into its layers.
+///
+/// # Errors
+/// When it can't be read.
+pub fn inspect(image: &ImageReference) -> Result<Inspected, DestinationError> {
     let parse = |config: &[u8]| {
         serde_json::from_slice(config).map_err(|error| DestinationError::Foreign {
             path: image.to_string().into(),
@@ -67,8 +72,8 @@ fn inspect(image: &ImageReference) -> Result<Inspected, DestinationError> {
     })
 }
 
-/// A layer's diff ID, size and comment.
-fn layers(inspected: &Inspected) -> impl Iterator<Item = (&str, u64, &str)> {
+/// Each layer's diff ID, size and comment.
+pub fn layers(inspected: &Inspected) -> impl Iterator<Item = (&str, u64, &str)> {
     let diff_ids = inspected.config["rootfs"]["diff_ids"].as_array().into_iter().flatten();
     let history = inspected.config["history"].as_array().into_iter().flatten();
     // Entries of empty layers have no diff ID.

@@ -4,6 +4,8 @@ pub mod args;
 pub mod build;
 pub mod cache;
 pub mod copy;
+pub mod diff;
+pub mod earlier;
 pub mod exit;
 pub mod hook;
 pub mod inspect;
@@ -59,6 +61,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Build(arguments) => build::run(&settings()?, arguments),
         Command::Plan(arguments) => plan::run(&settings()?, arguments),
         Command::Copy(arguments) => copy::run(&settings()?, arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Hook => {
             hook::main();

@@ -109,20 +109,31 @@ struct History<'a> {
     created: &'a str,
     created_by: &'static str,
     comment: &'a str,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    empty_layer: bool,
 }
 
-/// The config's bytes. `created` is a date of RFC 3339.
+/// The config's bytes. `created` is a date of RFC 3339; `plan` is what the next plan
+/// should know, in the form of [`crate::plan::saved`].
 #[must_use]
-pub fn serialise(created: &str, architecture: &str, container: &ContainerConfig, layers: &[ImageLayer]) -> Vec<u8> {
+pub fn serialise(
+    created: &str,
+    architecture: &str,
+    container: &ContainerConfig,
+    plan: Option<&str>,
+    layers: &[ImageLayer],
+) -> Vec<u8> {
+    let entry = |comment, empty_layer| History { created, created_by: "stowage", comment, empty_layer };
     let config = Config {
         created,
         architecture,
         os: "linux",
         config: container,
         rootfs: RootFs { kind: "layers", diff_ids: layers.iter().map(|layer| layer.record.diff_id).collect() },
-        history: layers
-            .iter()
-            .map(|layer| History { created, created_by: "stowage", comment: &layer.comment })
+        history: plan
+            .map(|plan| entry(plan, true))
+            .into_iter()
+            .chain(layers.iter().map(|layer| entry(&layer.comment, false)))
             .collect(),
     };
     super::manifest::to_json(&config)
@@ -180,7 +191,7 @@ mod tests {
     #[test]
     fn the_bytes_are_these() {
         let container = ContainerConfig { cmd: Some(vec!["/bin/sh".to_owned()]), ..ContainerConfig::default() };
-        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, &[layer()]);
+        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, None, &[layer()]);
         let expected = concat!(
             r#"{"created":"1970-01-01T00:00:01Z","architecture":"amd64","os":"linux","config":{"Cmd":["/bin/sh"]},"#,
             r#""rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]},"#,
@@ -192,7 +203,7 @@ mod tests {
     #[test]
     fn oci_spec_reads_what_is_written() {
         let container = with_defaults(ContainerConfig::default(), &User::default());
-        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, &[layer()]);
+        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, None, &[layer()]);
         let read: oci_spec::image::ImageConfiguration = serde_json::from_slice(&bytes).expect("valid");
         let config = read.config().clone().expect("there");
         assert_eq!(config.user().as_deref(), Some("1000:1000"));
@@ -214,7 +225,7 @@ mod tests {
     #[test]
     fn go_marshals_html_letters_as_escapes_and_so_do_we() {
         let container = ContainerConfig { env: vec!["A=<&>".to_owned()], ..ContainerConfig::default() };
-        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, &[]);
+        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, None, &[]);
         assert!(String::from_utf8(bytes).expect("JSON").contains(r"A=\u003c\u0026\u003e"));
     }
 

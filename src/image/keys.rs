@@ -6,7 +6,7 @@ use super::config::ContainerConfig;
 use super::spec::SpecError;
 
 /// The keys that work.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 20] = [
     "name",
     "tag",
     "contents",
@@ -22,21 +22,21 @@ const KEYS: [&str; 17] = [
     "user",
     "nixConf",
     "strategy",
+    "pathsPerLayer",
+    "popularity",
+    "layers",
     "hook",
     "$schema",
 ];
 
 /// The keys that are known, but not built yet.
-const LATER: [&str; 20] = [
+const LATER: [&str; 17] = [
     "fromImage",
     "mtime",
     "extraCommands",
     "fakeRootCommands",
     "buildDepsOf",
     "nixpkgs",
-    "pathsPerLayer",
-    "popularity",
-    "layers",
     "perms",
     "compression",
     "annotations",

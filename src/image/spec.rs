@@ -5,6 +5,7 @@
 //! that is known, but not built yet, is an error that says so.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,13 +15,13 @@ use super::keys;
 use super::name::{ImageName, NameError};
 use super::user::User;
 use crate::layer::{Owner, elf};
-use crate::plan::Strategy;
+use crate::plan::{Hint, Pattern, Policy, Previous, Strategy};
 
 /// Docker runs this many layers, and no more.
 pub const MAX_LAYERS: u64 = 125;
 
 /// What an image is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ImageSpec {
     /// What it is called; by default like the first of its contents.
     pub name: Option<ImageName>,
@@ -44,6 +45,12 @@ pub struct ImageSpec {
     pub nix_conf: BTreeMap<String, String>,
     /// How store paths are put into layers.
     pub strategy: Strategy,
+    /// For the strategy of that name: how many paths each layer has.
+    pub paths_per_layer: Vec<NonZeroUsize>,
+    /// What makes paths more or less popular than they are.
+    pub hints: Vec<Hint>,
+    /// Layers of their own, by patterns.
+    pub groups: Vec<Vec<Pattern>>,
     /// Whether stowage and its hook are in the image.
     pub hook: bool,
 }
@@ -106,6 +113,9 @@ struct Keys {
     user: Option<User>,
     nix_conf: Option<BTreeMap<String, Value>>,
     strategy: Option<String>,
+    paths_per_layer: Option<Vec<NonZeroUsize>>,
+    popularity: Option<BTreeMap<String, f64>>,
+    layers: Option<Vec<Vec<String>>>,
     hook: Option<bool>,
 }
 
@@ -136,7 +146,10 @@ impl Default for ImageSpec {
             include_nix_db: true,
             user: User::default(),
             nix_conf: BTreeMap::new(),
-            strategy: Strategy::Popularity,
+            strategy: Strategy::default(),
+            paths_per_layer: Vec::new(),
+            hints: Vec::new(),
+            groups: Vec::new(),
             hook: false,
         }
     }
@@ -164,6 +177,7 @@ impl ImageSpec {
         keys::check(&value)?;
         let keys: Keys = serde_json::from_value(value).map_err(SpecError::Value)?;
         let default = Self::default();
+        let strategy = strategy(&keys)?;
         let spec = Self {
             name: name(keys.name, keys.tag)?,
             contents: match keys.contents {
@@ -183,7 +197,10 @@ impl ImageSpec {
             include_nix_db: keys.include_nix_db.unwrap_or(true),
             user: keys.user.unwrap_or_default(),
             nix_conf: nix_conf(keys.nix_conf.unwrap_or_default())?,
-            strategy: strategy(keys.strategy.as_deref())?,
+            strategy,
+            hints: hints(keys.popularity.as_ref())?,
+            groups: groups(keys.layers.as_ref())?,
+            paths_per_layer: keys.paths_per_layer.unwrap_or_default(),
             hook: keys.hook.unwrap_or(false),
         };
         spec.check()?;
@@ -220,10 +237,33 @@ impl ImageSpec {
                 format!("{} layers are too few: the image needs {least} at the least", self.max_layers),
             );
         }
+        let is_ordered = matches!(self.strategy, Strategy::Popularity | Strategy::PathsPerLayer);
+        if !self.hints.is_empty() && !is_ordered {
+            let problem = "hints are for the strategies \"popularity\" and \"pathsPerLayer\"; \"stable\" learns from --previous, and `layers` keeps paths together";
+            return nonsense("popularity", problem.to_owned());
+        }
+        if self.paths_per_layer.is_empty() == (self.strategy == Strategy::PathsPerLayer) {
+            let problem = "the strategy \"pathsPerLayer\", and no other, needs a list of numbers, e.g. [10, 1]";
+            return nonsense("pathsPerLayer", problem.to_owned());
+        }
         if self.hook && !self.include_nix_db {
             return nonsense("hook", "the hook needs a Nix database in the image (includeNixDB)".to_owned());
         }
         Ok(())
+    }
+
+    /// How its store paths are planned, in at most `limit` layers, knowing `previous`
+    /// plans.
+    #[must_use]
+    pub fn policy(&self, limit: NonZeroUsize, previous: Vec<Previous>) -> Policy {
+        Policy {
+            strategy: self.strategy,
+            limit,
+            paths_per_layer: self.paths_per_layer.clone(),
+            hints: self.hints.clone(),
+            groups: self.groups.clone(),
+            previous,
+        }
     }
 
     /// The system layer, the hook's, and one for store paths.
@@ -255,14 +295,41 @@ fn name(name: Option<String>, tag: Option<String>) -> Result<Option<ImageName>, 
     }
 }
 
-fn strategy(name: Option<&str>) -> Result<Strategy, SpecError> {
-    let Some(name) = name else {
-        return Ok(Strategy::Popularity);
+/// The strategy that is named, or that of the keys that are for one only.
+fn strategy(keys: &Keys) -> Result<Strategy, SpecError> {
+    let Some(name) = keys.strategy.as_deref() else {
+        return Ok(match (&keys.paths_per_layer, &keys.popularity) {
+            (Some(_), _) => Strategy::PathsPerLayer,
+            (None, Some(_)) => Strategy::Popularity,
+            (None, None) => Strategy::default(),
+        });
     };
     <Strategy as clap::ValueEnum>::from_str(name, false).map_err(|_| SpecError::Nonsense {
         key: "strategy",
-        problem: format!("{name:?} is no strategy of this version; there is \"popularity\""),
+        problem: format!(
+            "{name:?} is no strategy of this version; there are \"stable\", \"popularity\", \"size\" and \"pathsPerLayer\""
+        ),
     })
+}
+
+fn pattern(key: &'static str, text: &str) -> Result<Pattern, SpecError> {
+    Pattern::new(text).map_err(|error| SpecError::Nonsense { key, problem: error.to_string() })
+}
+
+fn hints(weights: Option<&BTreeMap<String, f64>>) -> Result<Vec<Hint>, SpecError> {
+    let hint = |(text, weight): (&String, &f64)| {
+        if !weight.is_finite() || *weight < 0.0 {
+            let problem = format!("the weight of {text:?} must be a number from 0 on; 1 changes nothing");
+            return Err(SpecError::Nonsense { key: "popularity", problem });
+        }
+        Ok(Hint { pattern: pattern("popularity", text)?, weight: *weight })
+    };
+    weights.into_iter().flatten().map(hint).collect()
+}
+
+fn groups(groups: Option<&Vec<Vec<String>>>) -> Result<Vec<Vec<Pattern>>, SpecError> {
+    let group = |group: &Vec<String>| group.iter().map(|text| pattern("layers", text)).collect();
+    groups.into_iter().flatten().map(group).collect()
 }
 
 /// nix.conf's values are words; lists are written with spaces between them.
@@ -336,6 +403,16 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_one_strategy_choose_it() {
+        let strategy = |spec: &str| ImageSpec::from_json(spec).expect(spec).strategy;
+        assert_eq!(strategy("{}"), Strategy::Stable);
+        assert_eq!(strategy(r#"{"pathsPerLayer":[10,1]}"#), Strategy::PathsPerLayer);
+        assert_eq!(strategy(r#"{"popularity":{"glibc":2.5}}"#), Strategy::Popularity);
+        assert_eq!(strategy(r#"{"popularity":{"a":0},"pathsPerLayer":[3]}"#), Strategy::PathsPerLayer);
+        assert_eq!(strategy(r#"{"layers":[["a","b*"],["/nix/store/x"]],"strategy":"size"}"#), Strategy::Size);
+    }
+
+    #[test]
     fn every_message_names_its_cause() {
         for (spec, message) in [
             ("{", "no JSON"),
@@ -356,6 +433,12 @@ mod tests {
             (r#"{"maxLayers":1}"#, "too few"),
             (r#"{"maxLayers":2,"hook":true}"#, "needs 3 at the least"),
             (r#"{"strategy":"best"}"#, "no strategy"),
+            (r#"{"strategy":"pathsPerLayer"}"#, "needs a list of numbers"),
+            (r#"{"strategy":"size","pathsPerLayer":[1]}"#, "and no other"),
+            (r#"{"pathsPerLayer":[0]}"#, "nonzero"),
+            (r#"{"strategy":"stable","popularity":{"a":1}}"#, "hints are for"),
+            (r#"{"popularity":{"a":-1}}"#, "the weight of \"a\""),
+            (r#"{"layers":[["a["]]}"#, "is no pattern"),
             (r#"{"nixConf":{"a":{}}}"#, "nixConf"),
             (r#"{"nixConf":{"a":"b\nc"}}"#, "in one line"),
             (r#"{"user":{"home":"x"}}"#, "no absolute path"),

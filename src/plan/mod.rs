@@ -1,27 +1,77 @@
 //! Layer plans: which store paths go together, before any byte is read.
 //!
-//! Planning is pure and total: it sees the closure and a number of layers, no
-//! file, and it cannot fail.
+//! Planning is pure and total: it sees the closure and a policy, no file, and it
+//! cannot fail. One file for each strategy.
 
+pub mod diff;
+mod groups;
+pub mod history;
 mod popularity;
+pub mod saved;
+mod size;
+mod stable;
 
 use std::num::NonZeroUsize;
 
 use crate::store::{Closure, NodeId};
 
+pub use groups::{Hint, Pattern, PatternError};
+pub use history::{History, Previous};
 pub use popularity::scores as popularity_scores;
 
 /// How store paths are put into layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Strategy {
+    /// So that few bytes are sent again when the closure changes: what changes
+    /// together stays together, and layers of --previous stay as they are.
+    #[default]
+    Stable,
     /// The paths that most others need, each in a layer of its own, and all the
     /// rest in one more.
     Popularity,
+    /// The largest paths apart, each with what only it needs: nixpkgs' default.
+    Size,
+    /// In order of popularity, as many paths in each layer as pathsPerLayer says.
+    #[value(alias = "pathsPerLayer")]
+    PathsPerLayer,
 }
 
 impl Strategy {
     /// Every strategy, for tests of what must hold for all of them.
-    pub const ALL: [Self; 1] = [Self::Popularity];
+    pub const ALL: [Self; 4] = [Self::Stable, Self::Popularity, Self::Size, Self::PathsPerLayer];
+}
+
+/// All that a plan depends on besides the closure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// How paths are put into layers.
+    pub strategy: Strategy,
+    /// The most layers that there may be.
+    pub limit: NonZeroUsize,
+    /// For [`Strategy::PathsPerLayer`]: how many paths each layer has; the last
+    /// number is that of all layers from there on.
+    pub paths_per_layer: Vec<NonZeroUsize>,
+    /// What makes paths more or less popular than they are.
+    pub hints: Vec<Hint>,
+    /// Layers of their own: the paths that match one of the patterns of each.
+    pub groups: Vec<Vec<Pattern>>,
+    /// Plans of earlier revisions, the newest last.
+    pub previous: Vec<Previous>,
+}
+
+impl Policy {
+    /// A policy of nothing but a strategy and a limit.
+    #[must_use]
+    pub fn new(strategy: Strategy, limit: NonZeroUsize) -> Self {
+        Self {
+            strategy,
+            limit,
+            paths_per_layer: Vec::new(),
+            hints: Vec::new(),
+            groups: Vec::new(),
+            previous: Vec::new(),
+        }
+    }
 }
 
 /// Store paths that will be one layer.
@@ -29,6 +79,8 @@ impl Strategy {
 pub struct PlannedLayer {
     /// The paths, in the closure's order.
     pub paths: Vec<NodeId>,
+    /// Why they are together, for people.
+    pub why: String,
 }
 
 /// The store layers of an image, the lowest first.
@@ -36,6 +88,8 @@ pub struct PlannedLayer {
 pub struct LayerPlan {
     /// The layers; none is empty.
     pub layers: Vec<PlannedLayer>,
+    /// What the next plan may know of how these paths have changed.
+    pub history: History,
 }
 
 /// What is wrong with a plan; see [`LayerPlan::check`].
@@ -51,17 +105,23 @@ pub enum PlanFault {
     Unordered(usize),
 }
 
-/// Puts `closure` into at most `limit` layers.
+/// Puts `closure` into layers.
 #[must_use]
-pub fn plan(closure: &Closure, strategy: Strategy, limit: NonZeroUsize) -> LayerPlan {
-    let mut layers = match strategy {
-        Strategy::Popularity => popularity::plan(closure, limit),
-    };
+pub fn plan(closure: &Closure, policy: &Policy) -> LayerPlan {
+    let history = History::of(closure, &policy.previous);
+    let (mut layers, free) = groups::take(closure, policy);
+    let left = NonZeroUsize::new(policy.limit.get().saturating_sub(layers.len())).unwrap_or(NonZeroUsize::MIN);
+    layers.extend(match policy.strategy {
+        Strategy::Popularity => popularity::per_layer(closure, &free, &policy.hints, &[], left),
+        Strategy::PathsPerLayer => popularity::per_layer(closure, &free, &policy.hints, &policy.paths_per_layer, left),
+        Strategy::Size => size::plan(closure, &free, left),
+        Strategy::Stable => stable::plan(closure, &free, &policy.previous, &history, left),
+    });
     for layer in &mut layers {
-        layer.sort_unstable();
+        layer.paths.sort_unstable();
     }
-    layers.retain(|layer| !layer.is_empty());
-    LayerPlan { layers: layers.into_iter().map(|paths| PlannedLayer { paths }).collect() }
+    layers.retain(|layer| !layer.paths.is_empty());
+    LayerPlan { layers, history }
 }
 
 impl PlannedLayer {
@@ -98,54 +158,17 @@ impl LayerPlan {
             None => Ok(()),
         }
     }
+
+    /// The layers as the next plan may know them.
+    #[must_use]
+    pub fn to_previous(&self, closure: &Closure) -> Previous {
+        let name = |id: &NodeId| closure.info(*id).path.to_basename();
+        Previous {
+            layers: self.layers.iter().map(|layer| layer.paths.iter().map(name).collect()).collect(),
+            history: self.history.clone(),
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::StoreDir;
-    use crate::store::closure::tests::{info, path};
-    use proptest::{prop_assert_eq, proptest};
-
-    /// A closure of `size` paths, in which path i refers to some after it.
-    fn closure_of(edges: &[(usize, usize)], size: usize) -> Closure {
-        let letters: Vec<char> = "0123456789abcdfghijklmnpqrsvwxyz".chars().collect();
-        let paths: Vec<_> = (0..size).map(|id| path(letters[id], "p")).collect();
-        let infos = (0..size)
-            .map(|id| {
-                let references: Vec<_> = edges.iter().filter(|edge| edge.0 == id).map(|edge| &paths[edge.1]).collect();
-                info(&paths[id], &references)
-            })
-            .collect();
-        Closure::new(&StoreDir::default(), infos, None).expect("closed")
-    }
-
-    proptest! {
-        #[test]
-        fn every_strategy_makes_valid_plans_of_any_graph(
-            edges in proptest::collection::vec((0..20_usize, 0..20_usize), 0..60),
-            limit in 1..25_usize,
-        ) {
-            let closure = closure_of(&edges, 20);
-            let limit = NonZeroUsize::new(limit).expect("not zero");
-            for strategy in Strategy::ALL {
-                let plan = plan(&closure, strategy, limit);
-                prop_assert_eq!(plan.check(&closure, limit), Ok(()));
-            }
-        }
-    }
-
-    #[test]
-    fn a_fault_of_each_kind_is_found() {
-        let closure = closure_of(&[], 2);
-        let of = |layers: &[&[usize]]| LayerPlan {
-            layers: layers.iter().map(|paths| PlannedLayer { paths: paths.to_vec() }).collect(),
-        };
-        let limit = NonZeroUsize::new(2).expect("not zero");
-        assert_eq!(of(&[&[0], &[1], &[]]).check(&closure, limit), Err(PlanFault::TooMany(3)));
-        assert_eq!(of(&[&[0, 1], &[]]).check(&closure, limit), Err(PlanFault::Empty(1)));
-        assert_eq!(of(&[&[1, 0]]).check(&closure, limit), Err(PlanFault::Unordered(0)));
-        assert_eq!(of(&[&[0], &[0, 1]]).check(&closure, limit), Err(PlanFault::Times(0, 2)));
-        assert_eq!(of(&[&[0]]).check(&closure, limit), Err(PlanFault::Times(1, 0)));
-    }
-}
+mod tests;

@@ -15,31 +15,69 @@
 //! For example: foo → bar, baz; bar → baz; baz → tux. T is 1, 1, 2, 2, and the
 //! scores are foo 1, bar 2, baz 1+1+2 = 4, tux 1+1+2+2 = 6, as in nixpkgs' test.
 
+use std::cmp::Ordering;
 use std::num::NonZeroUsize;
 
+use super::{Hint, PlannedLayer};
 use crate::store::{Closure, NodeId};
 
-/// The most popular paths alone, one layer each, and all the rest in the last.
-pub fn plan(closure: &Closure, limit: NonZeroUsize) -> Vec<Vec<NodeId>> {
-    let order = order(closure);
-    let alone = order.len().min(limit.get() - 1);
-    let (popular, rest) = order.split_at(alone);
-    let mut layers: Vec<Vec<NodeId>> = popular.iter().map(|id| vec![*id]).collect();
-    layers.push(rest.to_vec());
+/// `free` in order of popularity, in layers of `sizes` paths, the last of which
+/// is that of all further layers, too (without any: of one). The last layer has
+/// the rest.
+pub fn per_layer(
+    closure: &Closure,
+    free: &[NodeId],
+    hints: &[Hint],
+    sizes: &[NonZeroUsize],
+    limit: NonZeroUsize,
+) -> Vec<PlannedLayer> {
+    let order = order(closure, free, hints);
+    let sizes = sizes.iter().chain(std::iter::repeat(sizes.last().unwrap_or(&NonZeroUsize::MIN)));
+    let mut layers = Vec::new();
+    let mut begin = 0_usize;
+    for size in sizes.take(limit.get()) {
+        let is_last = layers.len() + 1 == limit.get();
+        let end = if is_last { order.len() } else { order.len().min(begin.saturating_add(size.get())) };
+        if begin == end {
+            break;
+        }
+        let why = match end - begin {
+            _ if is_last && end - begin > size.get() => format!("the rest, from number {} in popularity on", begin + 1),
+            1 => format!("number {end} in popularity"),
+            _ => format!("numbers {} to {end} in popularity", begin + 1),
+        };
+        layers.push(PlannedLayer { paths: order[begin..end].to_vec(), why });
+        begin = end;
+    }
     layers
 }
 
-/// The paths, the most popular first, those of one score by name; last those
+/// Those of `free`, the most popular first, those of one score by name; last those
 /// that no root reaches, which only happens in a cycle.
-fn order(closure: &Closure) -> Vec<NodeId> {
+fn order(closure: &Closure, free: &[NodeId], hints: &[Hint]) -> Vec<NodeId> {
     let scores = scores(closure);
     let keys: Vec<String> = (0..closure.len()).map(|id| name_then_hash(closure, id)).collect();
-    let mut order: Vec<NodeId> = (0..closure.len()).collect();
+    let weight = |id: &NodeId| {
+        let path = &closure.info(*id).path;
+        hints.iter().filter(|hint| hint.pattern.matches(path)).map(|hint| hint.weight).product::<f64>()
+    };
+    // Scores are compared as they are, unless there are hints: numbers with a
+    // point hold but 16 digits of them.
+    let weighted: Vec<f64> = if hints.is_empty() {
+        Vec::new()
+    } else {
+        (0..closure.len()).map(|id| scores[id] as f64 * weight(&id)).collect()
+    };
+    let compare = |one: NodeId, other: NodeId| match weighted.is_empty() {
+        true => scores[other].cmp(&scores[one]),
+        false => weighted[other].total_cmp(&weighted[one]),
+    };
+    let mut order = free.to_vec();
     order.sort_by(|one, other| match (scores[*one], scores[*other]) {
         (0, 0) => one.cmp(other),
-        (0, _) => std::cmp::Ordering::Greater,
-        (_, 0) => std::cmp::Ordering::Less,
-        (one_score, other_score) => other_score.cmp(&one_score).then_with(|| keys[*one].cmp(&keys[*other])),
+        (0, _) => Ordering::Greater,
+        (_, 0) => Ordering::Less,
+        _ => compare(*one, *other).then_with(|| keys[*one].cmp(&keys[*other])),
     });
     order
 }
@@ -157,6 +195,10 @@ mod tests {
         Closure::new(&StoreDir::default(), infos, None).expect("closed")
     }
 
+    fn everything(closure: &Closure) -> Vec<NodeId> {
+        order(closure, &(0..closure.len()).collect::<Vec<_>>(), &[])
+    }
+
     fn named_scores(closure: &Closure) -> BTreeMap<String, u128> {
         let names = closure.infos().iter().map(|info| info.path.name().to_owned());
         names.zip(scores(closure)).collect()
@@ -204,19 +246,28 @@ mod tests {
             ("Root3", "C"),
         ];
         let closure = closure(&["Root1", "Root2", "Root3", "A", "B", "C", "D", "E", "F", "X"], &edges);
-        let names: Vec<&str> = order(&closure).iter().map(|id| closure.info(*id).path.name()).collect();
+        let names: Vec<&str> = everything(&closure).iter().map(|id| closure.info(*id).path.name()).collect();
         assert_eq!(names, ["E", "D", "F", "B", "A", "C", "Root1", "Root2", "Root3", "X"]);
     }
 
     #[test]
-    fn the_first_are_alone_and_the_last_layer_has_the_rest() {
+    fn layers_have_as_many_paths_as_is_said_and_the_last_has_the_rest() {
         let closure = closure(&["foo", "bar", "baz", "tux"], &[("foo", "bar"), ("bar", "baz"), ("baz", "tux")]);
-        let names = |limit| -> Vec<Vec<&str>> {
-            let layers = plan(&closure, NonZeroUsize::new(limit).expect("not zero"));
-            layers.iter().map(|layer| layer.iter().map(|id| closure.info(*id).path.name()).collect()).collect()
+        let names = |sizes: &[usize], hints: &[Hint], limit| -> Vec<Vec<&str>> {
+            let sizes: Vec<_> = sizes.iter().map(|size| NonZeroUsize::new(*size).expect("not zero")).collect();
+            let limit = NonZeroUsize::new(limit).expect("not zero");
+            let layers = per_layer(&closure, &[0, 1, 2, 3], hints, &sizes, limit);
+            layers.iter().map(|layer| layer.paths.iter().map(|id| closure.info(*id).path.name()).collect()).collect()
         };
-        assert_eq!(names(3), [vec!["tux"], vec!["baz"], vec!["bar", "foo"]]);
-        assert_eq!(names(1), [vec!["tux", "baz", "bar", "foo"]]);
+        assert_eq!(names(&[], &[], 3), [vec!["tux"], vec!["baz"], vec!["bar", "foo"]]);
+        assert_eq!(names(&[], &[], 1), [vec!["tux", "baz", "bar", "foo"]]);
+        assert_eq!(names(&[], &[], 4), [vec!["tux"], vec!["baz"], vec!["bar"], vec!["foo"]]);
+        assert_eq!(names(&[], &[], 9), names(&[], &[], 4));
+        assert_eq!(names(&[2, 1], &[], 9), [vec!["tux", "baz"], vec!["bar"], vec!["foo"]]);
+        assert_eq!(names(&[1, 2], &[], 2), [vec!["tux"], vec!["baz", "bar", "foo"]]);
+        let hint = |text, weight| Hint { pattern: crate::plan::Pattern::new(text).expect("a pattern"), weight };
+        assert_eq!(names(&[], &[hint("f?o", 100.0)], 2), [vec!["foo"], vec!["tux", "baz", "bar"]]);
+        assert_eq!(names(&[], &[hint("tux", 0.5), hint("t*", 0.1)], 2), [vec!["baz"], vec!["bar", "foo", "tux"]]);
     }
 
     /// The definition, as nixpkgs computes it: a contest in each unfolded tree.
@@ -249,7 +300,7 @@ mod tests {
     #[test]
     fn a_cycle_ends_the_plan_with_its_paths_and_no_endless_loop() {
         let closure = closure(&["a", "b", "c"], &[("a", "b"), ("b", "a")]);
-        let names: Vec<&str> = order(&closure).iter().map(|id| closure.info(*id).path.name()).collect();
+        let names: Vec<&str> = everything(&closure).iter().map(|id| closure.info(*id).path.name()).collect();
         assert_eq!(names, ["c", "b", "a"]);
     }
 }

@@ -1,0 +1,52 @@
+//! `stowage diff`.
+
+use super::args::DiffArguments;
+use super::{earlier, output};
+use crate::plan::diff::Difference;
+
+/// Shows what is different between two images or plans.
+///
+/// # Errors
+/// When one of them can't be read.
+pub fn run(arguments: &DiffArguments) -> anyhow::Result<()> {
+    let (old, new) = (earlier::read(&arguments.old)?.layout, earlier::read(&arguments.new)?.layout);
+    let difference = Difference::between(&old, &new);
+    let text =
+        if arguments.json { format!("{:#}\n", serde_json::to_value(&difference)?) } else { as_text(&difference) };
+    Ok(output::print(&text)?)
+}
+
+/// A base name's part after the hash.
+fn name(base: &str) -> &str {
+    base.get(33..).unwrap_or(base)
+}
+
+/// A line for each path that came (`+`), went (`-`), or is another (`~`), and a
+/// summary.
+fn as_text(difference: &Difference) -> String {
+    let mut text = String::new();
+    for path in &difference.went {
+        text += &format!("- {}\n", name(path));
+    }
+    for path in &difference.came {
+        text += &format!("+ {}\n", name(path));
+    }
+    for (old, new) in &difference.changed {
+        text += &format!("~ {} -> {}\n", name(old), name(new));
+    }
+    for (_, new) in &difference.rebuilt {
+        text += &format!("~ {} (built anew)\n", name(new));
+    }
+    text + &format!(
+        "{} paths came, {} went, {} changed, {} were built anew, {} are the same\n{} of {} layers are kept ({}), {} to send\n",
+        difference.came.len(),
+        difference.went.len(),
+        difference.changed.len(),
+        difference.rebuilt.len(),
+        difference.unchanged,
+        difference.layers_kept,
+        difference.layers,
+        output::size(difference.bytes_kept),
+        output::size(difference.bytes_to_send),
+    )
+}

@@ -1,0 +1,87 @@
+//! Earlier images and plans, as `--previous` and `stowage diff` name them.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use super::exit::UsageError;
+use super::inspect::{self, Inspected};
+use crate::destination::ImageReference;
+use crate::digest::Digest;
+use crate::plan::Previous;
+use crate::plan::diff::{Layout, LayoutLayer};
+use crate::plan::saved::{self, SavedPlan};
+
+/// What is known of an earlier image or plan.
+pub struct Earlier {
+    /// Its layers.
+    pub layout: Layout,
+    /// What the next plan may know of it.
+    pub previous: Previous,
+}
+
+/// Reads the image or plan that `text` names: an image as everywhere, the folder of
+/// one, or a file of `stowage plan --json`.
+///
+/// # Errors
+/// When it is neither.
+pub fn read(text: &str) -> anyhow::Result<Earlier> {
+    let path = Path::new(text);
+    if path.join("stowage.json").exists() {
+        return of_image(&ImageReference::Folder { folder: path.to_owned() });
+    }
+    if path.join("oci-layout").exists() {
+        return of_image(&ImageReference::Oci { folder: path.to_owned(), tag: None });
+    }
+    if text == "-" || path.exists() {
+        return of_plan(text).with_context(|| format!("the plan {text}"));
+    }
+    match text.parse::<ImageReference>() {
+        Ok(reference) => of_image(&reference),
+        Err(_) if !text.contains(':') => {
+            Err(UsageError(format!("{text} is not there; give an image, or a file of `stowage plan --json`")).into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the next plan may know of `texts`, the newest last.
+///
+/// # Errors
+/// As for [`read`].
+pub fn previous(texts: &[String]) -> anyhow::Result<Vec<Previous>> {
+    texts.iter().map(|text| Ok(read(text)?.previous)).collect()
+}
+
+fn of_plan(text: &str) -> anyhow::Result<Earlier> {
+    let mut json = String::new();
+    if text == "-" {
+        std::io::stdin().read_to_string(&mut json)?;
+    } else {
+        json = std::fs::read_to_string(text).map_err(|error| UsageError(error.to_string()))?;
+    }
+    let hint = "give an image, or what `stowage plan --json` prints";
+    let plan: SavedPlan =
+        serde_json::from_str(&json).map_err(|error| UsageError(format!("is no plan: {error}; {hint}")))?;
+    let previous = plan.to_previous().map_err(UsageError)?;
+    Ok(Earlier { layout: (&plan).into(), previous })
+}
+
+fn of_image(reference: &ImageReference) -> anyhow::Result<Earlier> {
+    let inspected = inspect::inspect(reference)?;
+    let history = inspected.config["history"].as_array().into_iter().flatten();
+    let comment = |entry: &'_ serde_json::Value| entry["comment"].as_str().unwrap_or_default().to_owned();
+    let comments: Vec<(String, bool)> = history.map(|entry| (comment(entry), entry["empty_layer"] != true)).collect();
+    let previous = saved::previous_of_comments(comments.iter().map(|(text, is_layer)| (text.as_str(), *is_layer)));
+    Ok(Earlier { layout: layout(&inspected), previous })
+}
+
+fn layout(inspected: &Inspected) -> Layout {
+    let layer = |(digest, size, comment): (&str, u64, &str)| LayoutLayer {
+        paths: saved::paths_of_comment(comment),
+        digest: Digest::parse(digest).ok(),
+        size,
+    };
+    Layout { layers: inspect::layers(inspected).map(layer).collect() }
+}
