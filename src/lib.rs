@@ -16,6 +16,8 @@
 //! | file | duty | |
 //! |---|---|---|
 //! | `build.rs` | from a closure to an image at its destinations, in a straight line | IO |
+//! | `build/base.rs` | what an image has from its parent | pure |
+//! | `build/layers.rs` | which layers an image has, and how many | IO |
 //! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
 //! | `cache/compress.rs` | writes one NAR, compressed and verified | IO |
 //! | `cache/export.rs` | exports a closure on all processors | IO |
@@ -50,10 +52,14 @@
 //! | `hook.rs` | what Nix tells its post-build hook, and what is done then | IO |
 //! | `image/config.rs` | the image's config | pure |
 //! | `image/contents.rs` | lays out contents at `/` | IO |
+//! | `image/ground.rs` | where a layer's entries belong on a parent's file system | pure |
+//! | `image/inherit.rs` | what a parent's config hands on | pure |
+//! | `image/items.rs` | the entries of a layer that is made in memory | IO |
 //! | `image/keys.rs` | which keys a spec may have | pure |
 //! | `image/manifest.rs` | manifests | pure |
 //! | `image/mod.rs` | what an image is | pure |
 //! | `image/name.rs` | image names, as Docker takes them | pure |
+//! | `image/nix_conf.rs` | merges the settings of nix.conf | pure |
 //! | `image/nixdb.rs` | the image's Nix database, written in memory | pure |
 //! | `image/spec.rs` | what an image is to be | pure |
 //! | `image/system.rs` | the system layer | IO |
@@ -69,8 +75,8 @@
 //! | `layer/stream.rs` | the ways that a layer's chunks go | pure |
 //! | `layer/tar.rs` | tar headers; layer tar v1 | pure |
 //! | `nar.rs` | store paths to NARs | IO |
+//! | `parent/merge.rs` | merges registrations with those of a parent | pure |
 //! | `parent/mod.rs` | what is known of a parent image | pure |
-//! | `parent/registrations.rs` | merges registrations with those of a parent | pure |
 //! | `plan/diff.rs` | what is different between two plans or images | pure |
 //! | `plan/groups.rs` | layers and hints that a spec gives by name | pure |
 //! | `plan/history.rs` | how packages have changed, as plans carry it on | pure |

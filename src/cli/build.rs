@@ -51,6 +51,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
         &Build {
             name: name(&spec, &closure, &contents),
             spec: &spec,
+            parent: None,
             closure: &closure,
             contents: &contents,
             location: &location,
@@ -122,7 +123,7 @@ pub fn spec(
     if let Some(strategy) = strategy {
         spec.strategy = strategy;
     }
-    spec.max_layers = limit(max_layers.unwrap_or(spec.max_layers));
+    spec.max_layers = max_layers.or(spec.max_layers).map(limit);
     spec.check()?;
     Ok(spec)
 }
@@ -183,9 +184,10 @@ pub fn closure(
 
 /// All texts of the image that may name store paths, which must be in it then.
 fn texts(spec: &ImageSpec) -> anyhow::Result<String> {
-    let config = config::with_defaults(spec.config.clone(), &spec.user);
+    let user = spec.user.clone().unwrap_or_default();
+    let config = config::with_defaults(spec.config.clone(), &user);
     let settings: Vec<&String> = spec.nix_conf.values().collect();
-    Ok(serde_json::to_string(&(config, &spec.user.home, &spec.user.shell, settings))?)
+    Ok(serde_json::to_string(&(config, &user.home, &user.shell, settings))?)
 }
 
 fn name(spec: &ImageSpec, closure: &Closure, contents: &[StorePath]) -> ImageName {

@@ -3,9 +3,13 @@
 
 pub mod config;
 pub mod contents;
+pub mod ground;
+pub mod inherit;
+pub mod items;
 pub mod keys;
 pub mod manifest;
 pub mod name;
+pub mod nix_conf;
 pub mod nixdb;
 pub mod spec;
 pub mod system;

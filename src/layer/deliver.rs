@@ -16,7 +16,6 @@ use super::blob::LayerBlob;
 use super::pack::StoreLayer;
 use super::stream::{self, InMemory};
 use super::{LayerKey, LayerRecord, Owner};
-use crate::digest::Digest;
 use crate::store::{StoreDir, StorePath};
 use crate::tree::{StoreFiles, TreeError};
 
@@ -179,7 +178,7 @@ fn make_blob(
         Content::Made(make) => {
             let bytes = make()?;
             out.write_all(&bytes)?;
-            record_of(&bytes)
+            LayerRecord::of_tar(&bytes)
         }
         Content::Store { paths, owner } => {
             let layer = source.walk(paths, owner)?;
@@ -259,7 +258,7 @@ impl PackAhead<'_> {
             Content::Made(make) => {
                 let bytes = make()?;
                 let share = self.memory.take(bytes.len() as u64);
-                return Ok(Packed::Ready(record_of(&bytes), InMemory::of(bytes), share));
+                return Ok(Packed::Ready(LayerRecord::of_tar(&bytes), InMemory::of(bytes), share));
             }
             Content::Store { paths, owner } => self.source.walk(paths, owner)?,
             Content::Blob(_) => return Ok(Packed::TooBig),
@@ -396,10 +395,6 @@ impl Drop for Share {
         *lock.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
         changed.notify_all();
     }
-}
-
-fn record_of(tar: &[u8]) -> LayerRecord {
-    LayerRecord { diff_id: Digest::of(tar), size: tar.len() as u64, architectures: std::collections::BTreeMap::new() }
 }
 
 fn panicked() -> anyhow::Error {

@@ -31,3 +31,11 @@ pub struct LayerRecord {
     #[serde(default)]
     pub architectures: BTreeMap<String, u64>,
 }
+
+impl LayerRecord {
+    /// What is known of a tar without programs of its own.
+    #[must_use]
+    pub fn of_tar(tar: &[u8]) -> Self {
+        Self { diff_id: Digest::of(tar), size: tar.len() as u64, architectures: BTreeMap::new() }
+    }
+}

@@ -7,7 +7,7 @@
 //! Everything in a parent comes from somebody else, and is checked before it is
 //! believed.
 
-pub mod registrations;
+pub mod merge;
 
 use std::collections::BTreeMap;
 use std::io::Read;
