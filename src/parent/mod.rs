@@ -7,11 +7,32 @@
 //! Everything in a parent comes from somebody else, and is checked before it is
 //! believed.
 
+pub mod blob;
+pub mod compression;
+pub mod database;
+pub mod error;
+pub mod files;
+pub mod find;
+pub mod layers;
+pub mod look;
+pub mod overlay;
+pub mod read;
+pub mod references;
+pub mod registrations;
+pub mod scan;
+pub mod stream;
+pub mod tar;
+pub mod texts;
+pub mod unregistered;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
 use serde_json::Value;
+
+pub use error::{LayerProblem, ParentError};
+pub use read::{ReadOptions, read};
 
 use crate::digest::Digest;
 use crate::image::manifest::Descriptor;
