@@ -39,6 +39,7 @@
 //! | `cli/manual.rs` | completions and manual pages | IO |
 //! | `cli/mod.rs` | runs the command that was typed | IO |
 //! | `cli/output.rs` | sizes, tables, progress and the log | IO |
+//! | `cli/parent.rs` | finds the image that another is built on | IO |
 //! | `cli/plan.rs` | `stowage plan` | IO |
 //! | `cli/settings.rs` | what arguments and environment mean; the only reader of the environment | IO |
 //! | `destination/blobs.rs` | a folder of blobs, each there only once it is complete | IO |
@@ -75,8 +76,25 @@
 //! | `layer/stream.rs` | the ways that a layer's chunks go | pure |
 //! | `layer/tar.rs` | tar headers; layer tar v1 | pure |
 //! | `nar.rs` | store paths to NARs | IO |
+//! | `parent/blob.rs` | files and parts of files, whatever happens to their names | IO |
+//! | `parent/compression.rs` | compressed layers and archives | pure |
+//! | `parent/database.rs` | reads the Nix database of an image | IO |
+//! | `parent/error.rs` | why a parent can't be read | pure |
+//! | `parent/files.rs` | the files that an image is saved in | IO |
+//! | `parent/find.rs` | finds an image's config and layers among files | IO |
+//! | `parent/layers.rs` | checks layers, and lays one upon the other | IO |
+//! | `parent/look.rs` | looks into layers again for the files of some paths | IO |
 //! | `parent/merge.rs` | merges registrations with those of a parent | pure |
 //! | `parent/mod.rs` | what is known of a parent image | pure |
+//! | `parent/overlay.rs` | what layers hide of each other | pure |
+//! | `parent/read.rs` | reads a parent, in a straight line | IO |
+//! | `parent/references.rs` | finds references in bytes | pure |
+//! | `parent/registrations.rs` | registrations for all store paths of a parent | IO |
+//! | `parent/scan.rs` | looks through a layer, once | IO |
+//! | `parent/stream.rs` | a layer's uncompressed bytes and their digests | IO |
+//! | `parent/tar.rs` | reads tars as Docker does | pure |
+//! | `parent/texts.rs` | texts of a parent's files, links followed | IO |
+//! | `parent/unregistered.rs` | registers store paths from their files | IO |
 //! | `plan/diff.rs` | what is different between two plans or images | pure |
 //! | `plan/groups.rs` | layers and hints that a spec gives by name | pure |
 //! | `plan/history.rs` | how packages have changed, as plans carry it on | pure |

@@ -23,7 +23,7 @@ use std::ops::Range;
 use sha2::{Digest as _, Sha256};
 
 use crate::store::{NarHash, StorePath};
-use crate::tree::{Entry, Node, Sink, StoreFiles, TreeError};
+use crate::tree::{Entry, Files, Node, Sink, StoreFiles, TreeError};
 
 /// How much is read at most with one call, and handed on with one.
 const BUFFER_SIZE: usize = 256 * 1024;
@@ -67,7 +67,7 @@ pub fn dump<W: Write>(files: &StoreFiles, path: &StorePath, writer: W) -> Result
 ///
 /// # Errors
 /// When the files are not what the walk found, or `writer` fails.
-pub fn write<W: Write>(files: &StoreFiles, entries: &[Entry], writer: W) -> Result<W, NarError> {
+pub fn write<W: Write>(files: &impl Files, entries: &[Entry], writer: W) -> Result<W, NarError> {
     let mut archive = Archive { writer, buffer: vec![0; BUFFER_SIZE], filled: 0 };
     archive.tokens(&[b"nix-archive-1"])?;
     // How many folders are begun, and not ended.
@@ -132,7 +132,7 @@ pub fn size(entries: &[Entry]) -> u64 {
 ///
 /// # Errors
 /// When the files are not what the walk found.
-pub fn measure(files: &StoreFiles, entries: &[Entry]) -> Result<Measured, NarError> {
+pub fn measure(files: &impl Files, entries: &[Entry]) -> Result<Measured, NarError> {
     Ok(write(files, entries, HashWriter::new(std::io::sink()))?.finish().0)
 }
 

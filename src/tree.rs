@@ -89,6 +89,22 @@ pub trait Sink {
     fn advance(&mut self, length: usize);
 }
 
+/// Where the contents of files come from.
+pub trait Files {
+    /// Reads the file `path`, below the store dir, which is `size` bytes long, into
+    /// `sink`.
+    ///
+    /// # Errors
+    /// When it is of another size, or can't be read.
+    fn read<S: Sink>(&self, path: &[u8], size: u64, sink: &mut S) -> Result<(), S::Error>;
+}
+
+impl Files for StoreFiles {
+    fn read<S: Sink>(&self, path: &[u8], size: u64, sink: &mut S) -> Result<(), S::Error> {
+        self.read(path, size, sink)
+    }
+}
+
 /// The folder with the files of a store.
 #[derive(Debug)]
 pub struct StoreFiles {

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use crate::cache::CacheError;
 use crate::cache::setup::SetupError;
-use crate::destination::{DestinationError, ReferenceError};
+use crate::destination::{DestinationError, NotBuilt, ReferenceError};
 use crate::image::contents::ContentsError;
 use crate::image::name::NameError;
 use crate::image::spec::SpecError;
 use crate::layer::chunks::PackError;
+use crate::parent::ParentError;
 use crate::store::ClosureError;
 use crate::store::db::DatabaseError;
 use crate::store::source::RegistrationError;
@@ -29,7 +30,8 @@ pub enum Exit {
     Database = 4,
     /// A store path is not valid, gone from disk, or changed.
     StorePath = 5,
-    /// The destination or the cache can't be written, or an image not be read.
+    /// The destination or the cache can't be written, or an image, a parent among
+    /// them, not be read.
     Destination = 6,
     /// Two of the contents have different files of one name.
     Contents = 7,
@@ -58,6 +60,7 @@ impl Exit {
             || cause.is::<SpecError>()
             || cause.is::<NameError>()
             || cause.is::<ReferenceError>()
+            || cause.is::<NotBuilt>()
             || cause.is::<SetupError>()
         {
             return Some(Self::Usage);
@@ -73,6 +76,9 @@ impl Exit {
         }
         if cause.is::<ClosureError>() {
             return Some(Self::Registrations);
+        }
+        if cause.is::<ParentError>() {
+            return Some(Self::Destination);
         }
         if cause.is::<DestinationError>() {
             return Some(match cause.downcast_ref() {

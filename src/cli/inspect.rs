@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::args::InspectArguments;
 use super::output;
-use crate::destination::{DestinationError, ImageReference, docker_archive, folder, oci_layout};
+use crate::destination::{DestinationError, ImageReference, NotBuilt, docker_archive, folder, oci_layout};
 use crate::digest::Digest;
 
 /// What was found out of an image.
@@ -31,7 +31,7 @@ pub fn run(arguments: &InspectArguments) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When it can't be read.
-pub fn inspect(image: &ImageReference) -> Result<Inspected, DestinationError> {
+pub fn inspect(image: &ImageReference) -> anyhow::Result<Inspected> {
     let parse = |config: &[u8]| {
         serde_json::from_slice(config).map_err(|error| DestinationError::Foreign {
             path: image.to_string().into(),
@@ -59,6 +59,7 @@ pub fn inspect(image: &ImageReference) -> Result<Inspected, DestinationError> {
                 layer_sizes: found.manifest.layers.iter().map(|layer| layer.size).collect(),
             }
         }
+        ImageReference::OciArchive { .. } => return Err(NotBuilt("oci-archive").into()),
         ImageReference::DockerArchive { file, .. } => {
             let listing = docker_archive::read(file)?;
             Inspected {

@@ -61,6 +61,11 @@ pub enum DestinationError {
     Terminal,
 }
 
+/// A kind of place that nothing can be put at, or shown of, so far.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}: is not built yet in this version of stowage; use oci:DIR")]
+pub struct NotBuilt(pub &'static str);
+
 impl DestinationError {
     /// An error of writing `path`.
     pub fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
@@ -125,6 +130,7 @@ pub fn open(reference: &ImageReference) -> anyhow::Result<Box<dyn Destination>> 
             Box::new(docker_archive::DockerArchive::create(file, name.clone())?)
         }
         ImageReference::Oci { folder, tag } => Box::new(oci_layout::OciLayout::create(folder, tag.clone())?),
+        ImageReference::OciArchive { .. } => return Err(NotBuilt("oci-archive").into()),
         ImageReference::Folder { folder } => Box::new(folder::ImageFolder::create(folder)?),
     })
 }

@@ -22,6 +22,13 @@ pub enum ImageReference {
         /// What the image is called in it, if not by its own tag.
         tag: Option<String>,
     },
+    /// `oci-archive:FILE[:TAG]`; only read so far.
+    OciArchive {
+        /// The archive.
+        file: PathBuf,
+        /// What the image is called in it, if not the only one.
+        tag: Option<String>,
+    },
     /// `stowage:DIR`.
     Folder {
         /// The image folder.
@@ -32,7 +39,7 @@ pub enum ImageReference {
 /// A text that names no place for an image.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{text:?} names no place for an image: {problem}; there are docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] and stowage:DIR"
+    "{text:?} names no place for an image: {problem}; there are docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG] and stowage:DIR"
 )]
 pub struct ReferenceError {
     text: String,
@@ -40,7 +47,7 @@ pub struct ReferenceError {
 }
 
 /// The kinds of places that later versions will know.
-const LATER: [&str; 4] = ["oci-archive", "docker-daemon", "docker", "containers-storage"];
+const LATER: [&str; 3] = ["docker-daemon", "docker", "containers-storage"];
 
 impl std::str::FromStr for ImageReference {
     type Err = ReferenceError;
@@ -57,12 +64,9 @@ impl std::str::FromStr for ImageReference {
                 let name = name.map(ImageName::parse).transpose().map_err(|problem| error(problem.to_string()))?;
                 Ok(Self::DockerArchive { file: path.into(), name })
             }
-            "oci" => {
-                if name == Some("") {
-                    return Err(error("its tag is empty".to_owned()));
-                }
-                Ok(Self::Oci { folder: path.into(), tag: name.map(str::to_owned) })
-            }
+            "oci" | "oci-archive" if name == Some("") => Err(error("its tag is empty".to_owned())),
+            "oci" => Ok(Self::Oci { folder: path.into(), tag: name.map(str::to_owned) }),
+            "oci-archive" => Ok(Self::OciArchive { file: path.into(), tag: name.map(str::to_owned) }),
             "stowage" => Ok(Self::Folder { folder: rest.into() }),
             later if LATER.contains(&later) => {
                 Err(error(format!("{later}: is not built yet in this version of stowage")))
@@ -81,6 +85,8 @@ impl fmt::Display for ImageReference {
             }
             Self::Oci { folder, tag: None } => write!(formatter, "oci:{}", folder.display()),
             Self::Oci { folder, tag: Some(tag) } => write!(formatter, "oci:{}:{tag}", folder.display()),
+            Self::OciArchive { file, tag: None } => write!(formatter, "oci-archive:{}", file.display()),
+            Self::OciArchive { file, tag: Some(tag) } => write!(formatter, "oci-archive:{}:{tag}", file.display()),
             Self::Folder { folder } => write!(formatter, "stowage:{}", folder.display()),
         }
     }
@@ -92,7 +98,15 @@ mod tests {
 
     #[test]
     fn references_come_back_as_they_were_written() {
-        for text in ["docker-archive:-", "docker-archive:a/b.tar:ci:1", "oci:dir", "oci:/d/e:tag", "stowage:./image"] {
+        for text in [
+            "docker-archive:-",
+            "docker-archive:a/b.tar:ci:1",
+            "oci:dir",
+            "oci:/d/e:tag",
+            "oci-archive:a.tar",
+            "oci-archive:a.tar:tag",
+            "stowage:./image",
+        ] {
             assert_eq!(text.parse::<ImageReference>().expect(text).to_string(), text);
         }
     }
@@ -103,6 +117,7 @@ mod tests {
             ("image", "no kind, as in"),
             ("oci:", "no path"),
             ("oci:dir:", "tag is empty"),
+            ("oci-archive:f:", "tag is empty"),
             ("docker-archive:f:A B", "not an image name"),
             ("docker://host/repo:tag", "docker: is not built yet"),
             ("tarball:x", "no kind \"tarball\""),

@@ -179,7 +179,7 @@ pub fn serialise(
 /// not those of a user whose home is `old_home`.
 #[must_use]
 pub fn search_path(user: &User, path: &str, old_home: Option<&str>) -> String {
-    let of_old = old_home.map(|home| profile(home));
+    let of_old = old_home.map(profile);
     let mut folders = vec![profile(&user.home), "/nix/var/nix/profiles/default/bin".to_owned()];
     folders.retain(|folder| !path.split(':').any(|other| other == folder));
     folders.extend(path.split(':').filter(|folder| Some(*folder) != of_old.as_deref()).map(str::to_owned));

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
-use super::{NarHash, PathInfo, StoreLocation, StorePath};
+use super::{NarHash, PathInfo, StoreDir, StoreLocation, StorePath};
 
 /// How long to wait for somebody who has locked the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -249,13 +249,15 @@ impl<'a> StoreDb<'a> {
     }
 
     fn query_closure(&self, connection: &Connection, roots: &[StorePath]) -> Result<Vec<PathInfo>, DatabaseError> {
-        const CLOSURE: &str = "with recursive closure(id) as (
+        let closure = format!(
+            "with recursive closure(id) as (
                 select id from ValidPaths where path in (select value from json_each(?1))
                 union select reference from Refs join closure on referrer = closure.id)
-            select v.id, path, hash, narSize, deriver, sigs, ca from closure join ValidPaths v using (id)";
+            select {COLUMNS} from closure join ValidPaths v using (id)"
+        );
         let printed: Vec<String> = roots.iter().map(|root| self.location.print(root)).collect();
         let printed = serde_json::Value::from(printed).to_string();
-        let mut query = connection.prepare(CLOSURE).map_err(|error| self.error(error))?;
+        let mut query = connection.prepare(&closure).map_err(|error| self.error(error))?;
         let mut rows = query.query([printed]).map_err(|error| self.error(error))?;
         let mut ids = Vec::new();
         let mut infos = Vec::new();
@@ -298,27 +300,14 @@ impl<'a> StoreDb<'a> {
     }
 
     fn info(&self, row: &rusqlite::Row<'_>) -> Result<PathInfo, DatabaseError> {
-        let text = |column| row.get::<_, Option<String>>(column).map_err(|error| self.error(error));
-        let required = |column, name| text(column)?.ok_or_else(|| self.row(format!("no {name}")));
-        let path = required(1, "path")?;
-        let hash = required(2, "hash")?;
-        let nar_hash = NarHash::parse(&hash).map_err(|error| self.row(format!("{path}: {error}")))?;
-        let nar_size: Option<i64> = row.get(3).map_err(|error| self.error(error))?;
-        let nar_size =
-            u64::try_from(nar_size.unwrap_or(0)).map_err(|_| self.row(format!("{path}: a negative size")))?;
-        Ok(PathInfo {
-            deriver: text(4)?.and_then(|deriver| self.parse(&deriver).ok()),
-            signatures: text(5)?.unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
-            ca: text(6)?.filter(|ca| !ca.is_empty()),
-            ..PathInfo::new(self.parse(&path)?, nar_hash, nar_size, Vec::new())
+        info(&self.location.store_dir, row).map_err(|error| match error {
+            RowError::Database(error) => self.error(error),
+            RowError::Meaning(problem) => self.row(problem),
         })
     }
 
     fn parse(&self, path: &str) -> Result<StorePath, DatabaseError> {
-        let store_dir = &self.location.store_dir;
-        store_dir.parse_path(path.as_bytes()).map_err(|error| {
-            self.row(format!("{path}: {error} (the store dir is taken to be {store_dir}; NIX_STORE_DIR names another)"))
-        })
+        parse(&self.location.store_dir, path).map_err(|problem| self.row(problem))
     }
 
     fn has_wal(&self) -> bool {
@@ -349,8 +338,50 @@ impl<'a> StoreDb<'a> {
     }
 }
 
+/// Why a row is no registration.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    /// SQLite can't read it.
+    #[error(transparent)]
+    Database(#[from] rusqlite::Error),
+    /// What it says means nothing.
+    #[error("{0}")]
+    Meaning(String),
+}
+
+/// The columns that [`info`] reads.
+pub const COLUMNS: &str = "v.id, v.path, v.hash, v.narSize, v.deriver, v.sigs, v.ca";
+
+/// The registration in a row of `ValidPaths` with [`COLUMNS`], without its
+/// references.
+///
+/// # Errors
+/// When the row can't be read or understood.
+pub fn info(store_dir: &StoreDir, row: &rusqlite::Row<'_>) -> Result<PathInfo, RowError> {
+    let text = |column| row.get::<_, Option<String>>(column);
+    let required = |column, name| text(column)?.ok_or_else(|| RowError::Meaning(format!("no {name}")));
+    let path = required(1, "path")?;
+    let hash = required(2, "hash")?;
+    let nar_hash = NarHash::parse(&hash).map_err(|error| RowError::Meaning(format!("{path}: {error}")))?;
+    let nar_size: Option<i64> = row.get(3)?;
+    let nar_size =
+        u64::try_from(nar_size.unwrap_or(0)).map_err(|_| RowError::Meaning(format!("{path}: a negative size")))?;
+    Ok(PathInfo {
+        deriver: text(4)?.and_then(|deriver| parse(store_dir, &deriver).ok()),
+        signatures: text(5)?.unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
+        ca: text(6)?.filter(|ca| !ca.is_empty()),
+        ..PathInfo::new(parse(store_dir, &path).map_err(RowError::Meaning)?, nar_hash, nar_size, Vec::new())
+    })
+}
+
+fn parse(store_dir: &StoreDir, path: &str) -> Result<StorePath, String> {
+    store_dir.parse_path(path.as_bytes()).map_err(|error| {
+        format!("{path}: {error} (the store dir is taken to be {store_dir}; NIX_STORE_DIR names another)")
+    })
+}
+
 /// A path as SQLite's file URLs want it.
-fn percent_encode(path: &Path) -> String {
+pub(crate) fn percent_encode(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt as _;
     let mut encoded = String::new();
     for byte in path.as_os_str().as_bytes() {
@@ -369,8 +400,8 @@ mod tests {
 
     use super::*;
     use crate::image::nixdb;
+    use crate::store::Closure;
     use crate::store::closure::tests::{info, path};
-    use crate::store::{Closure, StoreDir};
 
     /// A database in WAL mode that nobody has open, below `root`.
     fn quiet_database(root: &Path) -> StoreLocation {

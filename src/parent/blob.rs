@@ -1,0 +1,226 @@
+//! Files and parts of files that are read again and again, whatever happens to
+//! their names meanwhile.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{OpenBlob, ParentError};
+
+/// How much is read with one call.
+const BUFFER_SIZE: usize = 256 * 1024;
+
+/// A part of an open file.
+#[derive(Clone, Debug)]
+pub struct Blob {
+    file: Arc<File>,
+    offset: u64,
+    size: u64,
+}
+
+impl Blob {
+    /// The whole file at `path`.
+    ///
+    /// # Errors
+    /// When it can't be read, or is no regular file.
+    pub fn open(path: &Path) -> Result<Self, ParentError> {
+        let error = |source| ParentError::Read { path: path.to_owned(), source };
+        // Opening a pipe would wait for a writer.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| error(errno.into()))?;
+        let file = File::from(file);
+        let metadata = file.metadata().map_err(error)?;
+        if !metadata.is_file() {
+            return Err(ParentError::NotRegular(path.to_owned()));
+        }
+        Ok(Self { file: Arc::new(file), offset: 0, size: metadata.len() })
+    }
+
+    /// The part of `size` bytes that begins at `offset`, as far as it is there.
+    #[must_use]
+    pub fn part(&self, offset: u64, size: u64) -> Self {
+        let offset = offset.min(self.size);
+        Self { file: self.file.clone(), offset: self.offset + offset, size: size.min(self.size - offset) }
+    }
+
+    /// Its size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Reads it from its beginning.
+    #[must_use]
+    pub fn reader(&self) -> BlobReader {
+        BlobReader { blob: self.clone(), position: 0 }
+    }
+
+    /// Reads it from its beginning, in large pieces.
+    #[must_use]
+    pub fn buffered(&self) -> io::BufReader<BlobReader> {
+        io::BufReader::with_capacity(BUFFER_SIZE, self.reader())
+    }
+
+    /// All its bytes.
+    ///
+    /// # Errors
+    /// When it can't be read, or is larger than `limit`, in bytes.
+    pub fn bytes(&self, limit: u64) -> io::Result<Vec<u8>> {
+        if self.size > limit {
+            return Err(io::Error::other(format!("it is {} bytes long, and {limit} would be many", self.size)));
+        }
+        let mut bytes = Vec::new();
+        self.reader().read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Its first bytes, up to 8.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn magic(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.reader().take(8).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Opens it for whoever copies the layer.
+    #[must_use]
+    pub fn opener(self) -> OpenBlob {
+        Arc::new(move || Ok(Box::new(self.reader())))
+    }
+}
+
+/// Reads a [`Blob`], without moving the position of its file, which others read
+/// too.
+#[derive(Debug)]
+pub struct BlobReader {
+    blob: Blob,
+    position: u64,
+}
+
+impl BlobReader {
+    /// Goes on `length` bytes later.
+    ///
+    /// # Errors
+    /// When the blob ends before that.
+    pub fn skip(&mut self, length: u64) -> io::Result<()> {
+        match self.position.checked_add(length) {
+            Some(position) if position <= self.blob.size => {
+                self.position = position;
+                Ok(())
+            }
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.blob.size - self.position).unwrap_or(usize::MAX);
+        let wanted = space.len().min(left);
+        if wanted == 0 {
+            return Ok(0);
+        }
+        let length = self.blob.file.read_at(&mut space[..wanted], self.blob.offset + self.position)?;
+        if length == 0 {
+            // The file was cut meanwhile.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.position += length as u64;
+        Ok(length)
+    }
+}
+
+/// An unlinked temporary file: gone once nobody has it open.
+#[derive(Debug)]
+pub struct Spool {
+    file: Arc<File>,
+    size: u64,
+}
+
+/// Why something was not spooled.
+#[derive(Debug)]
+pub enum SpoolError {
+    /// It can't be read.
+    Read(io::Error),
+    /// The temporary file can't be written.
+    Write(io::Error),
+}
+
+impl Spool {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// When the folder for temporary files can't be written.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { file: Arc::new(tempfile::tempfile()?), size: 0 })
+    }
+
+    /// Keeps all that `reader` gives.
+    ///
+    /// # Errors
+    /// When it can't be read or written.
+    pub fn keep(&mut self, mut reader: impl Read) -> Result<Blob, SpoolError> {
+        let offset = self.size;
+        let mut buffer = vec![0; BUFFER_SIZE];
+        loop {
+            let length = match reader.read(&mut buffer) {
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(SpoolError::Read(error)),
+            };
+            if length == 0 {
+                break;
+            }
+            self.file.write_all_at(&buffer[..length], self.size).map_err(SpoolError::Write)?;
+            self.size += length as u64;
+        }
+        Ok(Blob { file: self.file.clone(), offset, size: self.size - offset })
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A blob of these bytes.
+    pub fn blob(bytes: &[u8]) -> Blob {
+        match Spool::new().expect("a file").keep(bytes) {
+            Ok(blob) => blob,
+            Err(SpoolError::Read(error) | SpoolError::Write(error)) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn a_blob_is_what_it_was_when_its_name_means_another_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        std::fs::write(&path, "0123456789").expect("writable");
+        let part = Blob::open(&path).expect("a file").part(2, 3);
+        std::fs::write(folder.path().join("other"), "abcdefghij").expect("writable");
+        std::fs::rename(folder.path().join("other"), &path).expect("renamed");
+        let opener = part.opener();
+        for _ in 0..2 {
+            let mut text = String::new();
+            opener().expect("open").read_to_string(&mut text).expect("readable");
+            assert_eq!(text, "234");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_blob_is_not_left_by_skipping() {
+        let mut reader = blob(b"0123456789").part(2, 3).reader();
+        reader.skip(2).expect("within");
+        reader.skip(2).expect_err("behind the end");
+        reader.skip(u64::MAX).expect_err("behind the end");
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).expect("readable");
+        assert_eq!(rest, b"4");
+        assert_eq!(blob(b"0123").part(10, 10).size(), 0);
+    }
+}

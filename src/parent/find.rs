@@ -1,0 +1,242 @@
+//! Finds an image's config and layers among files.
+//!
+//! Sources: moby's `image/tarexport` and `image/spec/v1.2.md` for docker archives
+//! (the legacy file `repositories` is not needed); OCI image-spec 1.1,
+//! `image-layout.md` and `image-index.md`.
+
+use serde_json::Value;
+
+use super::ParentError;
+use super::blob::Blob;
+use super::files::Files;
+use crate::digest::Digest;
+use crate::image::ImageName;
+use crate::image::manifest::{Descriptor, DockerArchiveEntry, Manifest, OCI_INDEX};
+
+/// How large a manifest, index or config may be, in bytes; registries take 4 MiB.
+const MAX_JSON: u64 = 16 << 20;
+
+/// How deep indexes may be nested.
+const MAX_DEPTH: usize = 4;
+
+/// The annotation with an image's tag.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// Docker's own index.
+const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// An image's parts, before its layers were looked at.
+pub struct Found {
+    /// The config's bytes.
+    pub config: Vec<u8>,
+    /// The layers, the lowest first.
+    pub layers: Vec<FoundLayer>,
+}
+
+/// A layer's blob, and what a manifest says of it.
+pub struct FoundLayer {
+    /// The blob.
+    pub blob: Blob,
+    /// What the manifest says; docker archives say nothing.
+    pub descriptor: Option<Descriptor>,
+}
+
+/// What is looked for.
+#[derive(Clone, Copy)]
+pub struct Search<'a> {
+    /// The reference, for messages.
+    pub name: &'a str,
+    /// The architecture, as Go calls it.
+    pub architecture: Option<&'a str>,
+}
+
+impl Search<'_> {
+    /// The image of a docker archive that is called `wanted`, or the only one.
+    ///
+    /// # Errors
+    /// When there is none, or not all of it.
+    pub fn docker(&self, files: &Files, wanted: Option<&ImageName>) -> Result<Found, ParentError> {
+        let list = self.file(files, "manifest.json")?;
+        let list: Vec<DockerArchiveEntry> = self.parse(&self.json(&list, "manifest.json")?, "manifest.json")?;
+        let has_name = |entry: &DockerArchiveEntry, wanted: &ImageName| {
+            let names = entry.repo_tags.iter().flatten();
+            names
+                .filter_map(|name| ImageName::parse(short(name)).ok())
+                .any(|name| name.to_string() == short(&wanted.to_string()))
+        };
+        let fitting: Vec<&DockerArchiveEntry> =
+            list.iter().filter(|entry| wanted.is_none_or(|wanted| has_name(entry, wanted))).collect();
+        let [entry] = fitting[..] else {
+            let names = list.iter().flat_map(|entry| entry.repo_tags.clone().unwrap_or_default()).collect();
+            let problem = match wanted {
+                Some(wanted) => format!("has {} images called {wanted}", fitting.len()),
+                None => format!("has {} images; name one: docker-archive:FILE:NAME:TAG", fitting.len()),
+            };
+            return Err(self.choice(problem, names));
+        };
+        let config = self.json(&self.file(files, &entry.config)?, &entry.config)?;
+        self.check_config_name(&entry.config, &config)?;
+        let layer = |(number, name): (usize, &String)| {
+            let missing = || self.problem(format!("has no layer {} ({name}): it is cut off", number + 1));
+            Ok(FoundLayer { blob: files.get(name)?.ok_or_else(missing)?, descriptor: None })
+        };
+        let layers = entry.layers.iter().enumerate().map(layer).collect::<Result<_, ParentError>>()?;
+        Ok(Found { config, layers })
+    }
+
+    /// Configs are called by their digests. Another digest is another config.
+    fn check_config_name(&self, name: &str, config: &[u8]) -> Result<(), ParentError> {
+        let base = name.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+        match Digest::parse(&format!("sha256:{}", base.trim_start_matches("sha256:"))) {
+            Ok(digest) if digest != Digest::of(config) => {
+                Err(self.problem(format!("has a config {name} that is not what its name says; save the image again")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The image of an OCI layout that has the tag `tag`, or the only one.
+    ///
+    /// # Errors
+    /// When there is none, or not all of it.
+    pub fn oci(&self, files: &Files, tag: Option<&str>) -> Result<Found, ParentError> {
+        let index = self.json(&self.file(files, "index.json")?, "index.json")?;
+        let index: Value = self.parse(&index, "index.json")?;
+        let tag_of = |entry: &Value| entry["annotations"][REF_NAME].as_str().map(str::to_owned);
+        let entries = index["manifests"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let fitting: Vec<&Value> =
+            entries.iter().filter(|entry| tag.is_none() || tag_of(entry).as_deref() == tag).collect();
+        let tags =
+            || entries.iter().map(|entry| tag_of(entry).unwrap_or_else(|| "one without a tag".to_owned())).collect();
+        if fitting.is_empty() {
+            let wanted = tag.map_or_else(String::new, |tag| format!(" with the tag {tag:?}"));
+            return Err(self.choice(format!("has no image{wanted}"), tags()));
+        }
+        // Several of one tag are one image for several platforms; several tags are
+        // several images, unless they are the same.
+        let mut digests: Vec<&Value> = fitting.iter().map(|entry| &entry["digest"]).collect();
+        digests.dedup();
+        let several_tags = fitting.iter().any(|entry| tag_of(entry) != tag_of(fitting[0]));
+        if digests.len() > 1 && several_tags {
+            return Err(self.choice("has several images; name one by its tag".to_owned(), tags()));
+        }
+        let fitting = if digests.len() > 1 { &fitting[..] } else { &fitting[..1] };
+        self.choose(files, fitting, 0)
+    }
+
+    /// The image for the platform among those of an index.
+    fn choose(&self, files: &Files, entries: &[&Value], depth: usize) -> Result<Found, ParentError> {
+        let platform = |entry: &Value| {
+            let text = |key: &str| entry["platform"][key].as_str().unwrap_or_default().to_owned();
+            (text("os"), text("architecture"), text("variant"))
+        };
+        // Attestations are listed beside images, for no platform.
+        let is_image = |entry: &Value| {
+            platform(entry).0 != "unknown" && entry["annotations"]["vnd.docker.reference.type"].is_null()
+        };
+        let images: Vec<&Value> = entries.iter().copied().filter(|entry| is_image(entry)).collect();
+        let mut fitting: Vec<&Value> = if let [only] = images[..]
+            && (only["platform"].is_null() || self.architecture.is_none())
+        {
+            vec![only]
+        } else {
+            let fits = |entry: &&&Value| {
+                let (os, architecture, _) = platform(entry);
+                os == "linux" && self.architecture.is_none_or(|wanted| wanted == architecture)
+            };
+            images.iter().filter(fits).copied().collect()
+        };
+        if self.architecture.is_some() {
+            // Of variants, the latest, as for arm's v7 before v6.
+            fitting.sort_by_key(|entry| platform(entry).2);
+            fitting = fitting.pop().into_iter().collect();
+        }
+        let [entry] = fitting[..] else {
+            let print = |entry: &&Value| {
+                let (os, architecture, variant) = platform(entry);
+                [os, architecture, variant]
+                    .iter()
+                    .filter(|part| !part.is_empty())
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join("/")
+            };
+            let problem = match self.architecture {
+                Some(wanted) => format!("has no image for linux/{wanted}"),
+                None => "has images for several platforms; set the spec's `architecture`".to_owned(),
+            };
+            return Err(self.choice(problem, images.iter().map(print).collect()));
+        };
+        let descriptor = self.descriptor(entry)?;
+        let bytes = self.json(&self.blob(files, &descriptor.digest)?, "manifest")?;
+        if Digest::of(&bytes) != descriptor.digest {
+            return Err(
+                self.problem(format!("has other bytes for {} than the digest says; fetch it again", descriptor.digest))
+            );
+        }
+        let value: Value = self.parse(&bytes, "manifest")?;
+        let kind = value["mediaType"].as_str().unwrap_or(&descriptor.media_type);
+        if kind == OCI_INDEX || kind == DOCKER_INDEX || value["manifests"].is_array() {
+            if depth >= MAX_DEPTH {
+                return Err(self.problem("has indexes within indexes within indexes".to_owned()));
+            }
+            let entries: Vec<&Value> = value["manifests"].as_array().into_iter().flatten().collect();
+            return self.choose(files, &entries, depth + 1);
+        }
+        self.manifest(files, &self.parse(&bytes, "manifest")?)
+    }
+
+    /// The parts that a manifest lists.
+    fn manifest(&self, files: &Files, manifest: &Manifest) -> Result<Found, ParentError> {
+        let config = self.json(&self.blob(files, &manifest.config.digest)?, "config")?;
+        if Digest::of(&config) != manifest.config.digest {
+            return Err(self.problem("has a config that is not what its digest says; fetch it again".to_owned()));
+        }
+        let layer = |(number, descriptor): (usize, &Descriptor)| {
+            let blob = files.get(&blob_name(&descriptor.digest))?;
+            let missing =
+                || self.problem(format!("has no layer {} ({}); fetch it again", number + 1, descriptor.digest));
+            Ok(FoundLayer { blob: blob.ok_or_else(missing)?, descriptor: Some(descriptor.clone()) })
+        };
+        let layers = manifest.layers.iter().enumerate().map(layer).collect::<Result<_, ParentError>>()?;
+        Ok(Found { config, layers })
+    }
+
+    fn descriptor(&self, entry: &Value) -> Result<Descriptor, ParentError> {
+        serde_json::from_value(entry.clone())
+            .map_err(|error| self.problem(format!("has an index that can't be read: {error}")))
+    }
+
+    fn blob(&self, files: &Files, digest: &Digest) -> Result<Blob, ParentError> {
+        self.file(files, &blob_name(digest))
+    }
+
+    fn file(&self, files: &Files, name: &str) -> Result<Blob, ParentError> {
+        files.get(name)?.ok_or_else(|| self.problem(format!("has no {name}: it is no such image, or not all of it")))
+    }
+
+    fn json(&self, blob: &Blob, what: &str) -> Result<Vec<u8>, ParentError> {
+        blob.bytes(MAX_JSON).map_err(|error| self.problem(format!("has a {what} that can't be read: {error}")))
+    }
+
+    fn parse<T: serde::de::DeserializeOwned>(&self, bytes: &[u8], what: &str) -> Result<T, ParentError> {
+        serde_json::from_slice(bytes).map_err(|error| self.problem(format!("has a {what} that can't be read: {error}")))
+    }
+
+    fn problem(&self, problem: String) -> ParentError {
+        ParentError::NoImage { name: self.name.to_owned(), problem }
+    }
+
+    fn choice(&self, problem: String, choices: Vec<String>) -> ParentError {
+        ParentError::Choice { name: self.name.to_owned(), problem, choices }
+    }
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.to_hex())
+}
+
+/// An image's name without what podman and skopeo put before short names.
+fn short(name: &str) -> &str {
+    name.strip_prefix("docker.io/library/").or_else(|| name.strip_prefix("localhost/")).unwrap_or(name)
+}
