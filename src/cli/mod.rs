@@ -13,6 +13,7 @@ pub mod manual;
 pub mod output;
 pub mod plan;
 pub mod settings;
+pub mod why;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -62,6 +63,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Plan(arguments) => plan::run(&settings()?, arguments),
         Command::Copy(arguments) => copy::run(&settings()?, arguments),
         Command::Diff(arguments) => diff::run(&arguments),
+        Command::Why(arguments) => why::run(&settings()?, &arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Hook => {
             hook::main();
