@@ -42,6 +42,7 @@
 //! | `cli/parent.rs` | finds the image that another is built on | IO |
 //! | `cli/plan.rs` | `stowage plan` | IO |
 //! | `cli/settings.rs` | what arguments and environment mean; the only reader of the environment | IO |
+//! | `cli/why.rs` | `stowage why` | IO |
 //! | `destination/blobs.rs` | a folder of blobs, each there only once it is complete | IO |
 //! | `destination/docker_archive.rs` | docker archives, streamed in one pass | IO |
 //! | `destination/folder.rs` | image folders, whose store layers are named, not written | IO |

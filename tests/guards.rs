@@ -96,7 +96,16 @@ fn the_digests_of_big_and_small_layers_are_those_of_their_bytes() {
         // What the first archive has found out is known to the second.
         std::fs::remove_dir_all(scratch.path("cache")).ok();
         for _ in 0..2 {
-            let to = ["--registration", "registration", "--to", "docker-archive:archive.tar", "--jobs", jobs];
+            let to = [
+                "--registration",
+                "registration",
+                "--to",
+                "docker-archive:archive.tar",
+                "--jobs",
+                jobs,
+                "--strategy",
+                "popularity",
+            ];
             scratch.build(&to).timeout(PATIENCE).assert().success();
             configs.push(assert_right(&scratch.path("archive.tar")));
         }

@@ -31,7 +31,7 @@ const GOLDEN_LAYERS: [&str; 3] = [
 #[test]
 fn the_image_of_the_small_store_has_these_digests() {
     let scratch = Scratch::new();
-    let built = scratch.built(&[&printed(ENVIRONMENT), "--name", "golden"]);
+    let built = scratch.built(&[&printed(ENVIRONMENT), "--name", "golden", "--strategy", "popularity"]);
     let layers: Vec<&str> = built["layers"]
         .as_array()
         .expect("a list")
@@ -48,7 +48,7 @@ fn the_digest_depends_on_arguments_only() {
     let digest = |prepare: &dyn Fn(&Scratch), arguments: &[&str], environment: &[(&str, &str)]| {
         let scratch = Scratch::new();
         prepare(&scratch);
-        let mut command = scratch.build(&[&path, "--name", "golden", "--json"]);
+        let mut command = scratch.build(&[&path, "--name", "golden", "--strategy", "popularity", "--json"]);
         command.args(arguments).envs(environment.iter().copied());
         let output = command.assert().success().get_output().stdout.clone();
         let built: Value = serde_json::from_slice(&output).expect("JSON");
@@ -84,7 +84,15 @@ fn json_of_the_closure_gives_the_same_image() {
         })
         .collect();
     scratch.write("closure.json", &Value::from(entries).to_string());
-    let built = scratch.built(&[&printed(ENVIRONMENT), "--name", "golden", "--closure", "closure.json"]);
+    let built = scratch.built(&[
+        &printed(ENVIRONMENT),
+        "--name",
+        "golden",
+        "--strategy",
+        "popularity",
+        "--closure",
+        "closure.json",
+    ]);
     assert_eq!(built["digest"], GOLDEN);
 }
 
@@ -168,7 +176,7 @@ fn rows_are_exactly_the_paths_on_disk() {
 #[test]
 fn a_copy_has_the_digests_of_the_image_folder() {
     let scratch = Scratch::new();
-    let built = scratch.built(&[&printed(ENVIRONMENT), "--name", "golden"]);
+    let built = scratch.built(&[&printed(ENVIRONMENT), "--name", "golden", "--strategy", "popularity"]);
     for destination in ["oci:layout", "docker-archive:archive.tar"] {
         let root = scratch.root();
         let output =
@@ -216,9 +224,25 @@ fn a_layout_gets_layers_that_are_known_and_not_there_beside_unknown_ones() {
     for known in [HELLO, LIBRARY] {
         let scratch = Scratch::new();
         scratch.built(&[&printed(known)]);
-        let built = scratch.built(&[&printed(ENVIRONMENT), "--name", "golden", "--to", "oci:layout"]);
+        let built = scratch.built(&[
+            &printed(ENVIRONMENT),
+            "--name",
+            "golden",
+            "--strategy",
+            "popularity",
+            "--to",
+            "oci:layout",
+        ]);
         assert_eq!(built["digest"], GOLDEN);
-        let again = scratch.built(&[&printed(ENVIRONMENT), "--name", "golden", "--to", "oci:other"]);
+        let again = scratch.built(&[
+            &printed(ENVIRONMENT),
+            "--name",
+            "golden",
+            "--strategy",
+            "popularity",
+            "--to",
+            "oci:other",
+        ]);
         assert_eq!(again["digest"], GOLDEN);
         let there = support::names(&scratch.path("layout/blobs/sha256"));
         for layer in built["layers"].as_array().expect("a list") {

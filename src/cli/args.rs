@@ -15,6 +15,7 @@ Examples:
   stowage build ./result --from stowage:./tools --to stowage:./project
   stowage plan ./result --previous oci:layout:latest
   stowage diff oci:layout:old oci:layout:new
+  stowage why ./image openssl
   stowage cache add ./cache ./result
 
 Exit codes: 0 done; 1 something failed; 2 the command line or the spec is wrong;
@@ -46,6 +47,8 @@ pub enum Command {
     Plan(PlanArguments),
     /// Show what is different between two images or plans, and what would be sent again
     Diff(DiffArguments),
+    /// Show the chain of references that brought a store path into an image
+    Why(WhyArguments),
     /// Copy an image folder to an archive or a layout
     Copy(CopyArguments),
     /// Show what an image is made of
@@ -200,6 +203,20 @@ pub struct DiffArguments {
     #[arg(value_name = "NEW", value_hint = ValueHint::AnyPath)]
     pub new: String,
     /// Print everything as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `why`.
+#[derive(Debug, Args)]
+pub struct WhyArguments {
+    /// The image, or its folder: its Nix database tells what refers to what
+    #[arg(value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
+    pub image: String,
+    /// A store path, or the name of one, with or without version; `*` stands for anything
+    #[arg(value_name = "PATH")]
+    pub path: String,
+    /// Print it as JSON
     #[arg(long)]
     pub json: bool,
 }

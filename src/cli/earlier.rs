@@ -28,11 +28,8 @@ pub struct Earlier {
 /// When it is neither.
 pub fn read(text: &str) -> anyhow::Result<Earlier> {
     let path = Path::new(text);
-    if path.join("stowage.json").exists() {
-        return of_image(&ImageReference::Folder { folder: path.to_owned() });
-    }
-    if path.join("oci-layout").exists() {
-        return of_image(&ImageReference::Oci { folder: path.to_owned(), tag: None });
+    if let Some(reference) = of_folder(path) {
+        return of_image(&reference);
     }
     if text == "-" || path.exists() {
         return of_plan(text).with_context(|| format!("the plan {text}"));
@@ -44,6 +41,22 @@ pub fn read(text: &str) -> anyhow::Result<Earlier> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The image that `text` names: as everywhere, or the folder of one.
+///
+/// # Errors
+/// When it names none.
+pub fn image(text: &str) -> anyhow::Result<ImageReference> {
+    of_folder(Path::new(text)).map_or_else(|| Ok(text.parse()?), Ok)
+}
+
+/// The image that is in a folder.
+fn of_folder(path: &Path) -> Option<ImageReference> {
+    if path.join("stowage.json").exists() {
+        return Some(ImageReference::Folder { folder: path.to_owned() });
+    }
+    path.join("oci-layout").exists().then(|| ImageReference::Oci { folder: path.to_owned(), tag: None })
 }
 
 /// What the next plan may know of `texts`, the newest last.

@@ -14,6 +14,7 @@ pub mod output;
 pub mod parent;
 pub mod plan;
 pub mod settings;
+pub mod why;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -63,6 +64,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Plan(arguments) => plan::run(&settings()?, arguments),
         Command::Copy(arguments) => copy::run(&settings()?, arguments),
         Command::Diff(arguments) => diff::run(&arguments),
+        Command::Why(arguments) => why::run(&settings()?, &arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Hook => {
             hook::main();

@@ -1,0 +1,175 @@
+//! Plans on the command line: strategies, earlier plans and images, and what is
+//! different between them.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod support;
+
+use serde_json::{Value, json};
+use stowage::cli::exit::Exit;
+use support::{ENVIRONMENT, HELLO, LIBRARY, Scratch, printed};
+
+const MB: u64 = 1_000_000;
+
+/// A closure as `--closure` takes it: names with sizes and references. The hash of
+/// each path tells its place and `revisions[place]`.
+fn closure(scratch: &Scratch, file: &str, paths: &[(&str, u64, &[usize])], revisions: &[usize]) -> Vec<String> {
+    let printed: Vec<String> = paths
+        .iter()
+        .enumerate()
+        .map(|(place, (name, ..))| format!("/nix/store/{place:016}{:016}-{name}", revisions[place]))
+        .collect();
+    let entries: Vec<Value> = paths
+        .iter()
+        .enumerate()
+        .map(|(place, (_, size, references))| {
+            let references: Vec<&String> = references.iter().map(|place| &printed[*place]).collect();
+            json!({ "path": printed[place], "narHash": format!("sha256:{}", "0".repeat(64)), "narSize": size, "references": references })
+        })
+        .collect();
+    scratch.write(file, &Value::from(entries).to_string());
+    printed
+}
+
+const PATHS: [(&str, u64, &[usize]); 4] =
+    [("base-1", 20 * MB, &[]), ("lib-1", 10 * MB, &[0]), ("tool-1", 30 * MB, &[1]), ("data-1", 40 * MB, &[])];
+
+fn plan(scratch: &Scratch, arguments: &[&str]) -> Value {
+    let output = scratch.stowage(&["plan", "--json"]).args(arguments).assert().success();
+    serde_json::from_slice(&output.get_output().stdout).expect("JSON")
+}
+
+fn says(scratch: &Scratch, arguments: &[&str]) -> String {
+    String::from_utf8(scratch.stowage(arguments).assert().success().get_output().stdout.clone()).expect("UTF-8")
+}
+
+fn refuses(scratch: &Scratch, arguments: &[&str], exit: Exit, message: &str) {
+    let output = scratch.stowage(arguments).assert().code(exit as i32).get_output().clone();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains(message), "{arguments:?}: {said}");
+}
+
+#[test]
+fn layers_stay_as_an_earlier_plan_has_them_and_history_goes_on() {
+    let scratch = Scratch::new();
+    closure(&scratch, "one.json", &PATHS, &[0; 4]);
+    let two = closure(&scratch, "two.json", &PATHS, &[0, 0, 7, 0]);
+    let first = plan(&scratch, &["--closure", "one.json", "--max-layers", "4"]);
+    assert_eq!(first["strategy"], "stable");
+    scratch.write("plan.json", &first.to_string());
+    let second = plan(&scratch, &["--closure", "two.json", "--max-layers", "4", "--previous", "plan.json"]);
+    let layers = second["layers"].as_array().expect("a list");
+    let kept: Vec<&Value> = layers.iter().filter(|layer| layer["kept"] == true).collect();
+    let sent: Vec<&Value> = layers.iter().filter(|layer| layer["kept"] == false).collect();
+    assert_eq!((kept.len(), sent.len(), &second["bytesToSend"]), (2, 1, &json!(40 * MB)), "{second}");
+    assert_eq!(sent[0]["paths"], json!([two[1], two[2]]));
+    assert!(
+        kept.iter().all(|layer| first["layers"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .any(|old| old["paths"] == layer["paths"]))
+    );
+    let name = two[2].rsplit('/').next().expect("a name");
+    assert_eq!(second["history"]["revisions"], 1);
+    assert_eq!(second["history"]["tracks"][name], json!(["1", "1", 1]));
+    scratch.write("plan2.json", &second.to_string());
+    let text = says(&scratch, &["plan", "--closure", "two.json", "--max-layers", "4", "--previous", "plan2.json"]);
+    assert!(text.contains("would be sent: 0 layers, 0 B"), "{text}");
+    let why = says(&scratch, &["plan", "--closure", "two.json", "--previous", "plan2.json", "--why", &two[2]]);
+    assert!(why.contains("unchanged since the previous plan") && why.contains("changed in 1 of 1 revisions"), "{why}");
+    let diff = says(&scratch, &["diff", "plan.json", "plan2.json"]);
+    assert!(diff.contains("~ tool-1 (built anew)\n") && diff.contains("2 of 3 layers are kept"), "{diff}");
+}
+
+#[test]
+fn strategies_do_as_they_are_told() {
+    let scratch = Scratch::new();
+    closure(&scratch, "c.json", &PATHS, &[0; 4]);
+    let layers = |spec: &str, arguments: &[&str]| -> Vec<String> {
+        scratch.write("spec.json", spec);
+        let plan = plan(&scratch, &[&["--closure", "c.json", "--spec", "spec.json"], arguments].concat());
+        let name = |path: &Value| path.as_str().expect("text")[44..].to_owned();
+        let layer =
+            |layer: &Value| layer["paths"].as_array().expect("a list").iter().map(name).collect::<Vec<_>>().join(" ");
+        plan["layers"].as_array().expect("a list").iter().map(layer).collect()
+    };
+    assert_eq!(layers("{}", &["--strategy", "popularity", "--max-layers", "3"]), ["base-1", "lib-1 tool-1 data-1"]);
+    assert_eq!(layers(r#"{"popularity":{"data":9},"maxLayers":3}"#, &[]), ["data-1", "base-1 lib-1 tool-1"]);
+    assert_eq!(layers(r#"{"pathsPerLayer":[2,1]}"#, &[]), ["base-1 lib-1", "data-1", "tool-1"]);
+    assert_eq!(layers(r#"{"strategy":"size","maxLayers":3}"#, &[]), ["data-1", "base-1 lib-1 tool-1"]);
+    assert_eq!(
+        layers(r#"{"layers":[["data","base"]],"strategy":"popularity"}"#, &[]),
+        ["base-1 data-1", "lib-1", "tool-1"]
+    );
+    assert_eq!(layers("{}", &["--max-layers", "2"]), ["base-1 lib-1 tool-1 data-1"]);
+}
+
+#[test]
+fn images_tell_the_next_plan_as_much_as_plans_do() {
+    for destination in ["oci:layout:old", "stowage:image", "docker-archive:archive.tar"] {
+        let scratch = Scratch::new();
+        let hello = printed(HELLO);
+        scratch.built(&[&hello, "--to", destination]);
+        let environment = printed(ENVIRONMENT);
+        let arguments = [environment.as_str(), "--previous", destination];
+        let first = scratch.built(&[&arguments[..], &["--to", "stowage:next"]].concat());
+        let config = says(&scratch, &["inspect", "stowage:next", "--json"]);
+        let config: Value = serde_json::from_str(&config).expect("JSON");
+        let known = config["config"]["history"][0]["comment"].as_str().expect("text");
+        assert!(
+            known.starts_with("stowage plan: ") && config["config"]["history"][0]["empty_layer"] == true,
+            "{known}"
+        );
+        // The same again is the same image, whatever it is told of.
+        for previous in ["stowage:next", "next"] {
+            let again = scratch.built(&[&environment, "--previous", previous, "--to", "stowage:again"]);
+            assert_eq!(again["digest"], first["digest"], "{destination}");
+        }
+        let diff = says(&scratch, &["diff", destination, "stowage:next"]);
+        assert!(diff.contains("+ environment\n") && diff.contains("2 are the same\n"), "{diff}");
+    }
+}
+
+#[test]
+fn why_shows_a_chain_of_references() {
+    let scratch = Scratch::new();
+    scratch.built(&[&printed(ENVIRONMENT), "--to", "oci:layout:a", "--to", "stowage:image"]);
+    for image in ["oci:layout:a", "stowage:image", "image", "layout"] {
+        let text = says(&scratch, &["why", image, "library"]);
+        let expected = format!("{}\n-> {}\n   -> {}\n", printed(ENVIRONMENT), printed(HELLO), printed(LIBRARY));
+        let without_uses: String =
+            text.lines().map(|line| line.split(" (").next().unwrap().to_owned() + "\n").collect();
+        assert_eq!(without_uses, expected);
+        let json: Value =
+            serde_json::from_str(&says(&scratch, &["why", image, &printed(HELLO), "--json"])).expect("JSON");
+        assert_eq!(json[0]["chain"], json!([printed(ENVIRONMENT), printed(HELLO)]));
+    }
+    refuses(&scratch, &["why", "image", "bash"], Exit::Usage, "bash is not among the 3 store paths of stowage:image");
+}
+
+#[test]
+fn what_is_no_plan_and_no_image_is_refused() {
+    let scratch = Scratch::new();
+    closure(&scratch, "c.json", &PATHS, &[0; 4]);
+    scratch.write("list.json", "[]");
+    scratch.write("history.json", r#"{"layers":[],"history":{"revisions":1,"tracks":{"x":["zz","0",1]}}}"#);
+    for (previous, exit, message) in [
+        ("none", Exit::Usage, "none is not there"),
+        ("list.json", Exit::Usage, "is no plan"),
+        ("history.json", Exit::Usage, "its history can't be read"),
+        ("oci:none", Exit::Destination, "none"),
+        ("tarball:x", Exit::Usage, "no kind \"tarball\""),
+    ] {
+        refuses(&scratch, &["plan", "--closure", "c.json", "--previous", previous], exit, message);
+        refuses(&scratch, &["diff", previous, previous], exit, message);
+    }
+    refuses(
+        &scratch,
+        &["plan", "--closure", "c.json", "--strategy", "paths-per-layer"],
+        Exit::Usage,
+        "list of numbers",
+    );
+    refuses(&scratch, &["plan", "--closure", "c.json", "--why", &printed(HELLO)], Exit::Usage, "is not in the closure");
+    refuses(&scratch, &["plan", "--closure", "c.json", "--max-layers", "1"], Exit::Usage, "too few");
+}
