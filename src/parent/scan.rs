@@ -147,8 +147,12 @@ impl Layer<'_> {
         }
         match change {
             Change::None => Ok(false),
-            Change::Hide(path) => self.spend(path.len()).map(|()| self.changes.hidden.push(path)).map(|()| false),
-            Change::Empty(path) => self.spend(path.len()).map(|()| self.changes.emptied.push(path)).map(|()| false),
+            Change::Hide(path) => {
+                self.spend(path.len() + ENTRY).map(|()| self.changes.hidden.push(path)).map(|()| false)
+            }
+            Change::Empty(path) => {
+                self.spend(path.len() + ENTRY).map(|()| self.changes.emptied.push(path)).map(|()| false)
+            }
             Change::Add => self.add_entry(entry),
         }
     }
@@ -188,7 +192,11 @@ impl Layer<'_> {
 
     fn put(&mut self, path: Vec<u8>, entry: Entry) -> Result<(), LayerProblem> {
         let target = if let Node::Link(target) = &entry.node { target.len() } else { 0 };
-        self.spend(path.len() + target)?;
+        match self.changes.added.get(&path) {
+            // It takes the place of another.
+            Some(_) => self.spend(target)?,
+            None => self.spend(path.len() + target + ENTRY)?,
+        }
         if entry.node != Node::Directory {
             self.watched.retain(|watched, _| watched == &path || !overlay::is_within(watched, &path));
             self.links.forget_within(self.store, &path);
@@ -213,7 +221,7 @@ impl Layer<'_> {
                 _ => false,
             };
             if is_link {
-                self.spend(0)?;
+                self.spend(ENTRY)?;
                 self.links.add(&entry.path);
             } else {
                 self.links.remove(&entry.path);
@@ -245,9 +253,9 @@ impl Layer<'_> {
         }
     }
 
-    /// Counts memory for one more entry.
+    /// Counts that many bytes of memory.
     fn spend(&mut self, length: usize) -> Result<(), LayerProblem> {
-        match self.budget.checked_sub(length + ENTRY) {
+        match self.budget.checked_sub(length) {
             Some(left) => {
                 *self.budget = left;
                 Ok(())
