@@ -46,6 +46,12 @@ impl<'a> Ground<'a> {
         Self(Some((root, store_dir)))
     }
 
+    /// Whether there is a parent.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The text of a file of [`crate::parent::WANTED`]; empty where there is none.
     #[must_use]
     pub fn text(&self, path: &str) -> &'a str {

@@ -106,6 +106,10 @@ impl<'a> SystemLayer<'a> {
             for reference in &info.references {
                 hasher.add(reference.to_basename().as_bytes());
             }
+            for (name, path) in &info.outputs {
+                hasher.add(name.as_bytes());
+                hasher.add(path.as_bytes());
+            }
         }
         self.ground.add_to(&mut hasher);
         hasher.finish()
@@ -293,8 +297,15 @@ impl<'a> SystemLayer<'a> {
             hasher.add(self.closure.print(id).as_bytes());
             hasher.add(info.nar_hash.as_bytes());
             let key = hasher.finish();
-            let outputs = match self.index.recall::<Outputs>("outputs", &key) {
+            let known = Some(&info.outputs).filter(|outputs| !outputs.is_empty());
+            let known = known.map(|outputs| Outputs { outputs: outputs.clone() });
+            let outputs = match known.or_else(|| self.index.recall::<Outputs>("outputs", &key)) {
                 Some(outputs) => outputs,
+                // One of the parent's, which need not be in this store.
+                None if self.ground.is_there() && files.check(&info.path).is_err() => {
+                    tracing::warn!("what {} declares is not known in the image", self.closure.print(id));
+                    continue;
+                }
                 None => {
                     let outputs = Outputs { outputs: derivation::outputs(files, self.closure, id)? };
                     self.index.remember("outputs", &key, &outputs);
