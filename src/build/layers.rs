@@ -6,15 +6,15 @@ use std::num::NonZeroUsize;
 use super::Build;
 use super::base::Base;
 use crate::digest::Digest;
-use crate::image::ImageSpec;
 use crate::image::manifest::Descriptor;
 use crate::image::spec::{MAX_LAYERS, SpecError};
 use crate::image::system::{self, SystemLayer};
-use crate::layer::blob::LayerBlob;
+use crate::image::{ImageLayer, ImageSpec};
 use crate::layer::deliver::{Content, LayerJob};
 use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
 use crate::layer::{LayerKey, LayerRecord};
+use crate::parent::compression::{Compression, taken};
 use crate::parent::{LayerBytes, Parent, ParentLayer};
 use crate::plan::{self, saved};
 use crate::store::StorePath;
@@ -120,8 +120,10 @@ fn limit(spec: &ImageSpec, base: &Base<'_>, has_hook: bool) -> Result<NonZeroUsi
     Ok(left(most(spec, parent, least), others))
 }
 
-/// A layer of the parent's, as it is.
+/// A layer of the parent's, as it is; but OCI knows no xz.
 fn kept(number: usize, layer: &ParentLayer) -> Planned<'static> {
+    let mut blob = layer.blob.clone();
+    let compression = Compression::of_media_type(&blob.media_type);
     let (key, content) = match &layer.bytes {
         LayerBytes::Store { key, owner, .. } => {
             (*key, Content::Store { paths: layer.paths.clone(), owner: owner.clone() })
@@ -130,13 +132,17 @@ fn kept(number: usize, layer: &ParentLayer) -> Planned<'static> {
             let mut hasher = KeyHasher::new("stowage parent layer v1");
             // Some images have a layer twice.
             hasher.add(&number.to_be_bytes());
-            hasher.add(layer.blob.digest.to_string().as_bytes());
-            let Descriptor { digest, size, .. } = layer.blob;
-            (hasher.finish(), Content::Blob(LayerBlob { digest, size, open: open.clone() }))
+            hasher.add(blob.digest.to_string().as_bytes());
+            let mut open = open.clone();
+            if compression == Compression::Xz {
+                open = compression.uncompressed(&open);
+                blob = ImageLayer::plain(layer.record.clone(), String::new()).blob;
+            }
+            (hasher.finish(), Content::Blob(taken(&blob, &open)))
         }
     };
     let job = LayerJob { key, content, estimate: layer.record.size, known: Some(layer.record.clone()) };
-    Planned { job, said: Said { comment: layer.comment.clone(), blob: Some(layer.blob.clone()) } }
+    Planned { job, said: Said { comment: layer.comment.clone(), blob: Some(blob) } }
 }
 
 /// The layer with stowage itself, unless the parent has the same.

@@ -18,9 +18,9 @@ use crate::digest::Digest;
 use crate::fs::LockedFolder;
 use crate::image::manifest::{Descriptor, Manifest};
 use crate::image::{Image, ImageLayer, ImageName};
-use crate::layer::blob::LayerBlob;
 use crate::layer::deliver::{BlobSink, BlobWriter, Content, LayerJob};
 use crate::layer::{LayerKey, LayerRecord, Owner};
+use crate::parent::compression::taken;
 use crate::store::{StoreDir, StorePath};
 
 /// The version of the folder's form.
@@ -272,8 +272,8 @@ pub fn read(folder: &Path) -> Result<ReadFolder, DestinationError> {
 
 fn job(layer: Layer, blobs: &Blobs, store_dir: &StoreDir, owner: &Owner) -> Result<LayerJob<'static>, String> {
     let content = if layer.paths.is_empty() {
-        let Descriptor { digest, size, .. } = layer.blob();
-        Content::Blob(LayerBlob { digest, size, open: blobs.opener(&digest) })
+        let blob = layer.blob();
+        Content::Blob(taken(&blob, &blobs.opener(&blob.digest)))
     } else {
         let parse = |path: &String| store_dir.parse_path(path.as_bytes()).map_err(|error| format!("{path}: {error}"));
         let paths = layer.paths.iter().map(parse).collect::<Result<Vec<StorePath>, _>>()?;

@@ -331,9 +331,11 @@ impl Archive<'_> {
     }
 
     fn write_blob(&mut self, index: usize, blob: &LayerBlob) -> anyhow::Result<()> {
-        self.sink.begin(&self.jobs[index].key, blob.size)?;
-        blob.copy(&mut Counted { out: self.sink, progress: self.progress })?;
-        self.end(index, blob.size, self.jobs[index].known_blob()?)
+        let record = self.jobs[index].known_blob()?;
+        let size = blob.size_for_docker(&record);
+        self.sink.begin(&self.jobs[index].key, size)?;
+        blob.copy_for_docker(&record, &mut Counted { out: self.sink, progress: self.progress })?;
+        self.end(index, size, record)
     }
 
     /// `size` is what was written.
