@@ -177,9 +177,13 @@ impl Spool {
             if length == 0 {
                 break;
             }
-            self.file.write_all_at(&buffer[..length], self.size).map_err(SpoolError::Write)?;
+            // Zeros become holes, which take no space however many there are.
+            if buffer[..length].iter().any(|byte| *byte != 0) {
+                self.file.write_all_at(&buffer[..length], self.size).map_err(SpoolError::Write)?;
+            }
             self.size += length as u64;
         }
+        self.file.set_len(self.size).map_err(SpoolError::Write)?;
         Ok(Blob { file: self.file.clone(), offset, size: self.size - offset })
     }
 }
@@ -210,6 +214,21 @@ pub(super) mod tests {
             opener().expect("open").read_to_string(&mut text).expect("readable");
             assert_eq!(text, "234");
         }
+    }
+
+    #[test]
+    fn what_is_spooled_comes_back_zeros_and_all() {
+        let zeros = vec![0; 3 * BUFFER_SIZE];
+        let mut spool = Spool::new().expect("a file");
+        let mut keep = |bytes: &[u8]| match spool.keep(bytes) {
+            Ok(blob) => blob,
+            Err(SpoolError::Read(error) | SpoolError::Write(error)) => panic!("{error}"),
+        };
+        let (first, second, third) = (keep(&zeros), keep(b"abc"), keep(&zeros[..10]));
+        assert!(first.bytes(u64::MAX).expect("readable") == zeros);
+        assert_eq!(second.bytes(3).expect("readable"), b"abc");
+        assert_eq!(third.bytes(10).expect("readable"), [0; 10]);
+        second.bytes(2).expect_err("too large");
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! The layers of a parent: each is checked, looked through, and laid upon those
 //! below it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::blob::{Blob, Spool};
 use super::error::LayerProblem;
 use super::find::FoundLayer;
 use super::overlay::{Changes, Inode, Overlay, Removed};
-use super::scan::{DATABASE, SCHEMA, Scanned, Scanner, WAL};
+use super::scan::{DATABASE, ENTRY, SCHEMA, Scanned, Scanner, WAL};
 use super::{Entry, LayerBytes, Node, ParentError};
 use crate::digest::Digest;
 use crate::image::manifest::{Descriptor, OCI_LAYER};
@@ -41,8 +41,9 @@ pub struct Layer {
     pub content: Content,
     /// What it removes of others.
     pub removed: Removed,
-    /// The store paths of which it has something, by their paths.
-    pub store: BTreeSet<Vec<u8>>,
+    /// The store paths of which it has something, and how much memory their entries
+    /// would take, about, in bytes.
+    pub store: BTreeMap<Vec<u8>, usize>,
     /// The contents of those of its files that are watched.
     pub watched: BTreeMap<Vec<u8>, Blob>,
 }
@@ -161,7 +162,7 @@ fn scan(
             return Err(LayerProblem::Size { expected: descriptor.size, found: blob.size() });
         }
     }
-    let Scanned { sums, changes, watched } = scanner.scan(&blob)?;
+    let Scanned { sums, changes, watched, store } = scanner.scan(&blob)?;
     if let Some(descriptor) = &descriptor {
         same("the digest", descriptor.digest, sums.blob)?;
     }
@@ -175,7 +176,7 @@ fn scan(
         },
         content: Content::Blob(blob),
         removed: Removed::default(),
-        store: BTreeSet::new(),
+        store,
         watched,
     };
     Ok((layer, changes))
@@ -209,7 +210,7 @@ fn named(
         descriptor,
         content: Content::Store { paths, bytes },
         removed: Removed::default(),
-        store: BTreeSet::new(),
+        store: BTreeMap::new(),
         watched: BTreeMap::new(),
     };
     (layer, changes)
@@ -220,7 +221,9 @@ impl Merged {
     fn lay(&mut self, mut layer: Layer, changes: Changes<Entry>, store: &[u8]) -> Layer {
         let number = self.count;
         let in_store = |path: &&Vec<u8>| path.len() > store.len() && super::overlay::is_within(path, store);
-        layer.store = changes.added.iter().map(|(path, _)| path).filter(in_store).cloned().collect();
+        for path in changes.added.iter().map(|(path, _)| path).filter(in_store) {
+            *layer.store.entry(path.clone()).or_default() += path.len() + ENTRY;
+        }
         layer.removed = self.overlay.apply(changes, |entry| Placed { entry, layer: number });
         self.count += 1;
         if let Some(database) = self.visible_database()

@@ -7,6 +7,7 @@ use super::blob::{Blob, Spool};
 use super::error::LayerProblem;
 use super::layers::{Content, Layer, same};
 use super::overlay::{self, Change, Changes, Inode, Overlay};
+use super::scan::ENTRY;
 use super::stream::LayerStream;
 use super::tar::{Kind, TarEntry, TarReader};
 
@@ -14,10 +15,7 @@ use super::tar::{Kind, TarEntry, TarReader};
 const MAX_ROUNDS: usize = 8;
 
 /// How much memory may be spent on what is found, in bytes.
-const MAX_KEPT: usize = 256 << 20;
-
-/// What an entry takes beside its path, about, in bytes.
-const ENTRY: usize = 160;
+const MAX_KEPT: usize = 192 << 20;
 
 /// Something that was found.
 #[derive(Clone, Debug)]
@@ -111,7 +109,7 @@ impl Look<'_> {
             *kept += entry.path.len() + ENTRY;
             if *kept > MAX_KEPT {
                 return Err(LayerProblem::Bomb(format!(
-                    "the files of its unregistered store paths are more than {} MiB of memory can hold",
+                    "a store path has more files than {} MiB of memory can hold",
                     MAX_KEPT >> 20
                 )));
             }

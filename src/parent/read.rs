@@ -45,13 +45,15 @@ pub fn read(reference: &ImageReference, options: &ReadOptions<'_>) -> Result<Par
     let diff_ids = diff_ids(&name, &config, unread.len())?;
     let mut spool = Spool::new().map_err(ParentError::Temporary)?;
     let (layers, merged) = layers::read(&name, unread, &diff_ids, options.store_dir, &mut spool)?;
-    let (entries, places) = split(&merged, options.store_dir);
+    let store = options.store_dir.as_str().trim_start_matches('/').as_bytes();
+    let places = places(&merged, store);
     let paths: BTreeSet<StorePath> = places.keys().cloned().collect();
     let image = Image { name: &name, layers: &layers, store_dir: options.store_dir, paths: &paths };
-    let texts = texts::read(&layers, &merged, image.store(), &mut spool)
-        .map_err(|(layer, problem)| image.error(layer, problem))?;
+    let texts =
+        texts::read(&layers, &merged, store, &mut spool).map_err(|(layer, problem)| image.error(layer, problem))?;
     let registrations = registrations::find(&image, &merged, options.host, &mut spool)?;
     let layers = assemble(layers, &config, &places);
+    let entries = entries(merged, store);
     Ok(Parent { name, config, layers, root: Root { entries, texts }, registrations })
 }
 
@@ -127,21 +129,19 @@ fn diff_ids(name: &str, config: &Value, layers: usize) -> Result<Vec<Digest>, Pa
     listed.iter().map(parse).collect()
 }
 
-/// What is outside of the store; and the store paths with the topmost layer that has
-/// something of each.
-fn split(merged: &Merged, store_dir: &StoreDir) -> (BTreeMap<Vec<u8>, Entry>, BTreeMap<StorePath, usize>) {
-    let store = store_dir.as_str().trim_start_matches('/').as_bytes();
-    let mut entries = BTreeMap::new();
-    let mut paths = BTreeMap::new();
-    for (path, placed) in merged.overlay.iter() {
-        if path == store || !overlay::is_within(path, store) {
-            entries.insert(path.clone(), placed.entry.clone());
-        } else if let Ok(store_path) = StorePath::from_basename(overlay::split(path).1) {
-            paths.insert(store_path, placed.layer);
-        }
-        // Locks and hard links of an optimised store are no store paths.
-    }
-    (entries, paths)
+/// The store paths, each with the topmost layer that has something of it.
+fn places(merged: &Merged, store: &[u8]) -> BTreeMap<StorePath, usize> {
+    let paths = merged.overlay.within(store).filter(|(path, _)| *path != store);
+    // Locks and the hard links of an optimised store are no store paths.
+    let parse = |path: &[u8]| StorePath::from_basename(overlay::split(path).1).ok();
+    paths.filter_map(|(path, placed)| Some((parse(path)?, placed.layer))).collect()
+}
+
+/// What is outside of the store.
+fn entries(merged: Merged, store: &[u8]) -> BTreeMap<Vec<u8>, Entry> {
+    let all = merged.overlay.into_map().into_iter();
+    let others = all.filter(|(path, _)| path == store || !overlay::is_within(path, store));
+    others.map(|(path, placed)| (path, placed.entry)).collect()
 }
 
 fn assemble(layers: Vec<Layer>, config: &Value, places: &BTreeMap<StorePath, usize>) -> Vec<ParentLayer> {

@@ -25,7 +25,7 @@ const MAX_ENTRIES: u64 = 5_000_000;
 const MAX_KEPT: usize = 100 << 20;
 
 /// What an entry takes beside its path and target, about, in bytes.
-const ENTRY: usize = 160;
+pub const ENTRY: usize = 160;
 
 /// How large a file may be whose text is wanted, in bytes.
 const MAX_TEXT: u64 = 4 << 20;
@@ -41,6 +41,8 @@ pub struct Scanned {
     pub changes: Changes<Entry>,
     /// The contents of those of its files that are watched.
     pub watched: BTreeMap<Vec<u8>, Blob>,
+    /// How much memory the entries of its store paths would take, about, in bytes.
+    pub store: BTreeMap<Vec<u8>, usize>,
 }
 
 /// Looks through the layers of one image.
@@ -66,6 +68,7 @@ impl<'a> Scanner<'a> {
             store: self.store,
             changes: Changes::default(),
             watched: BTreeMap::new(),
+            sizes: BTreeMap::new(),
             links: Links::default(),
             budget: &mut self.budget,
         };
@@ -89,8 +92,8 @@ impl<'a> Scanner<'a> {
             let kept = self.spool.keep(tar.contents()).map_err(LayerProblem::from)?;
             layer.watched.insert(path, kept);
         }
-        let Layer { changes, watched, .. } = layer;
-        Ok(Scanned { sums: tar.into_input().finish()?, changes, watched })
+        let Layer { changes, watched, sizes, .. } = layer;
+        Ok(Scanned { sums: tar.into_input().finish()?, changes, watched, store: sizes })
     }
 }
 
@@ -116,6 +119,7 @@ struct Layer<'a> {
     store: &'a [u8],
     changes: Changes<Entry>,
     watched: BTreeMap<Vec<u8>, Blob>,
+    sizes: BTreeMap<Vec<u8>, usize>,
     links: Links,
     budget: &'a mut usize,
 }
@@ -143,8 +147,12 @@ impl Layer<'_> {
         }
         match change {
             Change::None => Ok(false),
-            Change::Hide(path) => self.spend(path.len()).map(|()| self.changes.hidden.push(path)).map(|()| false),
-            Change::Empty(path) => self.spend(path.len()).map(|()| self.changes.emptied.push(path)).map(|()| false),
+            Change::Hide(path) => {
+                self.spend(path.len() + ENTRY).map(|()| self.changes.hidden.push(path)).map(|()| false)
+            }
+            Change::Empty(path) => {
+                self.spend(path.len() + ENTRY).map(|()| self.changes.emptied.push(path)).map(|()| false)
+            }
             Change::Add => self.add_entry(entry),
         }
     }
@@ -184,7 +192,11 @@ impl Layer<'_> {
 
     fn put(&mut self, path: Vec<u8>, entry: Entry) -> Result<(), LayerProblem> {
         let target = if let Node::Link(target) = &entry.node { target.len() } else { 0 };
-        self.spend(path.len() + target)?;
+        match self.changes.added.get(&path) {
+            // It takes the place of another.
+            Some(_) => self.spend(target)?,
+            None => self.spend(path.len() + target + ENTRY)?,
+        }
         if entry.node != Node::Directory {
             self.watched.retain(|watched, _| watched == &path || !overlay::is_within(watched, &path));
             self.links.forget_within(self.store, &path);
@@ -195,6 +207,10 @@ impl Layer<'_> {
 
     /// What is in the store path that is at `path`.
     fn add_below_store(&mut self, path: Vec<u8>, entry: &TarEntry, change: &Change) -> Result<(), LayerProblem> {
+        match self.sizes.get_mut(&path) {
+            Some(size) => *size += entry.path.len() + ENTRY,
+            None => drop(self.sizes.insert(path.clone(), entry.path.len() + ENTRY)),
+        }
         if self.changes.added.get(&path).is_none() {
             self.put(path, Entry { node: Node::Directory, mode: 0o555, uid: 0, gid: 0 })?;
         }
@@ -205,7 +221,7 @@ impl Layer<'_> {
                 _ => false,
             };
             if is_link {
-                self.spend(0)?;
+                self.spend(ENTRY)?;
                 self.links.add(&entry.path);
             } else {
                 self.links.remove(&entry.path);
@@ -237,9 +253,9 @@ impl Layer<'_> {
         }
     }
 
-    /// Counts memory for one more entry.
+    /// Counts that many bytes of memory.
     fn spend(&mut self, length: usize) -> Result<(), LayerProblem> {
-        match self.budget.checked_sub(length + ENTRY) {
+        match self.budget.checked_sub(length) {
             Some(left) => {
                 *self.budget = left;
                 Ok(())

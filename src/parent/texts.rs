@@ -115,7 +115,7 @@ impl Reader<'_> {
     /// Looks into a store path, once.
     fn look(&mut self, store_path: Vec<u8>) -> Result<&Overlay<Seen>, LookError> {
         if !self.looked.contains_key(&store_path) {
-            let has = |number: &usize| self.layers[*number].store.contains(&store_path);
+            let has = |number: &usize| self.layers[*number].store.contains_key(&store_path);
             let within: BTreeSet<usize> = (0..self.layers.len()).filter(has).collect();
             let paths = [store_path.clone()].into();
             let look = Look { layers: self.layers, within, paths, max_size: MAX_TEXT };

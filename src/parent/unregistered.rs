@@ -17,6 +17,9 @@ use crate::nar::{self, HashWriter, NarError};
 use crate::store::{PathInfo, StoreDir, StorePath};
 use crate::tree::{self, Entry, Node, Sink, TreeError};
 
+/// How much memory may be spent on the entries of several store paths, in bytes.
+const BATCH: usize = 48 << 20;
+
 /// What is known of the image.
 pub struct Image<'a> {
     /// The reference, for messages.
@@ -35,26 +38,51 @@ impl Image<'_> {
     /// # Errors
     /// When their files can't be read, or are none that a store path can have.
     pub fn register(&self, unknown: &[StorePath]) -> Result<Vec<PathInfo>, ParentError> {
-        if unknown.is_empty() {
-            return Ok(Vec::new());
+        let candidates = Candidates::new(self.paths);
+        let mut infos = Vec::new();
+        let mut rest = unknown;
+        while !rest.is_empty() {
+            let (batch, later) = rest.split_at(self.batch(rest));
+            self.register_batch(batch, &candidates, &mut infos)?;
+            rest = later;
         }
-        let wanted: BTreeSet<Vec<u8>> = unknown.iter().map(|path| self.path_of(path)).collect();
-        let has = |layer: &Layer| wanted.iter().any(|path| layer.store.contains(path));
+        Ok(infos)
+    }
+
+    /// How many of the first of `paths` memory holds the entries of: at least one.
+    fn batch(&self, paths: &[StorePath]) -> usize {
+        let mut left = BATCH;
+        let fits = |path: &&StorePath| {
+            let path = self.path_of(path);
+            let size: usize = self.layers.iter().filter_map(|layer| layer.store.get(&path)).sum();
+            left = left.saturating_sub(size);
+            left > 0
+        };
+        paths.iter().take_while(fits).count().max(1)
+    }
+
+    /// Registers as many paths as are looked for at once.
+    fn register_batch(
+        &self,
+        paths: &[StorePath],
+        candidates: &Candidates<'_>,
+        infos: &mut Vec<PathInfo>,
+    ) -> Result<(), ParentError> {
+        let wanted: BTreeSet<Vec<u8>> = paths.iter().map(|path| self.path_of(path)).collect();
+        let has = |layer: &Layer| wanted.iter().any(|path| layer.store.contains_key(path));
         let within: BTreeSet<usize> = (0..self.layers.len()).filter(|number| has(&self.layers[*number])).collect();
-        self.check_bytes(unknown, &within)?;
+        self.check_bytes(paths, &within)?;
         let mut spool = Spool::new().map_err(ParentError::Temporary)?;
         let look = Look { layers: self.layers, within, paths: wanted, max_size: u64::MAX };
         let files = look.find(&mut spool).map_err(|(layer, problem)| self.error(layer, problem))?;
-        let candidates = Candidates::new(self.paths);
-        unknown
-            .iter()
-            .map(|path| {
-                self.measure(path, &files, &candidates).map_err(|error| {
-                    let last = self.layers.iter().rposition(|layer| layer.store.contains(&self.path_of(path)));
-                    self.error(last.unwrap_or(0), error)
-                })
-            })
-            .collect()
+        for path in paths {
+            let info = self.measure(path, &files, candidates).map_err(|problem| {
+                let last = self.layers.iter().rposition(|layer| layer.store.contains_key(&self.path_of(path)));
+                self.error(last.unwrap_or(0), problem)
+            })?;
+            infos.push(info);
+        }
+        Ok(())
     }
 
     /// What is only named can't be looked into.
@@ -62,7 +90,7 @@ impl Image<'_> {
         let is_named = |layer: &usize| matches!(self.layers[*layer].content, Content::Store { .. });
         let named: Vec<usize> = within.iter().copied().filter(is_named).collect();
         let is_in_named =
-            |path: &&StorePath| named.iter().any(|layer| self.layers[*layer].store.contains(&self.path_of(path)));
+            |path: &&StorePath| named.iter().any(|layer| self.layers[*layer].store.contains_key(&self.path_of(path)));
         let paths: Vec<&StorePath> = unknown.iter().filter(is_in_named).collect();
         if paths.is_empty() {
             return Ok(());
@@ -89,8 +117,7 @@ impl Image<'_> {
     }
 
     /// Its store dir, without a leading `/`.
-    #[must_use]
-    pub fn store(&self) -> &[u8] {
+    fn store(&self) -> &[u8] {
         self.store_dir.as_str().trim_start_matches('/').as_bytes()
     }
 
@@ -179,5 +206,167 @@ impl tree::Files for Tree<'_> {
             left -= length as u64;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::digest::Digest;
+    use crate::parent::blob::tests::blob;
+    use crate::parent::find::FoundLayer;
+    use crate::parent::layers::{self, Unread};
+    use crate::store::closure::tests::path;
+    use crate::tree::StoreFiles;
+
+    /// Names whose order depends on whether bytes or paths are compared.
+    const NAMES: [&str; 6] = ["a", "a.b", "a-b", "b", "a/8", "a/b/c"];
+
+    #[derive(Clone, Debug)]
+    enum File {
+        Regular(Vec<u8>, bool),
+        Link(String),
+        HardLink,
+        Folder,
+    }
+
+    fn any_file() -> impl Strategy<Value = File> {
+        let contents = prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..600),
+            Just(format!("/nix/store/{}-b", "b".repeat(32)).into_bytes()),
+            Just(vec![b'a'; 40]),
+        ];
+        prop_oneof![
+            (contents, any::<bool>()).prop_map(|(contents, executable)| File::Regular(contents, executable)),
+            // The crate `tar` drops a `/` that is not needed.
+            "/?[a-c]{1,3}(/[a-c]{1,3}){0,2}".prop_map(File::Link),
+            Just(File::Link(format!("../{}-c", "c".repeat(32)))),
+            Just(File::HardLink),
+            Just(File::Folder),
+        ]
+    }
+
+    /// Lays the files out below `root`, and tells which there are: a hard link needs
+    /// something to link to.
+    fn plant(root: &Path, files: &[(&'static str, File)]) -> Vec<(&'static str, File)> {
+        let mut planted: Vec<(&str, File)> = Vec::new();
+        std::fs::create_dir_all(root).expect("made");
+        for (name, file) in files {
+            let at = root.join(name);
+            let first = planted.iter().find(|(_, file)| matches!(file, File::Regular(..))).map(|(name, _)| *name);
+            if matches!(file, File::HardLink) && first.is_none() {
+                continue;
+            }
+            if std::fs::create_dir_all(at.parent().expect("a folder")).is_err() || at.symlink_metadata().is_ok() {
+                continue;
+            }
+            match file {
+                File::Regular(contents, executable) => {
+                    std::fs::write(&at, contents).expect("written");
+                    let mode = if *executable { 0o755 } else { 0o644 };
+                    std::fs::set_permissions(&at, std::fs::Permissions::from_mode(mode)).expect("set");
+                }
+                File::Link(target) => symlink(target, &at).expect("linked"),
+                File::Folder => std::fs::create_dir(&at).expect("made"),
+                File::HardLink => {
+                    std::fs::hard_link(root.join(first.unwrap_or_default()), &at).expect("linked");
+                }
+            }
+            planted.push((name, file.clone()));
+        }
+        planted
+    }
+
+    /// A tar of these files in reverse order; hard links after what they link to.
+    fn tar_of(base: &str, files: &[(&str, File)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let first = files.iter().find(|(_, file)| matches!(file, File::Regular(..))).map(|(name, _)| *name);
+        let (links, others): (Vec<_>, Vec<_>) = files.iter().partition(|(_, file)| matches!(file, File::HardLink));
+        for (name, file) in others.into_iter().rev().chain(links) {
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(if matches!(file, File::Regular(_, false)) { 0o644 } else { 0o755 });
+            header.set_size(0);
+            let name = format!("./nix/store/{base}/{name}");
+            match file {
+                File::Regular(contents, _) => {
+                    header.set_size(contents.len() as u64);
+                    builder.append_data(&mut header, name, &contents[..])
+                }
+                File::Link(target) => {
+                    header.set_entry_type(tar::EntryType::Symlink);
+                    builder.append_link(&mut header, name, target)
+                }
+                File::Folder => {
+                    header.set_entry_type(tar::EntryType::Directory);
+                    builder.append_data(&mut header, name, &[][..])
+                }
+                File::HardLink => {
+                    header.set_entry_type(tar::EntryType::Link);
+                    let target = format!("nix/store/{base}/{}", first.unwrap_or_default());
+                    builder.append_link(&mut header, name, target)
+                }
+            }
+            .expect("memory");
+        }
+        builder.into_inner().expect("memory")
+    }
+
+    fn register(tars: &[Vec<u8>], unknown: &StorePath) -> PathInfo {
+        let store_dir = StoreDir::default();
+        let unread = |tar: &Vec<u8>| Unread::Blob(FoundLayer { blob: blob(tar), descriptor: None });
+        let diff_ids: Vec<Digest> = tars.iter().map(|tar| Digest::of(tar)).collect();
+        let mut spool = Spool::new().expect("a file");
+        let (layers, _) = layers::read("x", tars.iter().map(unread).collect(), &diff_ids, &store_dir, &mut spool)
+            .map_err(|error| error.to_string())
+            .expect("valid");
+        let paths = [unknown.clone(), path('b', "b"), path('c', "c")].into();
+        let image = Image { name: "x", layers: &layers, store_dir: &store_dir, paths: &paths };
+        let mut infos = image.register(std::slice::from_ref(unknown)).expect("valid");
+        infos.pop().expect("one")
+    }
+
+    proptest! {
+        // Each writes a tree to disk.
+        #![proptest_config(ProptestConfig::with_cases(100))]
+        #[test]
+        fn a_tar_in_any_order_gives_the_nar_of_the_tree_on_disk(
+            names in Just(NAMES.to_vec()).prop_shuffle(), files in prop::collection::vec(any_file(), 6), cut in 0_usize..7
+        ) {
+            let store = tempfile::tempdir().expect("a folder");
+            let tree = path('d', "tree");
+            let base = tree.to_basename();
+            let files: Vec<_> = names.into_iter().zip(files).collect();
+            let mut planted = plant(&store.path().join(&base), &files);
+            planted.push((".", File::Folder));
+            // Hard links stay in the layer of what they link to.
+            let cut = if planted.iter().any(|(_, file)| matches!(file, File::HardLink)) { 0 } else { cut.min(planted.len()) };
+            let (lower, upper) = planted.split_at(cut);
+            let info = register(&[tar_of(&base, lower), tar_of(&base, upper)], &tree);
+
+            let on_disk = StoreFiles::open(store.path()).expect("opens");
+            let nar = nar::dump(&on_disk, &tree, Vec::new()).expect("dumps");
+            prop_assert_eq!(info.nar_size, nar.len() as u64);
+            prop_assert_eq!(info.nar_hash.to_hex(), Digest::of(&nar).to_hex());
+            let mentions = |path: &StorePath| nar.windows(32).any(|window| window == &path.to_basename().as_bytes()[..32]);
+            let mentioned: Vec<StorePath> = [path('b', "b"), path('c', "c"), tree].into_iter().filter(mentions).collect();
+            prop_assert_eq!(info.references, mentioned);
+        }
+    }
+
+    #[test]
+    fn what_upper_layers_hide_in_a_store_path_is_hidden() {
+        let tree = path('d', "tree");
+        let base = tree.to_basename();
+        let file = |text: &str| File::Regular(text.as_bytes().to_vec(), false);
+        let lower = tar_of(&base, &[("a", file("old")), ("b/c", file("c")), ("d", file("d"))]);
+        let upper = tar_of(&base, &[("a", file("new")), (".wh.b", file("")), ("d/.wh..wh..opq", file(""))]);
+        let plain = tar_of(&base, &[("a", file("new")), ("d", file("d"))]);
+        let (layered, plain) = (register(&[lower, upper], &tree), register(&[plain], &tree));
+        assert_eq!(layered.nar_hash, plain.nar_hash);
     }
 }
