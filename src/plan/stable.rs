@@ -12,7 +12,7 @@
 //! of a layer that has changed are sent anyway, so they can go anywhere.
 //!
 //! The idea of weighing a layer's bytes by the revisions in which any of it
-//! changes is rechunk's; on what it was measured, see `bench/README.md`. No
+//! changes is rechunk's; `bench/layer-plans` measures it. No
 //! function but `+`, `-`, `*` and `/` is used on numbers with a point, so that
 //! every machine comes to the same plan.
 

@@ -62,7 +62,7 @@ fn what_is_taken_back_comes_back_as_it_was() {
     // The layer with both goes, and each has its own.
     policy.limit = limit(2);
     let second = crate::plan::plan(&changed, &policy);
-    assert_eq!(names(&changed, &second), [["a"], ["b"]]);
+    assert_eq!(names(&changed, &second), [["b"], ["a"]]);
     policy.previous = vec![second.to_previous(&changed)];
     assert_eq!(names(&first, &crate::plan::plan(&first, &policy)), [["a", "b"]]);
 }
