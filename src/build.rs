@@ -1,18 +1,22 @@
 //! From a closure to an image at its destinations, in a straight line.
 
-use std::num::NonZeroUsize;
+pub mod base;
+pub mod layers;
+
 use std::path::Path;
 
 use anyhow::Context as _;
+use base::Base;
+use layers::{Layers, Said};
 
 use crate::destination::folder::ReadFolder;
 use crate::destination::{self, Delivery, DestinationError, ImageReference};
-use crate::image::system::{self, SystemLayer};
 use crate::image::{Image, ImageLayer, ImageName, ImageSpec, config, manifest};
+use crate::layer::LayerRecord;
 use crate::layer::deliver::{Content, LayerJob, Progress, Source};
 use crate::layer::index::LayerIndex;
-use crate::layer::{LayerKey, LayerRecord};
-use crate::plan::{self, LayerPlan, Previous, saved};
+use crate::parent::Parent;
+use crate::plan::Previous;
 use crate::store::{Closure, StoreLocation, StorePath, roots};
 use crate::tree::StoreFiles;
 
@@ -22,7 +26,9 @@ pub struct Build<'a> {
     pub spec: &'a ImageSpec,
     /// What it is called.
     pub name: ImageName,
-    /// All its store paths.
+    /// The image that it is built on.
+    pub parent: Option<&'a Parent>,
+    /// All its store paths, but those that only the parent needs.
     pub closure: &'a Closure,
     /// Those of them that are laid out at `/`.
     pub contents: &'a [StorePath],
@@ -42,80 +48,37 @@ pub struct Build<'a> {
     pub progress: Progress<'a>,
 }
 
-/// How many layers are left for store paths.
-#[must_use]
-pub fn store_layers(spec: &ImageSpec) -> NonZeroUsize {
-    let others = spec.least_layers() - 1;
-    let left = spec.max_layers.min(crate::image::spec::MAX_LAYERS).saturating_sub(others);
-    NonZeroUsize::new(usize::try_from(left).unwrap_or(1)).unwrap_or(NonZeroUsize::MIN)
-}
-
 /// Builds the image and puts it at each of `references`.
 ///
 /// # Errors
-/// When a path is gone, a layer can't be made, or a destination not be written.
+/// When it does not fit its parent, a path is gone, a layer can't be made, or a
+/// destination not be written.
 pub fn build(build: &Build<'_>, references: &[ImageReference]) -> anyhow::Result<Image> {
-    let plan = plan::plan(build.closure, &build.spec.policy(store_layers(build.spec), build.previous.to_vec()));
+    let base = Base::new(build.parent, build.spec, build.closure)?;
     let files = StoreFiles::open(&build.location.real_dir)?;
-    for info in build.closure.infos() {
-        files.check(&info.path)?;
+    for path in base.wanted().into_iter().chain(build.contents) {
+        files.check(path)?;
     }
-    let system = SystemLayer { spec: build.spec, closure: build.closure, contents: build.contents, index: build.index };
-    let source = Source { files: &files, store_dir: build.closure.store_dir(), owner: &build.spec.owner };
-    let mut delivery = Delivery {
-        source,
-        jobs: jobs(build, &plan, &system, &files),
-        threads: build.threads,
-        progress: build.progress,
-    };
+    let Layers { layers, history } = Layers::plan(build, &base, &files)?;
+    let (jobs, said): (Vec<LayerJob<'_>>, Vec<Said>) = layers.into_iter().map(|layer| (layer.job, layer.said)).unzip();
+    let source = Source { files: &files, store_dir: base.store_dir() };
+    let mut delivery = Delivery { source, jobs, threads: build.threads, progress: build.progress };
     let mut image = None;
     for reference in references {
         let mut destination = destination::open(reference)?;
         if let ImageReference::Folder { folder } = reference {
-            hold(build, folder);
+            hold(build, &base, folder);
         }
         let records = destination.put_layers(&delivery)?;
         remember(build.index, &mut delivery.jobs, &records);
-        let built = assemble(build, &plan, records);
+        let built = assemble(build, &base, records, &said, history.as_deref())?;
         destination.finish(&built, &delivery)?;
         if let ImageReference::Folder { folder } = reference {
-            release(build, folder);
+            release(build, &base, folder);
         }
         image = Some(built);
     }
     image.context("no destination was named")
-}
-
-/// The layers in their order: store paths, the hook, the system layer.
-fn jobs<'a>(build: &Build<'a>, plan: &LayerPlan, system: &SystemLayer<'a>, files: &'a StoreFiles) -> Vec<LayerJob<'a>> {
-    let closure = build.closure;
-    let store = plan.layers.iter().map(|layer| {
-        let infos = layer.paths.iter().map(|id| closure.info(*id));
-        LayerJob {
-            key: LayerKey::of_store_paths(closure.store_dir(), &build.spec.owner, infos.clone()),
-            content: Content::Store(infos.map(|info| info.path.clone()).collect()),
-            estimate: layer.nar_size(closure),
-            known: None,
-        }
-    });
-    let hook = build.hook.map(|program| LayerJob {
-        key: system::hook_layer_key(program),
-        content: Content::Made(Box::new(|| Ok(system::hook_layer(program)))),
-        estimate: program.len() as u64,
-        known: None,
-    });
-    let system = *system;
-    let system = LayerJob {
-        key: system.key(),
-        content: Content::Made(Box::new(move || system.make(files))),
-        estimate: 0,
-        known: None,
-    };
-    let mut jobs: Vec<LayerJob<'a>> = store.chain(hook).chain([system]).collect();
-    for job in &mut jobs {
-        job.known = build.index.get(&job.key);
-    }
-    jobs
 }
 
 /// Remembers what is new, for the next destination and the next build.
@@ -128,46 +91,45 @@ fn remember(index: &LayerIndex, jobs: &mut [LayerJob<'_>], records: &[LayerRecor
     }
 }
 
-fn assemble(build: &Build<'_>, plan: &LayerPlan, records: Vec<LayerRecord>) -> Image {
+fn assemble(
+    build: &Build<'_>,
+    base: &Base<'_>,
+    records: Vec<LayerRecord>,
+    said: &[Said],
+    history: Option<&str>,
+) -> anyhow::Result<Image> {
     let spec = build.spec;
-    let found = || {
-        config::architecture(&records).unwrap_or_else(|| {
-            tracing::warn!("no program in the image tells its architecture; it is taken to be amd64, unless the spec's `architecture` says otherwise");
-            "amd64".to_owned()
-        })
+    let inherited = &base.inherited;
+    let of_parent = base.parent.map_or(0, |parent| parent.layers.len());
+    let own = spec.architecture.clone().or_else(|| config::architecture(records.iter().skip(of_parent)));
+    let parent = base.parent.map_or("", |parent| &parent.name);
+    let architecture = inherited.architecture(own, parent)?.unwrap_or_else(|| {
+        tracing::warn!("no program in the image tells its architecture; it is taken to be amd64, unless the spec's `architecture` says otherwise");
+        "amd64".to_owned()
+    });
+    let layer = |(record, said): (LayerRecord, &Said)| {
+        let plain = ImageLayer::plain(record, said.comment.clone());
+        ImageLayer { blob: said.blob.clone().unwrap_or(plain.blob), ..plain }
     };
-    let architecture = spec.architecture.clone().unwrap_or_else(found);
-    let store =
-        plan.layers.iter().map(|layer| saved::layer_comment(layer.paths.iter().map(|id| build.closure.print(*id))));
-    let hook = build.hook.map(|_| "stowage and its post-build hook".to_owned());
-    let comments = store.chain(hook).chain(["Nix database, user, links to contents".to_owned()]);
-    let layers: Vec<ImageLayer> =
-        records.into_iter().zip(comments).map(|(record, comment)| ImageLayer { record, comment }).collect();
-    let container = config::with_defaults(spec.config.clone(), &spec.user);
-    // A first plan knows nothing but what the layers' comments tell anyway.
-    let history = (plan.history.revisions > 0).then(|| saved::to_comment(&plan.history));
-    let config = config::serialise(&spec.created, &architecture, &container, history.as_deref(), &layers);
+    let layers: Vec<ImageLayer> = records.into_iter().zip(said).map(layer).collect();
+    let container = inherited.container(&spec.config, &base.user, spec.user.is_some());
+    let config = config::serialise(&spec.created, &architecture, &container, &layers, inherited, history);
     let manifest = manifest::oci(&config, &layers);
-    Image { name: build.name.clone(), config, manifest, layers }
-}
-
-/// The paths that hold all others.
-fn top_level(closure: &Closure) -> Vec<StorePath> {
-    closure.unreferenced().into_iter().map(|id| closure.info(id).path.clone()).collect()
+    Ok(Image { name: build.name.clone(), config, manifest, layers })
 }
 
 /// Before any file is read, so that no collector takes one away meanwhile.
-fn hold(build: &Build<'_>, folder: &Path) {
+fn hold(build: &Build<'_>, base: &Base<'_>, folder: &Path) {
     if build.hold
-        && let Err(error) = roots::hold(build.location, &folder.join("roots"), &top_level(build.closure))
+        && let Err(error) = roots::hold(build.location, &folder.join("roots"), &base.held())
     {
         tracing::warn!("the store paths of {} are not held against garbage collection: {error}", folder.display());
     }
 }
 
-fn release(build: &Build<'_>, folder: &Path) {
+fn release(build: &Build<'_>, base: &Base<'_>, folder: &Path) {
     if build.hold
-        && let Err(error) = roots::release_others(&folder.join("roots"), &top_level(build.closure))
+        && let Err(error) = roots::release_others(&folder.join("roots"), &base.held())
     {
         tracing::warn!("store paths of an older image are still held by {}: {error}", folder.display());
     }
@@ -186,11 +148,11 @@ pub fn copy(
 ) -> anyhow::Result<Image> {
     let files = StoreFiles::open(real_dir.unwrap_or(Path::new(read.store_dir.as_str())))?;
     for job in &read.jobs {
-        if let Content::Store(paths) = &job.content {
+        if let Content::Store { paths, .. } = &job.content {
             paths.iter().try_for_each(|path| files.check(path))?;
         }
     }
-    let source = Source { files: &files, store_dir: &read.store_dir, owner: &read.owner };
+    let source = Source { files: &files, store_dir: &read.store_dir };
     let delivery = Delivery { source, jobs: read.jobs, threads, progress };
     let mut destination = destination::open(reference)?;
     let records = destination.put_layers(&delivery)?;

@@ -16,6 +16,8 @@
 //! | file | duty | |
 //! |---|---|---|
 //! | `build.rs` | from a closure to an image at its destinations, in a straight line | IO |
+//! | `build/base.rs` | what an image has from its parent | pure |
+//! | `build/layers.rs` | which layers an image has, and how many | IO |
 //! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
 //! | `cache/compress.rs` | writes one NAR, compressed and verified | IO |
 //! | `cache/export.rs` | exports a closure on all processors | IO |
@@ -37,6 +39,7 @@
 //! | `cli/manual.rs` | completions and manual pages | IO |
 //! | `cli/mod.rs` | runs the command that was typed | IO |
 //! | `cli/output.rs` | sizes, tables, progress and the log | IO |
+//! | `cli/parent.rs` | finds the image that another is built on | IO |
 //! | `cli/plan.rs` | `stowage plan` | IO |
 //! | `cli/settings.rs` | what arguments and environment mean; the only reader of the environment | IO |
 //! | `cli/why.rs` | `stowage why` | IO |
@@ -51,14 +54,19 @@
 //! | `hook.rs` | what Nix tells its post-build hook, and what is done then | IO |
 //! | `image/config.rs` | the image's config | pure |
 //! | `image/contents.rs` | lays out contents at `/` | IO |
+//! | `image/ground.rs` | where a layer's entries belong on a parent's file system | pure |
+//! | `image/inherit.rs` | what a parent's config hands on | pure |
+//! | `image/items.rs` | the entries of a layer that is made in memory | IO |
 //! | `image/keys.rs` | which keys a spec may have | pure |
 //! | `image/manifest.rs` | manifests | pure |
 //! | `image/mod.rs` | what an image is | pure |
 //! | `image/name.rs` | image names, as Docker takes them | pure |
+//! | `image/nix_conf.rs` | merges the settings of nix.conf | pure |
 //! | `image/nixdb.rs` | the image's Nix database, written in memory | pure |
 //! | `image/spec.rs` | what an image is to be | pure |
 //! | `image/system.rs` | the system layer | IO |
 //! | `image/user.rs` | the image's user | pure |
+//! | `layer/blob.rs` | layers that are there already, taken as they are | pure |
 //! | `layer/chunks.rs` | a layer's bytes in chunks | pure |
 //! | `layer/deliver.rs` | makes layers on all processors and hands them to a destination | IO |
 //! | `layer/elf.rs` | the architecture of a program | pure |
@@ -77,6 +85,7 @@
 //! | `parent/find.rs` | finds an image's config and layers among files | IO |
 //! | `parent/layers.rs` | checks layers, and lays one upon the other | IO |
 //! | `parent/look.rs` | looks into layers again for the files of some paths | IO |
+//! | `parent/merge.rs` | merges registrations with those of a parent | pure |
 //! | `parent/mod.rs` | what is known of a parent image | pure |
 //! | `parent/overlay.rs` | what layers hide of each other | pure |
 //! | `parent/read.rs` | reads a parent, in a straight line | IO |

@@ -177,8 +177,8 @@ fn a_spec_with_an_unknown_key() {
         2,
         r#"unknown key "contentz" in the spec; did you mean "contents"?"#,
     );
-    scratch.write("spec.json", r#"{"fromImage": "x"}"#);
-    fails(&scratch, &["--spec", "spec.json", &printed(HELLO)], 2, r#"the spec's "fromImage" is not built yet"#);
+    scratch.write("spec.json", r#"{"extraCommands": "x"}"#);
+    fails(&scratch, &["--spec", "spec.json", &printed(HELLO)], 2, r#"the spec's "extraCommands" is not built yet"#);
     fails(&scratch, &["--spec", "none.json", &printed(HELLO)], 2, "none.json");
 }
 

@@ -12,6 +12,7 @@ const AFTER_HELP: &str = "\
 Examples:
   stowage build ./result --name ci --to docker-archive:- | docker load
   stowage build --spec ci.json --to oci:layout:latest
+  stowage build ./result --from stowage:./tools --to stowage:./project
   stowage plan ./result --previous oci:layout:latest
   stowage diff oci:layout:old oci:layout:new
   stowage why ./image openssl
@@ -104,6 +105,14 @@ pub struct BuildArguments {
     /// What the image is to be, in JSON or TOML; `-` is standard input
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub spec: Option<PathBuf>,
+    /// The image to build on, whose layers go below those that are new:
+    /// docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG], stowage:DIR, or
+    /// the path of one of these
+    ///
+    /// Its config, its user and its files stay, but for what the spec says otherwise. Store
+    /// paths that it has are not written again, and the image's database knows all of them.
+    #[arg(long, value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
+    pub from: Option<String>,
     /// What to call the image; by default like the first path
     #[arg(long, value_name = "NAME[:TAG]")]
     pub name: Option<String>,
@@ -111,7 +120,8 @@ pub struct BuildArguments {
     /// oci:DIR[:TAG], or stowage:DIR; can be repeated
     #[arg(long, value_name = "DEST", default_value = "stowage:./image")]
     pub to: Vec<ImageReference>,
-    /// How many layers the image may have, at most 125; by default 62
+    /// How many layers the image may have, its parent's included, at most 125; by default 62,
+    /// and with a parent half of what that has left
     #[arg(long, value_name = "N")]
     pub max_layers: Option<u64>,
     /// How store paths are put into layers; by default stable, or as the spec says

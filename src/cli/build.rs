@@ -10,11 +10,13 @@ use super::args::BuildArguments;
 use super::earlier;
 use super::exit::UsageError;
 use super::output::{self, Meter};
+use super::parent;
 use super::settings::{self, Settings};
 use crate::build::{self, Build};
 use crate::destination::ImageReference;
 use crate::image::spec::MAX_LAYERS;
 use crate::image::{Image, ImageName, ImageSpec, config};
+use crate::parent::Parent;
 use crate::plan::Strategy;
 use crate::store::source::RegistrationSource;
 use crate::store::{Closure, StoreLocation, StorePath, content_address};
@@ -36,7 +38,11 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
         .into());
     }
     let location = settings.location(arguments.source.store.as_deref());
-    let spec = spec(arguments.spec.as_deref(), arguments.name.as_deref(), arguments.strategy, arguments.max_layers)?;
+    let mut spec =
+        spec(arguments.spec.as_deref(), arguments.name.as_deref(), arguments.strategy, arguments.max_layers)?;
+    if arguments.from.is_some() {
+        spec.from_image = arguments.from;
+    }
     let previous = earlier::previous(&arguments.previous)?;
     let contents = contents(&location, &arguments.paths, &spec)?;
     let source = arguments.source.registrations();
@@ -46,11 +52,15 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
         content_address::restore_files(&mut closure, &StoreFiles::open(&location.real_dir)?, &settings.index)?;
     }
     let program = spec.hook.then(own_program).transpose()?;
-    let meter = Meter::new(closure.nar_size(), settings.quiet);
+    let parent = spec.from_image.as_ref();
+    let parent =
+        parent.map(|text| parent::parent(text, spec.architecture.as_deref(), &closure, &location)).transpose()?;
+    let meter = Meter::new(total(&closure, parent.as_ref()), settings.quiet);
     let image = build::build(
         &Build {
             name: name(&spec, &closure, &contents),
             spec: &spec,
+            parent: parent.as_ref(),
             closure: &closure,
             contents: &contents,
             location: &location,
@@ -65,6 +75,15 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     );
     meter.finish();
     report(&image?, &arguments.to, arguments.json, settings.quiet || to_stdout)
+}
+
+/// About how many bytes go to a destination.
+fn total(closure: &Closure, parent: Option<&Parent>) -> u64 {
+    let Some(parent) = parent else {
+        return closure.nar_size();
+    };
+    let new = closure.without(&parent.paths()).nar_size();
+    parent.layers.iter().fold(new, |sum, layer| sum.saturating_add(layer.blob.size))
 }
 
 /// Says what is where now.
@@ -122,7 +141,7 @@ pub fn spec(
     if let Some(strategy) = strategy {
         spec.strategy = strategy;
     }
-    spec.max_layers = limit(max_layers.unwrap_or(spec.max_layers));
+    spec.max_layers = max_layers.or(spec.max_layers).map(limit);
     spec.check()?;
     Ok(spec)
 }
@@ -176,6 +195,10 @@ pub fn closure(
 ) -> anyhow::Result<Closure> {
     let mentions = settings::mentions(location, &texts(spec)?);
     if contents.is_empty() && mentions.is_empty() && *source == RegistrationSource::Database {
+        // On a parent, a config alone is worth an image.
+        if spec.from_image.is_some() {
+            return Ok(Closure::new(&location.store_dir, Vec::new(), None)?);
+        }
         return Err(UsageError("nothing to put into the image: name a PATH, or a spec with contents".to_owned()).into());
     }
     Ok(source.closure(location, contents, &mentions)?)
@@ -183,9 +206,10 @@ pub fn closure(
 
 /// All texts of the image that may name store paths, which must be in it then.
 fn texts(spec: &ImageSpec) -> anyhow::Result<String> {
-    let config = config::with_defaults(spec.config.clone(), &spec.user);
+    let user = spec.user.clone().unwrap_or_default();
+    let config = config::with_defaults(spec.config.clone(), &user);
     let settings: Vec<&String> = spec.nix_conf.values().collect();
-    Ok(serde_json::to_string(&(config, &spec.user.home, &spec.user.shell, settings))?)
+    Ok(serde_json::to_string(&(config, &user.home, &user.shell, settings))?)
 }
 
 fn name(spec: &ImageSpec, closure: &Closure, contents: &[StorePath]) -> ImageName {

@@ -11,6 +11,7 @@ pub mod hook;
 pub mod inspect;
 pub mod manual;
 pub mod output;
+pub mod parent;
 pub mod plan;
 pub mod settings;
 pub mod why;

@@ -6,7 +6,7 @@ use super::args::PlanArguments;
 use super::exit::UsageError;
 use super::settings::{self, Settings};
 use super::{build, earlier, output};
-use crate::build::store_layers;
+use crate::build::layers::store_layers;
 use crate::plan::diff::Layout;
 use crate::plan::saved::SavedPlan;
 use crate::plan::{self, LayerPlan, PlannedLayer};

@@ -7,6 +7,7 @@ use super::DestinationError;
 use crate::digest::Digest;
 use crate::fs::PartialFile;
 use crate::layer::LayerRecord;
+use crate::layer::blob::OpenBlob;
 use crate::layer::deliver::{BlobSink, BlobWriter, Content, LayerJob};
 
 /// `blobs/sha256` of an OCI layout, or of an image folder.
@@ -51,6 +52,23 @@ impl Blobs {
     #[must_use]
     pub fn has(&self, digest: &Digest, size: u64) -> bool {
         std::fs::symlink_metadata(self.path(digest)).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
+    }
+
+    /// Whether the blob of a layer is there.
+    #[must_use]
+    pub fn has_layer(&self, job: &LayerJob<'_>) -> bool {
+        match (&job.content, &job.known) {
+            (Content::Blob(blob), _) => self.has(&blob.digest, blob.size),
+            (_, Some(known)) => self.has(&known.diff_id, known.size),
+            (_, None) => false,
+        }
+    }
+
+    /// What opens the blob.
+    #[must_use]
+    pub fn opener(&self, digest: &Digest) -> OpenBlob {
+        let path = self.path(digest);
+        std::sync::Arc::new(move || Ok(Box::new(std::fs::File::open(&path)?)))
     }
 
     /// Puts `bytes` there.
@@ -99,13 +117,19 @@ impl Blobs {
 impl BlobSink for Blobs {
     fn open(&self, job: &LayerJob<'_>) -> anyhow::Result<Box<dyn BlobWriter + '_>> {
         let file = PartialFile::create(&self.folder).map_err(DestinationError::write(&self.folder))?;
-        Ok(Box::new(NewBlob { blobs: self, file, expected: job.known.clone(), paths: some_paths(job) }))
+        let name = match &job.content {
+            Content::Blob(blob) => Some(blob.digest),
+            Content::Store { .. } | Content::Made(_) => None,
+        };
+        Ok(Box::new(NewBlob { blobs: self, file, name, expected: job.known.clone(), paths: some_paths(job) }))
     }
 }
 
 struct NewBlob<'a> {
     blobs: &'a Blobs,
     file: PartialFile,
+    /// Its digest, where that is not the layer's.
+    name: Option<Digest>,
     expected: Option<LayerRecord>,
     paths: String,
 }
@@ -123,7 +147,7 @@ impl Write for NewBlob<'_> {
 impl BlobWriter for NewBlob<'_> {
     fn finish(self: Box<Self>, record: &LayerRecord) -> anyhow::Result<()> {
         expect(self.expected.as_ref(), record, &self.paths)?;
-        let path = self.blobs.path(&record.diff_id);
+        let path = self.blobs.path(&self.name.unwrap_or(record.diff_id));
         self.file.persist(&path).map_err(DestinationError::write(&path))?;
         Ok(())
     }
@@ -145,7 +169,8 @@ fn expect(known: Option<&LayerRecord>, record: &LayerRecord, paths: &str) -> Res
 fn some_paths(job: &LayerJob<'_>) -> String {
     match &job.content {
         Content::Made(_) => "the image's own files".to_owned(),
-        Content::Store(paths) => {
+        Content::Blob(blob) => format!("the blob {}", blob.digest),
+        Content::Store { paths, .. } => {
             let first: Vec<String> = paths.iter().take(3).map(|path| path.to_basename()).collect();
             let more = paths.len().saturating_sub(first.len());
             if more > 0 { format!("{} and {more} more", first.join(", ")) } else { first.join(", ") }

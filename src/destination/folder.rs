@@ -16,8 +16,9 @@ use super::blobs::{Blobs, OnlyHash};
 use super::{Delivery, Destination, DestinationError};
 use crate::digest::Digest;
 use crate::fs::LockedFolder;
-use crate::image::manifest::Manifest;
+use crate::image::manifest::{Descriptor, Manifest};
 use crate::image::{Image, ImageLayer, ImageName};
+use crate::layer::blob::LayerBlob;
 use crate::layer::deliver::{BlobSink, BlobWriter, Content, LayerJob};
 use crate::layer::{LayerKey, LayerRecord, Owner};
 use crate::store::{StoreDir, StorePath};
@@ -55,6 +56,21 @@ struct Layer {
     /// The store paths; a layer without is a blob in the folder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     paths: Vec<String>,
+    /// Whom they belong to, if not to the image's owner of store paths: a parent may
+    /// have had another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    owner: Option<Owner>,
+    /// The blob, where it is not the layer's bare tar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    blob: Option<Descriptor>,
+}
+
+/// Whom the store paths of a layer belong to.
+fn owner<'a>(job: &'a LayerJob<'_>) -> Option<&'a Owner> {
+    match &job.content {
+        Content::Store { owner, .. } => Some(owner),
+        Content::Made(_) | Content::Blob(_) => None,
+    }
 }
 
 /// A folder that an image is put into.
@@ -89,31 +105,31 @@ impl ImageFolder {
 
 impl Destination for ImageFolder {
     fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<LayerRecord>> {
-        let is_there = |job: &LayerJob<'_>| match (&job.content, &job.known) {
-            (Content::Store(_), _) => true,
-            (Content::Made(_), Some(known)) => self.blobs.has(&known.diff_id, known.size),
-            (Content::Made(_), None) => false,
+        let is_there = |job: &LayerJob<'_>| match job.content {
+            Content::Store { .. } => true,
+            Content::Made(_) | Content::Blob(_) => self.blobs.has_layer(job),
         };
-        super::put_missing(delivery, &self.folder, &OnlyMade(&self.blobs), is_there)
+        super::put_missing(delivery, &self.folder, &NoStorePaths(&self.blobs), is_there)
     }
 
     fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
         self.blobs.put(&image.config)?;
         self.blobs.put(&image.manifest)?;
+        let owner = delivery.jobs.iter().rev().find_map(owner).cloned().unwrap_or_default();
         let index = Index {
             version: VERSION,
             name: image.name.repository.clone(),
             tag: image.name.tag.clone(),
             store_dir: delivery.source.store_dir.to_string(),
-            owner: delivery.source.owner.clone(),
             config: image.config_digest(),
             manifest: image.digest(),
             layers: delivery
                 .jobs
                 .iter()
                 .zip(&image.layers)
-                .map(|(job, layer)| Layer::new(job, layer, delivery.source.store_dir))
+                .map(|(job, layer)| Layer::new(job, layer, delivery.source.store_dir, &owner))
                 .collect(),
+            owner,
         };
         let path = self.folder.join(INDEX);
         let mut text = serde_json::to_vec_pretty(&index)?;
@@ -135,8 +151,8 @@ impl Destination for ImageFolder {
 impl Index {
     /// The blobs that are in the folder.
     fn blobs(&self) -> BTreeSet<Digest> {
-        let made = self.layers.iter().filter(|layer| layer.paths.is_empty()).map(|layer| layer.record.diff_id);
-        made.chain([self.config, self.manifest]).collect()
+        let blobs = self.layers.iter().filter(|layer| layer.paths.is_empty()).map(|layer| layer.blob().digest);
+        blobs.chain([self.config, self.manifest]).collect()
     }
 
     /// What manifest and config say otherwise than the folder, if anything: they may
@@ -148,36 +164,49 @@ impl Index {
         let Ok(config) = serde_json::from_slice::<serde_json::Value>(config) else {
             return Some("has a config that can't be read");
         };
-        let own = self.layers.iter().map(|layer| (layer.record.diff_id, layer.record.size));
+        let own = self.layers.iter().map(|layer| (layer.blob().digest, layer.blob().size));
         let listed = manifest.layers.iter().map(|layer| (layer.digest, layer.size));
-        if manifest.config.digest != self.config || !listed.eq(own.clone()) {
+        if manifest.config.digest != self.config || !listed.eq(own) {
             return Some("has a manifest of another image");
         }
         let diff_ids = config["rootfs"]["diff_ids"].as_array().into_iter().flatten();
-        let same =
-            diff_ids.map(|id| id.as_str().map(str::to_owned)).eq(own.map(|(digest, _)| Some(digest.to_string())));
+        let same = diff_ids
+            .map(|id| id.as_str().map(str::to_owned))
+            .eq(self.layers.iter().map(|layer| Some(layer.record.diff_id.to_string())));
         (!same).then_some("has a config of another image")
     }
 }
 
 impl Layer {
-    fn new(job: &LayerJob<'_>, layer: &ImageLayer, store_dir: &StoreDir) -> Self {
+    fn new(job: &LayerJob<'_>, layer: &ImageLayer, store_dir: &StoreDir, image_owner: &Owner) -> Self {
         let paths = match &job.content {
-            Content::Store(paths) => paths.iter().map(|path| store_dir.render_path(path)).collect(),
-            Content::Made(_) => Vec::new(),
+            Content::Store { paths, .. } => paths.iter().map(|path| store_dir.render_path(path)).collect(),
+            Content::Made(_) | Content::Blob(_) => Vec::new(),
         };
-        Self { key: job.key, record: layer.record.clone(), comment: layer.comment.clone(), paths }
+        Self {
+            key: job.key,
+            record: layer.record.clone(),
+            comment: layer.comment.clone(),
+            paths,
+            owner: owner(job).filter(|owner| *owner != image_owner).cloned(),
+            blob: Some(layer.blob.clone()).filter(|blob| blob.digest != layer.record.diff_id),
+        }
+    }
+
+    /// What the manifest says of it.
+    fn blob(&self) -> Descriptor {
+        self.blob.clone().unwrap_or_else(|| ImageLayer::plain(self.record.clone(), String::new()).blob)
     }
 }
 
 /// Keeps the bytes of layers that are no store paths, and none of the others.
-struct OnlyMade<'a>(&'a Blobs);
+struct NoStorePaths<'a>(&'a Blobs);
 
-impl BlobSink for OnlyMade<'_> {
+impl BlobSink for NoStorePaths<'_> {
     fn open(&self, job: &LayerJob<'_>) -> anyhow::Result<Box<dyn BlobWriter + '_>> {
         match job.content {
-            Content::Made(_) => self.0.open(job),
-            Content::Store(_) => OnlyHash.open(job),
+            Content::Made(_) | Content::Blob(_) => self.0.open(job),
+            Content::Store { .. } => OnlyHash.open(job),
         }
     }
 }
@@ -188,8 +217,6 @@ pub struct ReadFolder {
     pub image: Image,
     /// The store dir of its paths.
     pub store_dir: StoreDir,
-    /// The owner of its store paths.
-    pub owner: Owner,
     /// Its layers, all of them known.
     pub jobs: Vec<LayerJob<'static>>,
 }
@@ -227,25 +254,30 @@ pub fn read(folder: &Path) -> Result<ReadFolder, DestinationError> {
         layers: index
             .layers
             .iter()
-            .map(|layer| ImageLayer { record: layer.record.clone(), comment: layer.comment.clone() })
+            .map(|layer| ImageLayer {
+                record: layer.record.clone(),
+                comment: layer.comment.clone(),
+                blob: layer.blob(),
+            })
             .collect(),
     };
     let jobs = index
         .layers
         .into_iter()
-        .map(|layer| job(layer, folder, &store_dir))
+        .map(|layer| job(layer, &blobs, &store_dir, &index.owner))
         .collect::<Result<_, _>>()
         .map_err(foreign)?;
-    Ok(ReadFolder { image, store_dir, owner: index.owner, jobs })
+    Ok(ReadFolder { image, store_dir, jobs })
 }
 
-fn job(layer: Layer, folder: &Path, store_dir: &StoreDir) -> Result<LayerJob<'static>, String> {
+fn job(layer: Layer, blobs: &Blobs, store_dir: &StoreDir, owner: &Owner) -> Result<LayerJob<'static>, String> {
     let content = if layer.paths.is_empty() {
-        let (folder, digest) = (folder.to_owned(), layer.record.diff_id);
-        Content::Made(Box::new(move || Ok(Blobs::of(&folder).get(&digest)?)))
+        let Descriptor { digest, size, .. } = layer.blob();
+        Content::Blob(LayerBlob { digest, size, open: blobs.opener(&digest) })
     } else {
         let parse = |path: &String| store_dir.parse_path(path.as_bytes()).map_err(|error| format!("{path}: {error}"));
-        Content::Store(layer.paths.iter().map(parse).collect::<Result<Vec<StorePath>, _>>()?)
+        let paths = layer.paths.iter().map(parse).collect::<Result<Vec<StorePath>, _>>()?;
+        Content::Store { paths, owner: layer.owner.unwrap_or_else(|| owner.clone()) }
     };
     Ok(LayerJob { key: layer.key, content, estimate: layer.record.size, known: Some(layer.record) })
 }

@@ -66,8 +66,7 @@ impl OciLayout {
 
 impl Destination for OciLayout {
     fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<LayerRecord>> {
-        let is_there =
-            |job: &LayerJob<'_>| job.known.as_ref().is_some_and(|known| self.blobs.has(&known.diff_id, known.size));
+        let is_there = |job: &LayerJob<'_>| self.blobs.has_layer(job);
         super::put_missing(delivery, &self.folder, &self.blobs, is_there)
     }
 

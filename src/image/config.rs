@@ -8,8 +8,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::ImageLayer;
+use super::inherit::Inherited;
 use super::user::User;
 use crate::digest::Digest;
 
@@ -92,9 +94,20 @@ struct Config<'a> {
     created: &'a str,
     architecture: &'a str,
     os: &'static str,
-    config: &'a ContainerConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    variant: Option<&'a str>,
+    config: Whole<'a>,
     rootfs: RootFs,
-    history: Vec<History<'a>>,
+    history: Vec<History>,
+}
+
+/// What is known of the config, and then what is not.
+#[derive(Serialize)]
+struct Whole<'a> {
+    #[serde(flatten)]
+    container: &'a ContainerConfig,
+    #[serde(flatten)]
+    others: &'a Map<String, Value>,
 }
 
 #[derive(Serialize)]
@@ -104,39 +117,78 @@ struct RootFs {
     diff_ids: Vec<Digest>,
 }
 
-#[derive(Serialize)]
-struct History<'a> {
-    created: &'a str,
-    created_by: &'static str,
-    comment: &'a str,
+/// What was done, and whether that made a layer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs, reason = "the names are those of OCI's image-spec, which explains them")]
+pub struct History {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    empty_layer: bool,
+    pub empty_layer: bool,
+    /// What nobody knows.
+    #[serde(flatten)]
+    pub others: Map<String, Value>,
 }
 
-/// The config's bytes. `created` is a date of RFC 3339; `plan` is what the next plan
+/// The config's bytes. `created` is a date of RFC 3339. Of `layers`, the first are the
+/// parent's, of which `inherited` tells, if there is one; `plan` is what the next plan
 /// should know, in the form of [`crate::plan::saved`].
 #[must_use]
 pub fn serialise(
     created: &str,
     architecture: &str,
     container: &ContainerConfig,
-    plan: Option<&str>,
     layers: &[ImageLayer],
+    inherited: &Inherited,
+    plan: Option<&str>,
 ) -> Vec<u8> {
-    let entry = |comment, empty_layer| History { created, created_by: "stowage", comment, empty_layer };
+    let told = inherited.history.iter().filter(|entry| !entry.empty_layer).count();
+    let entry = |comment: &str, empty_layer| History {
+        created: Some(created.to_owned()),
+        created_by: Some("stowage".to_owned()),
+        comment: Some(comment.to_owned()),
+        empty_layer,
+        ..History::default()
+    };
+    let plan = plan.map(|plan| entry(plan, true));
+    let own = layers.iter().skip(told).map(|layer| entry(&layer.comment, false));
+    // A key may be in both, where the parent's value is of a form that nobody knows.
+    let known = serde_json::to_value(container).unwrap_or_default();
+    let others = inherited.others.iter().filter(|(key, _)| known.get(key).is_none());
+    let others = others.map(|(key, value)| (key.clone(), value.clone())).collect();
     let config = Config {
         created,
         architecture,
         os: "linux",
-        config: container,
+        variant: inherited.variant.as_deref(),
+        config: Whole { container, others: &others },
         rootfs: RootFs { kind: "layers", diff_ids: layers.iter().map(|layer| layer.record.diff_id).collect() },
-        history: plan
-            .map(|plan| entry(plan, true))
-            .into_iter()
-            .chain(layers.iter().map(|layer| entry(&layer.comment, false)))
-            .collect(),
+        history: inherited.history.iter().cloned().chain(plan).chain(own).collect(),
     };
     super::manifest::to_json(&config)
+}
+
+/// `path`, and before it those of the places for programs that are Nix's and not in it; but
+/// not those of a user whose home is `old_home`.
+#[must_use]
+pub fn search_path(user: &User, path: &str, old_home: Option<&str>) -> String {
+    let of_old = old_home.map(profile);
+    let mut folders = vec![profile(&user.home), "/nix/var/nix/profiles/default/bin".to_owned()];
+    folders.retain(|folder| !path.split(':').any(|other| other == folder));
+    folders.extend(path.split(':').filter(|folder| Some(*folder) != of_old.as_deref()).map(str::to_owned));
+    folders.join(":")
+}
+
+/// Where the programs are that the user with the folder `home` has installed.
+fn profile(home: &str) -> String {
+    format!("{home}/.nix-profile/bin")
 }
 
 /// `container` with what Nix needs to find its way as `user`: home, user, search
@@ -147,7 +199,7 @@ pub fn with_defaults(mut container: ContainerConfig, user: &User) -> ContainerCo
     let defaults = [
         ("HOME", home.clone()),
         ("NIX_SSL_CERT_FILE", format!("/{}", super::contents::CERTIFICATES)),
-        ("PATH", format!("{home}/.nix-profile/bin:/nix/var/nix/profiles/default/bin:/bin:/usr/bin:/sbin:/usr/sbin")),
+        ("PATH", search_path(user, "/bin:/usr/bin:/sbin:/usr/sbin", None)),
         ("USER", user.name.clone()),
     ];
     for (name, value) in defaults {
@@ -159,7 +211,7 @@ pub fn with_defaults(mut container: ContainerConfig, user: &User) -> ContainerCo
     container.user.get_or_insert_with(|| format!("{}:{}", user.uid, user.gid));
     container.working_dir.get_or_insert_with(|| home.clone());
     if container.entrypoint.is_none() {
-        container.cmd.get_or_insert_with(|| vec![user.shell.clone()]);
+        container.cmd.get_or_insert_with(|| vec![user.login_shell().to_owned()]);
     }
     container
 }
@@ -183,20 +235,15 @@ mod tests {
     use crate::layer::LayerRecord;
 
     fn layer() -> ImageLayer {
-        ImageLayer {
-            record: LayerRecord {
-                diff_id: Digest::of(b""),
-                size: 0,
-                architectures: [("386".to_owned(), 1), ("amd64".to_owned(), 2)].into(),
-            },
-            comment: "store paths: x".to_owned(),
-        }
+        let architectures = [("386".to_owned(), 1), ("amd64".to_owned(), 2)].into();
+        let record = LayerRecord { diff_id: Digest::of(b""), size: 0, architectures };
+        ImageLayer::plain(record, "store paths: x".to_owned())
     }
 
     #[test]
     fn the_bytes_are_these() {
         let container = ContainerConfig { cmd: Some(vec!["/bin/sh".to_owned()]), ..ContainerConfig::default() };
-        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, None, &[layer()]);
+        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, &[layer()], &Inherited::default(), None);
         let expected = concat!(
             r#"{"created":"1970-01-01T00:00:01Z","architecture":"amd64","os":"linux","config":{"Cmd":["/bin/sh"]},"#,
             r#""rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]},"#,
@@ -208,7 +255,7 @@ mod tests {
     #[test]
     fn oci_spec_reads_what_is_written() {
         let container = with_defaults(ContainerConfig::default(), &User::default());
-        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, None, &[layer()]);
+        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, &[layer()], &Inherited::default(), None);
         let read: oci_spec::image::ImageConfiguration = serde_json::from_slice(&bytes).expect("valid");
         let config = read.config().clone().expect("there");
         assert_eq!(config.user().as_deref(), Some("1000:1000"));
@@ -230,7 +277,7 @@ mod tests {
     #[test]
     fn go_marshals_html_letters_as_escapes_and_so_do_we() {
         let container = ContainerConfig { env: vec!["A=<&>".to_owned()], ..ContainerConfig::default() };
-        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, None, &[]);
+        let bytes = serialise("1970-01-01T00:00:01Z", "amd64", &container, &[], &Inherited::default(), None);
         assert!(String::from_utf8(bytes).expect("JSON").contains(r"A=\u003c\u0026\u003e"));
     }
 

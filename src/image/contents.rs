@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::ground::{Below, Ground};
 use crate::store::{StoreDir, StorePath};
 use crate::tree::{Entry, Node, StoreFiles, TreeError};
 
@@ -39,6 +40,26 @@ pub enum ContentsError {
         one: String,
         /// What the other has there.
         other: String,
+    },
+    /// The parent's folder would be lost.
+    #[error(
+        "/{path} is a folder in the parent image, and a file or link of the contents: {file}; leave it out, or put what you need of it into one folder"
+    )]
+    FolderBelow {
+        /// The path in the image.
+        path: String,
+        /// What the contents have there.
+        file: String,
+    },
+    /// What the parent has there could not be seen any more.
+    #[error(
+        "/{path} is a link in the parent image, to {target}, which is not in this store, so that nothing can be put beside what it leads to; fetch it into this store, or make /{path} a folder in the parent"
+    )]
+    NotHere {
+        /// The path in the image.
+        path: String,
+        /// What the link leads to.
+        target: String,
     },
     /// A file can't be linked at `/` under no name.
     #[error("{0} is no folder, so it can't be laid out at /; give a folder with it as one of the contents")]
@@ -80,7 +101,21 @@ impl Layout {
         contents: &[StorePath],
         folders: BTreeSet<Vec<u8>>,
     ) -> Result<Self, ContentsError> {
-        let mut builder = Builder { files, store_dir, contents, folders, placed: BTreeMap::new() };
+        Self::on(files, store_dir, contents, folders, Ground::default())
+    }
+
+    /// Likewise, on a parent's file system, whose folders stay folders.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn on(
+        files: &StoreFiles,
+        store_dir: &StoreDir,
+        contents: &[StorePath],
+        folders: BTreeSet<Vec<u8>>,
+        ground: Ground<'_>,
+    ) -> Result<Self, ContentsError> {
+        let mut builder = Builder { files, store_dir, contents, folders, ground, placed: BTreeMap::new() };
         if builder.find(b"bin/sh")?.is_none() && builder.find(b"bin/bash")?.is_some() {
             builder.folders.insert(b"bin".to_vec());
         }
@@ -140,7 +175,29 @@ struct Builder<'a> {
     store_dir: &'a StoreDir,
     contents: &'a [StorePath],
     folders: BTreeSet<Vec<u8>>,
+    ground: Ground<'a>,
     placed: BTreeMap<Vec<u8>, Placed>,
+}
+
+/// The names in the folder that `path`, below the store dir, is or leads to; none where it
+/// is no folder. It is what the parent's link `place` leads to.
+///
+/// # Errors
+/// When nothing is there.
+pub fn names(
+    files: &StoreFiles,
+    store_dir: &StoreDir,
+    path: &[u8],
+    place: &[u8],
+) -> Result<Vec<Vec<u8>>, ContentsError> {
+    let (folders, placed) = (BTreeSet::new(), BTreeMap::new());
+    let builder = Builder { files, store_dir, contents: &[], folders, ground: Ground::default(), placed };
+    let Some(Entry { path: folder, .. }) = builder.resolve(path)? else {
+        let place = String::from_utf8_lossy(place).into_owned();
+        return Err(ContentsError::NotHere { path: place, target: builder.print(path) });
+    };
+    let children = files.children(&folder)?.unwrap_or_default();
+    Ok(children.into_iter().map(|entry| entry.path[folder.len() + 1..].to_vec()).collect())
 }
 
 /// A folder of the image, with the folders below the store dir whose entries it
@@ -168,8 +225,12 @@ impl Builder<'_> {
     fn add_usual_names(&mut self) -> Result<(), ContentsError> {
         for (name, other) in [("bin/sh", "bin/bash"), ("usr/bin/env", "bin/env"), (CERTIFICATES, NIXPKGS_CERTIFICATES)]
         {
-            if self.find(name.as_bytes())?.is_none() && self.find(other.as_bytes())?.is_some() {
-                self.placed.insert(name.into(), Placed::Link(format!("/{other}").into_bytes()));
+            let (name, other) = (name.as_bytes(), other.as_bytes());
+            // On a Debian, /bin/env would be a link to itself.
+            let is_below =
+                self.ground.below(name) != Below::Nothing || self.ground.place(name) == self.ground.place(other);
+            if !is_below && self.find(name)?.is_none() && self.find(other)?.is_some() {
+                self.placed.insert(name.to_vec(), Placed::Link([b"/", other].concat()));
             }
         }
         Ok(())
@@ -196,7 +257,7 @@ impl Builder<'_> {
         let links: Vec<Vec<u8>> = entries.iter().map(|entry| self.link_to(entry, &path)).collect();
         let differ = links.iter().position(|link| *link != links[0]);
         let has_folder = entries.iter().any(|entry| entry.node == Node::Directory);
-        if (differ.is_some() || has_folder || self.folders.contains(&path))
+        if (differ.is_some() || has_folder || self.is_folder(&path))
             && let Some(sources) = self.all_folders(entries)?
         {
             // A link to a folder that it is in: laid out, it would have no end.
@@ -216,6 +277,11 @@ impl Builder<'_> {
         }
         self.placed.extend(links.into_iter().next().map(|link| (path, Placed::Link(link))));
         Ok(())
+    }
+
+    /// Whether `path` is a folder even where a link to one would do.
+    fn is_folder(&self, path: &[u8]) -> bool {
+        self.folders.contains(path) || matches!(self.ground.below(path), Below::Directory | Below::InStore(_))
     }
 
     /// The folders that `entries` are or lead to, each once, if all are such.

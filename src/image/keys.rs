@@ -6,9 +6,10 @@ use super::config::ContainerConfig;
 use super::spec::SpecError;
 
 /// The keys that work.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "name",
     "tag",
+    "fromImage",
     "contents",
     "config",
     "architecture",
@@ -30,8 +31,7 @@ const KEYS: [&str; 20] = [
 ];
 
 /// The keys that are known, but not built yet.
-const LATER: [&str; 17] = [
-    "fromImage",
+const LATER: [&str; 16] = [
     "mtime",
     "extraCommands",
     "fakeRootCommands",

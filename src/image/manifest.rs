@@ -56,14 +56,12 @@ pub struct DockerArchiveEntry {
     pub layers: Vec<String>,
 }
 
-/// The bytes of the OCI manifest of an image with that config and those layers,
-/// which are not compressed.
+/// The bytes of the OCI manifest of an image with that config and those layers.
 #[must_use]
 pub fn oci(config: &[u8], layers: &[ImageLayer]) -> Vec<u8> {
     let layer = |layer: &ImageLayer| Descriptor {
-        media_type: OCI_LAYER.to_owned(),
-        digest: layer.record.diff_id,
-        size: layer.record.size,
+        media_type: oci_media_type(&layer.blob.media_type).to_owned(),
+        ..layer.blob.clone()
     };
     to_json(&Manifest {
         schema_version: 2,
@@ -71,6 +69,21 @@ pub fn oci(config: &[u8], layers: &[ImageLayer]) -> Vec<u8> {
         config: Descriptor { media_type: OCI_CONFIG.to_owned(), digest: Digest::of(config), size: config.len() as u64 },
         layers: layers.iter().map(layer).collect(),
     })
+}
+
+/// OCI's name for the media type of a layer; Docker's image manifest schema 2 has
+/// other names for the same bytes.
+#[must_use]
+pub fn oci_media_type(media_type: &str) -> &str {
+    match media_type {
+        "application/vnd.docker.image.rootfs.diff.tar" => OCI_LAYER,
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => "application/vnd.oci.image.layer.v1.tar+zstd",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => {
+            "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+        }
+        other => other,
+    }
 }
 
 /// The bytes of a docker archive's `manifest.json`.
@@ -101,7 +114,7 @@ mod tests {
     #[test]
     fn oci_spec_reads_what_is_written() {
         let record = LayerRecord { diff_id: Digest::of(b"layer"), size: 5, architectures: Default::default() };
-        let bytes = oci(b"{}", &[ImageLayer { record, comment: String::new() }]);
+        let bytes = oci(b"{}", &[ImageLayer::plain(record, String::new())]);
         let read: oci_spec::image::ImageManifest = serde_json::from_slice(&bytes).expect("valid");
         assert_eq!(read.layers()[0].size(), 5);
         assert_eq!(read.config().digest().to_string(), Digest::of(b"{}").to_string());
@@ -112,5 +125,16 @@ mod tests {
             ),
             "{rendered}"
         );
+    }
+
+    #[test]
+    fn a_compressed_layer_is_listed_by_what_it_is_as_a_blob() {
+        let record = LayerRecord { diff_id: Digest::of(b"layer"), size: 5, architectures: Default::default() };
+        let media_type = "application/vnd.docker.image.rootfs.diff.tar.gzip".to_owned();
+        let blob = Descriptor { media_type, digest: Digest::of(b"gz"), size: 2 };
+        let bytes = oci(b"{}", &[ImageLayer { record, comment: String::new(), blob }]);
+        let read: Manifest = serde_json::from_slice(&bytes).expect("valid");
+        assert_eq!((read.layers[0].digest, read.layers[0].size), (Digest::of(b"gz"), 2));
+        assert_eq!(read.layers[0].media_type, "application/vnd.oci.image.layer.v1.tar+gzip");
     }
 }

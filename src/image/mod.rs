@@ -3,9 +3,13 @@
 
 pub mod config;
 pub mod contents;
+pub mod ground;
+pub mod inherit;
+pub mod items;
 pub mod keys;
 pub mod manifest;
 pub mod name;
+pub mod nix_conf;
 pub mod nixdb;
 pub mod spec;
 pub mod system;
@@ -14,6 +18,7 @@ pub mod user;
 use crate::digest::Digest;
 use crate::layer::LayerRecord;
 pub use config::ContainerConfig;
+use manifest::Descriptor;
 pub use name::ImageName;
 pub use spec::ImageSpec;
 
@@ -24,6 +29,19 @@ pub struct ImageLayer {
     pub record: LayerRecord,
     /// What the image's history says of it.
     pub comment: String,
+    /// What the manifest says of it: another digest than the record where the layer
+    /// is compressed.
+    pub blob: Descriptor,
+}
+
+impl ImageLayer {
+    /// A layer that is not compressed.
+    #[must_use]
+    pub fn plain(record: LayerRecord, comment: String) -> Self {
+        let media_type = manifest::OCI_LAYER.to_owned();
+        let blob = Descriptor { media_type, digest: record.diff_id, size: record.size };
+        Self { record, comment, blob }
+    }
 }
 
 /// A finished image: all of it but the layers' bytes.

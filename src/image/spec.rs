@@ -25,6 +25,8 @@ pub const MAX_LAYERS: u64 = 125;
 pub struct ImageSpec {
     /// What it is called; by default like the first of its contents.
     pub name: Option<ImageName>,
+    /// The image that it is built on: a reference, or the path of a folder or file.
+    pub from_image: Option<String>,
     /// The paths that are linked at `/`: store paths, or links to them.
     pub contents: Vec<String>,
     /// How a container of it runs.
@@ -35,12 +37,12 @@ pub struct ImageSpec {
     pub created: String,
     /// The owner of the store paths.
     pub owner: Owner,
-    /// The most layers that it may have.
-    pub max_layers: u64,
+    /// The most layers that it may have, the parent's included.
+    pub max_layers: Option<u64>,
     /// Whether it has a Nix database.
     pub include_nix_db: bool,
-    /// Who runs in it.
-    pub user: User,
+    /// Who runs in it; by default whoever runs in the parent.
+    pub user: Option<User>,
     /// Settings of `/etc/nix/nix.conf`, beside or instead of the default ones.
     pub nix_conf: BTreeMap<String, String>,
     /// How store paths are put into layers.
@@ -98,6 +100,7 @@ pub enum SpecError {
 struct Keys {
     name: Option<String>,
     tag: Option<String>,
+    from_image: Option<String>,
     #[serde(default)]
     contents: Contents,
     config: Option<ContainerConfig>,
@@ -137,14 +140,15 @@ impl Default for ImageSpec {
     fn default() -> Self {
         Self {
             name: None,
+            from_image: None,
             contents: Vec::new(),
             config: ContainerConfig::default(),
             architecture: None,
             created: "1970-01-01T00:00:01Z".to_owned(),
             owner: Owner::default(),
-            max_layers: MAX_LAYERS / 2,
+            max_layers: None,
             include_nix_db: true,
-            user: User::default(),
+            user: None,
             nix_conf: BTreeMap::new(),
             strategy: Strategy::default(),
             paths_per_layer: Vec::new(),
@@ -180,6 +184,7 @@ impl ImageSpec {
         let strategy = strategy(&keys)?;
         let spec = Self {
             name: name(keys.name, keys.tag)?,
+            from_image: keys.from_image,
             contents: match keys.contents {
                 Contents::Many(paths) => paths,
                 Contents::One(path) => vec![path],
@@ -193,9 +198,9 @@ impl ImageSpec {
                 uname: keys.uname.unwrap_or_default(),
                 gname: keys.gname.unwrap_or_default(),
             },
-            max_layers: keys.max_layers.unwrap_or(default.max_layers),
+            max_layers: keys.max_layers,
             include_nix_db: keys.include_nix_db.unwrap_or(true),
-            user: keys.user.unwrap_or_default(),
+            user: keys.user,
             nix_conf: nix_conf(keys.nix_conf.unwrap_or_default())?,
             strategy,
             hints: hints(keys.popularity.as_ref())?,
@@ -213,8 +218,13 @@ impl ImageSpec {
     /// The first of them.
     pub fn check(&self) -> Result<(), SpecError> {
         let nonsense = |key, problem| Err(SpecError::Nonsense { key, problem });
-        if let Some(problem) = self.user.problem() {
-            return nonsense("user", problem);
+        if let Some(user) = &self.user {
+            if let Some(problem) = user.problem() {
+                return nonsense("user", problem);
+            }
+            if !super::system::may_be_home(&user.home) {
+                return nonsense("user", format!("home {:?} is a folder of the system's", user.home));
+            }
         }
         if let Some(architecture) = &self.architecture
             && !elf::ARCHITECTURES.contains(&architecture.as_str())
@@ -222,20 +232,12 @@ impl ImageSpec {
             let known = elf::ARCHITECTURES.join(", ");
             return nonsense("architecture", format!("{architecture:?} is none of Go's names: {known}"));
         }
-        let home = self.user.home.trim_start_matches('/');
-        if home != "root" && (super::system::OWN_FOLDERS.contains(&home) || home.starts_with("nix/")) {
-            return nonsense("user", format!("home {:?} is a folder of the system's", self.user.home));
-        }
         if !is_date(&self.created) {
             let hint = "give a date of RFC 3339, e.g. of `date -u +%Y-%m-%dT%H:%M:%SZ`; `now` would make the image's bytes depend on the clock";
             return nonsense("created", format!("{:?}: {hint}", self.created));
         }
-        let least = self.least_layers();
-        if self.max_layers < least {
-            return nonsense(
-                "maxLayers",
-                format!("{} layers are too few: the image needs {least} at the least", self.max_layers),
-            );
+        if self.from_image.is_none() {
+            self.check_layers(self.least_layers(), "")?;
         }
         let is_ordered = matches!(self.strategy, Strategy::Popularity | Strategy::PathsPerLayer);
         if !self.hints.is_empty() && !is_ordered {
@@ -264,6 +266,20 @@ impl ImageSpec {
             groups: self.groups.clone(),
             previous,
         }
+    }
+
+    /// How many layers there may be where the least number is `least`; `parent` says
+    /// where that comes from.
+    ///
+    /// # Errors
+    /// When that are too few.
+    pub fn check_layers(&self, least: u64, parent: &str) -> Result<(), SpecError> {
+        let most = self.max_layers.unwrap_or(MAX_LAYERS).min(MAX_LAYERS);
+        if most >= least {
+            return Ok(());
+        }
+        let problem = format!("{most} layers are too few: {parent}the image needs {least} at the least");
+        Err(SpecError::Nonsense { key: "maxLayers", problem })
     }
 
     /// The system layer, the hook's, and one for store paths.
@@ -399,7 +415,8 @@ mod tests {
 
     #[test]
     fn unset_the_layers_are_half_of_dockers() {
-        assert_eq!(ImageSpec::from_json("{}").expect("valid").max_layers, 62);
+        let spec = ImageSpec::from_json("{}").expect("valid");
+        assert_eq!((spec.max_layers, crate::build::layers::most(&spec, 0, 2)), (None, 62));
     }
 
     #[test]
@@ -421,7 +438,7 @@ mod tests {
             (r#"{"zzz":1}"#, r#"unknown key "zzz" in the spec"#),
             (r#"{"config":{"cmd":[]}}"#, r#"unknown key "cmd" in the spec's config; did you mean "Cmd"?"#),
             (r#"{"user":{"id":1}}"#, r#"did you mean "gid"?"#),
-            (r#"{"fromImage":"x"}"#, r#""fromImage" is not built yet"#),
+            (r#"{"fakeRootCommands":"x"}"#, r#""fakeRootCommands" is not built yet"#),
             (r#"{"config":{"Cmd":"x"}}"#, "expected a sequence"),
             (r#"{"name":"A B"}"#, "not an image name that Docker takes"),
             (r#"{"tag":"x"}"#, "a tag needs a name"),

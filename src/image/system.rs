@@ -9,13 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::contents::{Layout, Placed, StoredLayout};
-use super::nixdb;
+use super::contents::{Layout, StoredLayout};
+use super::ground::{Below, Ground};
+use super::items::{Item, Items, Node, parents};
 use super::spec::ImageSpec;
+use super::user::User;
+use super::{nix_conf, nixdb};
 use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
-use crate::layer::tar::{self, Header, Kind};
 use crate::layer::{LayerKey, Owner};
+use crate::parent::{self, Entry};
 use crate::store::derivation::{self, DeclaredOutput};
 use crate::store::{Closure, StorePath};
 use crate::tree::StoreFiles;
@@ -23,14 +26,15 @@ use crate::tree::StoreFiles;
 /// Changes whenever the same arguments would give other bytes.
 const VERSION: &str = "stowage system layer v1";
 
-/// When everything in it was modified, as in the store layers.
-const MTIME: u64 = 1;
-
 /// Where stowage is in an image with a hook.
 pub const PROGRAM: &str = "usr/bin/stowage";
 
 /// What nix.conf calls there: stowage is the hook when it is called so.
 pub const HOOK: &str = "usr/bin/stowage-hook";
+
+/// What Nix locks, and what tells of processes: below its state, and none of it is true
+/// in another container.
+const LOCKS: [&str; 5] = ["gc.lock", "gc-socket", "temproots", "userpool", "userpool2"];
 
 /// Folders that are the image's own even where contents have but a link to one,
 /// since something is put there, or looked for.
@@ -54,26 +58,17 @@ pub const OWN_FOLDERS: [&str; 12] = [
 pub struct SystemLayer<'a> {
     /// What the image is to be.
     pub spec: &'a ImageSpec,
-    /// All store paths of the image.
+    /// Who runs in it.
+    pub user: &'a User,
+    /// All store paths of the image, its parent's included.
     pub closure: &'a Closure,
     /// What is laid out at `/`.
     pub contents: &'a [StorePath],
     /// Remembers what was found out of contents and derivations, none of which the
     /// layer's bytes depend on.
     pub index: &'a LayerIndex,
-}
-
-/// A file, folder or link of the layer.
-struct Item {
-    node: Node,
-    mode: u32,
-    owner: Owner,
-}
-
-enum Node {
-    Directory,
-    File(Vec<u8>),
-    Link(Vec<u8>),
+    /// The parent's file system.
+    pub ground: Ground<'a>,
 }
 
 /// What is remembered of a derivation.
@@ -82,16 +77,14 @@ struct Outputs {
     outputs: BTreeMap<String, String>,
 }
 
-type Items = BTreeMap<Vec<u8>, Item>;
-
-impl SystemLayer<'_> {
+impl<'a> SystemLayer<'a> {
     /// The layer's key: known without opening a file.
     #[must_use]
     pub fn key(&self) -> LayerKey {
         let mut hasher = KeyHasher::new(VERSION);
         hasher.add(rusqlite::version().as_bytes());
         hasher.add(self.closure.store_dir().as_str().as_bytes());
-        let user = &self.spec.user;
+        let user = self.user;
         for text in [&user.name, &user.home, &user.shell, &self.nix_conf()] {
             hasher.add(text.as_bytes());
         }
@@ -113,7 +106,12 @@ impl SystemLayer<'_> {
             for reference in &info.references {
                 hasher.add(reference.to_basename().as_bytes());
             }
+            for (name, path) in &info.outputs {
+                hasher.add(name.as_bytes());
+                hasher.add(path.as_bytes());
+            }
         }
+        self.ground.add_to(&mut hasher);
         hasher.finish()
     }
 
@@ -123,26 +121,25 @@ impl SystemLayer<'_> {
     /// When contents conflict or can't be read, or a derivation means nothing.
     pub fn make(&self, files: &StoreFiles) -> anyhow::Result<Vec<u8>> {
         let layout = self.layout(files)?;
-        let mut items: Items =
-            layout.placed.iter().map(|(path, placed)| (path.clone(), Item::of_root(placed.into()))).collect();
+        let mut items = Items::new(self.ground);
+        for (path, placed) in &layout.placed {
+            items.put_content(path, placed, self.closure.store_dir())?;
+        }
         if self.spec.hook {
             // The layer below has them; here they would hide them.
-            for path in [PROGRAM, HOOK].map(str::as_bytes) {
-                warn_of_lost(path, items.remove(path).as_ref());
-            }
+            items.give_way(PROGRAM.as_bytes());
+            items.give_way(HOOK.as_bytes());
         }
-        let mut own = self.accounts(&layout);
-        self.add_folders(&mut own);
+        self.add_accounts(&mut items, &layout);
+        self.add_folders(&mut items);
         if self.spec.include_nix_db {
-            self.add_database(&mut own, &self.declared_outputs(files)?)?;
+            self.add_database(&mut items, &self.declared_outputs(files)?)?;
+        } else {
+            // It would know nothing of what is new.
+            items.hide(b"nix/var/nix/db");
         }
-        for (path, item) in own {
-            if !matches!(path.as_slice(), b"etc/passwd" | b"etc/group") {
-                warn_of_lost(&path, items.get(&path));
-            }
-            items.insert(path, item);
-        }
-        Ok(to_tar(&items))
+        items.link_dissolved(files, self.closure.store_dir())?;
+        Ok(items.to_tar())
     }
 
     /// The contents laid out. What they bring depends on their own closure alone, so
@@ -162,11 +159,12 @@ impl SystemLayer<'_> {
             hasher.add(self.closure.info(id).path.to_basename().as_bytes());
             hasher.add(self.closure.info(id).nar_hash.as_bytes());
         }
+        self.ground.add_to(&mut hasher);
         let key = hasher.finish();
         if let Some(stored) = self.index.recall::<StoredLayout>("contents", &key) {
             return Ok(stored.into());
         }
-        let layout = Layout::new(files, self.closure.store_dir(), self.contents, folders)?;
+        let layout = Layout::on(files, self.closure.store_dir(), self.contents, folders, self.ground)?;
         if let Some(stored) = StoredLayout::of(&layout) {
             self.index.remember("contents", &key, &stored);
         }
@@ -175,55 +173,61 @@ impl SystemLayer<'_> {
 
     /// `/etc/passwd`, `/etc/group`, `/etc/nsswitch.conf` and `/etc/nix/nix.conf`:
     /// files, never links into the store, which some container runtimes refuse.
-    fn accounts(&self, layout: &Layout) -> Items {
-        let mut items = Items::new();
+    fn add_accounts(&self, items: &mut Items<'_>, layout: &Layout) {
         let mut add =
-            |path: &str, text: String| items.insert(path.into(), Item::of_root(Node::File(text.into_bytes())));
-        add("etc/passwd", self.spec.user.passwd(&layout.passwd));
-        add("etc/group", self.spec.user.group(&layout.group));
+            |path: &str, text: String| items.put(path.as_bytes(), Item::of_root(Node::File(text.into_bytes())));
+        add("etc/passwd", self.user.passwd(&layout.passwd, self.ground.text("etc/passwd")));
+        add("etc/group", self.user.group(&layout.group, self.ground.text("etc/group")));
         add("etc/nix/nix.conf", self.nix_conf());
-        if !layout.placed.contains_key(&b"etc/nsswitch.conf"[..]) {
+        let nsswitch = b"etc/nsswitch.conf";
+        if !layout.placed.contains_key(&nsswitch[..]) && self.ground.below(nsswitch) == Below::Nothing {
             // Without it, glibc asks DNS for names before /etc/hosts.
             add("etc/nsswitch.conf", "hosts: files dns\n".to_owned());
         }
-        items
     }
 
     fn nix_conf(&self) -> String {
-        let mut settings: BTreeMap<&str, &str> = [("build-users-group", ""), ("sandbox", "false")].into();
+        let mut own: BTreeMap<&str, &str> = [("build-users-group", ""), ("sandbox", "false")].into();
         let hook = format!("/{HOOK}");
         if self.spec.hook {
-            settings.insert("post-build-hook", &hook);
+            own.insert("post-build-hook", &hook);
         }
-        settings.extend(self.spec.nix_conf.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        settings.iter().map(|(name, value)| format!("{name} = {value}").trim_end().to_owned() + "\n").collect()
+        own.extend(self.spec.nix_conf.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        nix_conf::write(&own, self.ground.text("etc/nix/nix.conf"))
     }
 
-    fn add_folders(&self, items: &mut Items) {
+    fn add_folders(&self, items: &mut Items<'_>) {
         for folder in OWN_FOLDERS.map(str::as_bytes) {
             let mode = match folder {
                 b"tmp" | b"var/tmp" => 0o1777,
-                b"root" => 0o700,
-                b"var/empty" => 0o555,
-                _ => 0o755,
+                // The parent's own, if it has them.
+                b"root" | b"var/empty" if self.ground.below(folder) == Below::Nothing => {
+                    if folder == b"root" {
+                        0o700
+                    } else {
+                        0o555
+                    }
+                }
+                _ => {
+                    items.put_folder(folder);
+                    continue;
+                }
             };
-            items.insert(folder.to_vec(), Item { mode, ..Item::of_root(Node::Directory) });
+            items.put(folder, Item { mode, ..Item::of_root(Node::Directory) });
         }
-        for folder in parents(self.home()) {
-            items.entry(folder).or_insert_with(|| Item::of_root(Node::Directory));
-        }
-        items.insert(self.home().to_vec(), self.of_user(Node::Directory));
         let store = self.closure.store_dir().as_str().trim_start_matches('/').as_bytes();
-        for folder in parents(store) {
-            items.entry(folder).or_insert_with(|| Item::of_root(Node::Directory));
+        let links = [store, b"/.links"].concat();
+        let links = Some(links).filter(|links| self.ground.below(links) == Below::Directory);
+        for folder in [self.home().to_vec(), store.to_vec()].into_iter().chain(links) {
+            items.put(&folder, self.of_user(Node::Directory));
         }
-        items.insert(store.to_vec(), self.of_user(Node::Directory));
     }
 
     /// The database, and a GC root for each row that no other row refers to. For a
     /// collector that comes to a path of root's deletes its row, and only then
     /// finds that it may not delete the path.
-    fn add_database(&self, items: &mut Items, outputs: &[DeclaredOutput]) -> anyhow::Result<()> {
+    fn add_database(&self, items: &mut Items<'_>, outputs: &[DeclaredOutput]) -> anyhow::Result<()> {
+        self.take_over_state(items);
         // Nix makes all else below these. That it makes gcroots/profiles only
         // together with gcroots is why that link is here.
         for folder in [
@@ -234,20 +238,54 @@ impl SystemLayer<'_> {
             "nix/var/nix/gcroots/stowage",
             "nix/var/nix/profiles",
         ] {
-            items.insert(folder.into(), self.of_user(Node::Directory));
+            items.put(folder.as_bytes(), self.of_user(Node::Directory));
         }
-        items
-            .insert("nix/var/nix/gcroots/profiles".into(), self.of_user(Node::Link(b"/nix/var/nix/profiles".to_vec())));
-        items.insert(
-            "nix/var/nix/db/db.sqlite".into(),
-            self.of_user(Node::File(nixdb::serialise(self.closure, outputs)?)),
-        );
-        items.insert("nix/var/nix/db/schema".into(), self.of_user(Node::File(nixdb::SCHEMA_VERSION.into())));
+        if self.ground.below(b"nix/var/nix/gcroots/profiles") != Below::Directory {
+            items.put(b"nix/var/nix/gcroots/profiles", self.of_user(Node::Link(b"/nix/var/nix/profiles".to_vec())));
+        }
+        let database = nixdb::serialise(self.closure, outputs)?;
+        items.put(b"nix/var/nix/db/db.sqlite", self.of_user(Node::File(database)));
+        items.put(b"nix/var/nix/db/schema", self.of_user(Node::File(nixdb::SCHEMA_VERSION.into())));
         for id in self.closure.unreferenced() {
             let path = format!("nix/var/nix/gcroots/stowage/{}", self.closure.info(id).path.to_basename());
-            items.insert(path.into_bytes(), self.of_user(Node::Link(self.closure.print(id).into_bytes())));
+            items.put(path.as_bytes(), self.of_user(Node::Link(self.closure.print(id).into_bytes())));
         }
         Ok(())
+    }
+
+    /// What the parent has of Nix's state: its folders become the user's, and its locks
+    /// go, and so does all of its database, since SQLite would apply the old one's log
+    /// to ours. Its profiles and roots stay.
+    fn take_over_state(&self, items: &mut Items<'_>) {
+        const STATE: &str = "nix/var/nix";
+        const DATABASE: &[u8] = b"nix/var/nix/db/";
+        let is_folder = |entry: &Entry| entry.node == parent::Node::Directory;
+        if self
+            .ground
+            .within("nix/var/nix/db")
+            .any(|(path, _)| !matches!(&path[DATABASE.len()..], b"db.sqlite" | b"schema"))
+        {
+            items.hide_all_in(b"nix/var/nix/db");
+        }
+        for name in LOCKS {
+            items.hide(format!("{STATE}/{name}").as_bytes());
+        }
+        let is_gone = |path: &[u8]| {
+            let name = path[STATE.len() + 1..].split(|byte| *byte == b'/').next().unwrap_or_default();
+            name == b"db" || LOCKS.iter().any(|lock| lock.as_bytes() == name)
+        };
+        for (path, entry) in self.ground.within("nix/var").filter(|(path, _)| !path.starts_with(STATE.as_bytes())) {
+            if is_folder(entry) {
+                items.put(path, self.of_user(Node::Directory));
+            }
+        }
+        for (path, entry) in self.ground.within(STATE).filter(|(path, _)| !is_gone(path)) {
+            if is_folder(entry) {
+                items.put(path, self.of_user(Node::Directory));
+            } else if entry.node == parent::Node::Other && path.ends_with(b".lock") {
+                items.hide(path);
+            }
+        }
     }
 
     /// The outputs that the closure's derivations declare. Nix keeps them in the
@@ -259,8 +297,15 @@ impl SystemLayer<'_> {
             hasher.add(self.closure.print(id).as_bytes());
             hasher.add(info.nar_hash.as_bytes());
             let key = hasher.finish();
-            let outputs = match self.index.recall::<Outputs>("outputs", &key) {
+            let known = Some(&info.outputs).filter(|outputs| !outputs.is_empty());
+            let known = known.map(|outputs| Outputs { outputs: outputs.clone() });
+            let outputs = match known.or_else(|| self.index.recall::<Outputs>("outputs", &key)) {
                 Some(outputs) => outputs,
+                // One of the parent's, which need not be in this store.
+                None if self.ground.is_there() && files.check(&info.path).is_err() => {
+                    tracing::warn!("what {} declares is not known in the image", self.closure.print(id));
+                    continue;
+                }
                 None => {
                     let outputs = Outputs { outputs: derivation::outputs(files, self.closure, id)? };
                     self.index.remember("outputs", &key, &outputs);
@@ -274,87 +319,48 @@ impl SystemLayer<'_> {
     }
 
     fn home(&self) -> &[u8] {
-        self.spec.user.home.trim_start_matches('/').as_bytes()
+        self.user.home.trim_start_matches('/').as_bytes()
     }
 
     fn of_user(&self, node: Node) -> Item {
-        let owner = Owner { uid: self.spec.user.uid, gid: self.spec.user.gid, ..Owner::default() };
+        let owner = Owner { uid: self.user.uid, gid: self.user.gid, ..Owner::default() };
         Item { owner, ..Item::of_root(node) }
     }
 }
 
-impl Item {
-    fn of_root(node: Node) -> Self {
-        let mode = match node {
-            Node::Directory => 0o755,
-            Node::File(_) => 0o644,
-            Node::Link(_) => 0o777,
-        };
-        Self { node, mode, owner: Owner::default() }
-    }
-}
-
-impl From<&Placed> for Node {
-    fn from(placed: &Placed) -> Self {
-        match placed {
-            Placed::Directory => Self::Directory,
-            Placed::Link(target) => Self::Link(target.clone()),
-        }
-    }
+/// Whether `home` may be a user's: no folder of the system's but root's.
+#[must_use]
+pub fn may_be_home(home: &str) -> bool {
+    let home = home.trim_start_matches('/');
+    home == "root" || !(OWN_FOLDERS.contains(&home) || home.starts_with("nix/"))
 }
 
 /// The tar of the layer with stowage itself, `program`, and its hook's name.
 #[must_use]
-pub fn hook_layer(program: &[u8]) -> Vec<u8> {
-    let mut items = Items::new();
-    items.insert("usr".into(), Item::of_root(Node::Directory));
-    items.insert("usr/bin".into(), Item::of_root(Node::Directory));
-    items.insert(PROGRAM.into(), Item { mode: 0o555, ..Item::of_root(Node::File(program.to_vec())) });
-    items.insert(HOOK.into(), Item::of_root(Node::Link(b"stowage".to_vec())));
-    to_tar(&items)
+pub fn hook_layer(program: &[u8], ground: Ground<'_>) -> Vec<u8> {
+    let mut items = Items::new(ground);
+    items.put(PROGRAM.as_bytes(), Item { mode: 0o555, ..Item::of_root(Node::File(program.to_vec())) });
+    items.put(HOOK.as_bytes(), Item::of_root(Node::Link(b"stowage".to_vec())));
+    items.to_tar()
 }
 
 /// The key of that layer.
 #[must_use]
-pub fn hook_layer_key(program: &[u8]) -> LayerKey {
+pub fn hook_layer_key(program: &[u8], ground: Ground<'_>) -> LayerKey {
     let mut hasher = KeyHasher::new("stowage hook layer v1");
     hasher.add(program);
+    // Where it lies on a parent may make a difference, as a rule not.
+    let (here, alone) = (hook_layer(b"", ground), hook_layer(b"", Ground::default()));
+    if here != alone {
+        hasher.add(&here);
+    }
     hasher.finish()
-}
-
-/// Tells of something that contents bring, and that the image has another of.
-fn warn_of_lost(path: &[u8], item: Option<&Item>) {
-    if let Some(Item { node: Node::Link(_), .. }) = item {
-        tracing::warn!("/{} of the contents gives way to the image's own", String::from_utf8_lossy(path));
-    }
-}
-
-/// The folders above `path`, the nearest last.
-fn parents(path: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
-    (0..path.len()).filter(|at| path[*at] == b'/').map(|at| path[..at].to_vec())
-}
-
-fn to_tar(items: &Items) -> Vec<u8> {
-    let mut out = Vec::new();
-    for (path, item) in items {
-        let kind = match &item.node {
-            Node::Directory => Kind::Directory,
-            Node::File(bytes) => Kind::Regular(bytes.len() as u64),
-            Node::Link(target) => Kind::Symlink(target),
-        };
-        Header { path, kind, mode: item.mode, owner: &item.owner, mtime: MTIME }.write(&mut out);
-        if let Node::File(bytes) = &item.node {
-            out.extend(bytes);
-            tar::pad(&mut out);
-        }
-    }
-    out.extend(tar::END);
-    out
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::ground::tests::root;
     use crate::store::closure::tests::{info, path};
     use crate::store::{NarHash, PathInfo, StoreDir};
 
@@ -362,6 +368,8 @@ mod tests {
     #[derive(Clone)]
     struct Inputs {
         spec: ImageSpec,
+        user: User,
+        root: Option<parent::Root>,
         store_dir: StoreDir,
         infos: Vec<PathInfo>,
         contents: Vec<StorePath>,
@@ -371,7 +379,15 @@ mod tests {
         fn key(&self) -> LayerKey {
             let closure = Closure::new(&self.store_dir, self.infos.clone(), None).expect("closed");
             let index = LayerIndex::new(std::path::Path::new("/none"));
-            SystemLayer { spec: &self.spec, closure: &closure, contents: &self.contents, index: &index }.key()
+            SystemLayer {
+                spec: &self.spec,
+                user: &self.user,
+                closure: &closure,
+                contents: &self.contents,
+                index: &index,
+                ground: self.root.as_ref().map_or_else(Ground::default, |root| Ground::new(root, &self.store_dir)),
+            }
+            .key()
         }
     }
 
@@ -382,6 +398,8 @@ mod tests {
         let nix_conf = [("post-build-hook".to_owned(), format!("/{HOOK}"))].into();
         Inputs {
             spec: ImageSpec { nix_conf, ..ImageSpec::default() },
+            user: User::default(),
+            root: None,
             store_dir: StoreDir::default(),
             infos: vec![info(&a, &[&b]), info(&b, &[]), info(&drv, &[])],
             contents: vec![a, b],
@@ -391,13 +409,27 @@ mod tests {
     #[test]
     fn everything_that_bytes_depend_on_changes_the_key() {
         type Change = fn(&mut Inputs);
-        let changes: [(&str, Change); 22] = [
+        let changes: [(&str, Change); 29] = [
+            ("a parent", |inputs| inputs.root = Some(root(&[]))),
+            ("a folder of a parent's", |inputs| inputs.root = Some(root(&["a/"]))),
+            ("a file of a parent's", |inputs| inputs.root = Some(root(&["a"]))),
+            ("a link of a parent's", |inputs| inputs.root = Some(root(&["a>"]))),
+            ("another link of a parent's", |inputs| inputs.root = Some(root(&["a>b"]))),
+            ("an owner in a parent", |inputs| {
+                let mut root = root(&["a/"]);
+                root.entries.values_mut().for_each(|entry| entry.uid = 5);
+                inputs.root = Some(root);
+            }),
+            ("a text of a parent's", |inputs| {
+                let texts = [("etc/passwd", "a:x:1".to_owned())].into();
+                inputs.root = Some(parent::Root { texts, ..root(&[]) });
+            }),
             ("the store dir", |inputs| inputs.store_dir = StoreDir::new("/gnu/store").expect("valid")),
-            ("the user's name", |inputs| inputs.spec.user.name = "other".to_owned()),
-            ("the user's number", |inputs| inputs.spec.user.uid = 77),
-            ("the group's number", |inputs| inputs.spec.user.gid = 77),
-            ("the home folder", |inputs| inputs.spec.user.home = "/other".to_owned()),
-            ("the shell", |inputs| inputs.spec.user.shell = "/other".to_owned()),
+            ("the user's name", |inputs| inputs.user.name = "other".to_owned()),
+            ("the user's number", |inputs| inputs.user.uid = 77),
+            ("the group's number", |inputs| inputs.user.gid = 77),
+            ("the home folder", |inputs| inputs.user.home = "/other".to_owned()),
+            ("the shell", |inputs| inputs.user.shell = "/other".to_owned()),
             ("a value in nix.conf", |inputs| {
                 drop(inputs.spec.nix_conf.insert("sandbox".to_owned(), "true".to_owned()))
             }),
@@ -434,7 +466,7 @@ mod tests {
         other.infos[0].signatures = vec!["key:signature".to_owned()];
         other.infos.reverse();
         other.spec.created = "2020-01-01T00:00:00Z".to_owned();
-        other.spec.max_layers = 7;
+        other.spec.max_layers = Some(7);
         assert_eq!(other.key(), inputs().key());
     }
 }

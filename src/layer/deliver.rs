@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use super::blob::LayerBlob;
 use super::pack::StoreLayer;
 use super::stream::{self, InMemory};
 use super::{LayerKey, LayerRecord, Owner};
-use crate::digest::Digest;
 use crate::store::{StoreDir, StorePath};
-use crate::tree::StoreFiles;
+use crate::tree::{StoreFiles, TreeError};
 
 /// From this size on, in bytes, a layer is hashed by a thread of its own. Layers that
 /// are estimated to be as big are not packed ahead into memory, nor are those that
@@ -40,32 +40,58 @@ pub struct LayerJob<'a> {
 }
 
 impl LayerJob<'_> {
-    /// Whether the layer is too big for memory; what is made there is not.
+    /// Whether the layer is too big for memory; what is made there is not. A blob
+    /// needs none, however small.
     fn is_big(&self) -> bool {
-        matches!(self.content, Content::Store(_)) && self.estimate >= BIG
+        match self.content {
+            Content::Store { .. } => self.estimate >= BIG,
+            Content::Made(_) => false,
+            Content::Blob(_) => true,
+        }
+    }
+
+    /// What is known of the layer, which for a blob has to be.
+    fn known_blob(&self) -> anyhow::Result<LayerRecord> {
+        self.known
+            .clone()
+            .ok_or_else(|| anyhow::anyhow!("a blob of which nothing is known; this is a defect of stowage"))
     }
 }
 
 /// What a layer consists of.
 pub enum Content<'a> {
-    /// Store paths, in order.
-    Store(Vec<StorePath>),
+    /// Store paths.
+    Store {
+        /// The paths, in order.
+        paths: Vec<StorePath>,
+        /// Whom they belong to in the image.
+        owner: Owner,
+    },
     /// A tar that is made in memory when it is needed.
     Made(Maker<'a>),
+    /// What another image has already, compressed or not; it is known.
+    Blob(LayerBlob),
 }
 
 /// Makes the tar of a small layer.
 pub type Maker<'a> = Box<dyn Fn() -> anyhow::Result<Vec<u8>> + Send + Sync + 'a>;
 
-/// Where the files of store layers come from, and whom they will belong to.
+/// Where the files of store layers come from.
 #[derive(Clone, Copy)]
 pub struct Source<'a> {
     /// The store's files.
     pub files: &'a StoreFiles,
     /// What the store dir is called in the image.
     pub store_dir: &'a StoreDir,
-    /// The owner of the store paths in the image.
-    pub owner: &'a Owner,
+}
+
+impl<'a> Source<'a> {
+    fn walk<'o>(&self, paths: &[StorePath], owner: &'o Owner) -> Result<StoreLayer<'o>, TreeError>
+    where
+        'a: 'o,
+    {
+        StoreLayer::walk(self.files, self.store_dir, owner, paths)
+    }
 }
 
 /// A destination that takes layers side by side.
@@ -152,15 +178,19 @@ fn make_blob(
         Content::Made(make) => {
             let bytes = make()?;
             out.write_all(&bytes)?;
-            record_of(&bytes)
+            LayerRecord::of_tar(&bytes)
         }
-        Content::Store(paths) => {
-            let layer = StoreLayer::walk(source.files, source.store_dir, source.owner, paths)?;
+        Content::Store { paths, owner } => {
+            let layer = source.walk(paths, owner)?;
             if layer.size() < BIG {
                 stream::hash_here(&layer, &mut out)?
             } else {
                 stream::hash_aside(&layer, &mut out)?
             }
+        }
+        Content::Blob(content) => {
+            content.copy(&mut out)?;
+            job.known_blob()?
         }
     };
     blob.finish(&record)?;
@@ -224,15 +254,15 @@ impl PackAhead<'_> {
     }
 
     fn pack(&self, job: &LayerJob<'_>) -> anyhow::Result<Packed> {
-        let paths = match &job.content {
+        let layer = match &job.content {
             Content::Made(make) => {
                 let bytes = make()?;
                 let share = self.memory.take(bytes.len() as u64);
-                return Ok(Packed::Ready(record_of(&bytes), InMemory::of(bytes), share));
+                return Ok(Packed::Ready(LayerRecord::of_tar(&bytes), InMemory::of(bytes), share));
             }
-            Content::Store(paths) => paths,
+            Content::Store { paths, owner } => self.source.walk(paths, owner)?,
+            Content::Blob(_) => return Ok(Packed::TooBig),
         };
-        let layer = StoreLayer::walk(self.source.files, self.source.store_dir, self.source.owner, paths)?;
         if layer.size() >= 2 * BIG {
             return Ok(Packed::TooBig);
         }
@@ -277,14 +307,15 @@ impl Archive<'_> {
         self.sink.begin(&self.jobs[index].key, record.size)?;
         bytes.write_to(&mut Counted { out: self.sink, progress: self.progress })?;
         drop((bytes, share));
-        self.end(index, record)
+        self.end(index, record.size, record)
     }
 
     fn write_big(&mut self, index: usize) -> anyhow::Result<()> {
-        let Content::Store(paths) = &self.jobs[index].content else {
-            return Err(panicked());
+        let layer = match &self.jobs[index].content {
+            Content::Store { paths, owner } => self.source.walk(paths, owner)?,
+            Content::Blob(blob) => return self.write_blob(index, blob),
+            Content::Made(_) => return Err(panicked()),
         };
-        let layer = StoreLayer::walk(self.source.files, self.source.store_dir, self.source.owner, paths)?;
         self.sink.begin(&self.jobs[index].key, layer.size())?;
         // Whoever reads an archive compares its layers with their digests.
         let known = self.jobs[index].known.clone().filter(|known| known.size == layer.size());
@@ -296,11 +327,18 @@ impl Archive<'_> {
             }
             None => stream::hash_aside(&layer, &mut out)?,
         };
-        self.end(index, record)
+        self.end(index, layer.size(), record)
     }
 
-    fn end(&mut self, index: usize, record: LayerRecord) -> anyhow::Result<()> {
-        self.sink.end(record.size)?;
+    fn write_blob(&mut self, index: usize, blob: &LayerBlob) -> anyhow::Result<()> {
+        self.sink.begin(&self.jobs[index].key, blob.size)?;
+        blob.copy(&mut Counted { out: self.sink, progress: self.progress })?;
+        self.end(index, blob.size, self.jobs[index].known_blob()?)
+    }
+
+    /// `size` is what was written.
+    fn end(&mut self, index: usize, size: u64, record: LayerRecord) -> anyhow::Result<()> {
+        self.sink.end(size)?;
         self.records[index] = Some(record);
         Ok(())
     }
@@ -357,10 +395,6 @@ impl Drop for Share {
         *lock.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
         changed.notify_all();
     }
-}
-
-fn record_of(tar: &[u8]) -> LayerRecord {
-    LayerRecord { diff_id: Digest::of(tar), size: tar.len() as u64, architectures: std::collections::BTreeMap::new() }
 }
 
 fn panicked() -> anyhow::Error {

@@ -1,5 +1,6 @@
 //! Layers: from store paths to deterministic tar bytes and their digests.
 
+pub mod blob;
 pub mod chunks;
 pub mod deliver;
 pub mod elf;
@@ -29,4 +30,12 @@ pub struct LayerRecord {
     /// Go's names.
     #[serde(default)]
     pub architectures: BTreeMap<String, u64>,
+}
+
+impl LayerRecord {
+    /// What is known of a tar without programs of its own.
+    #[must_use]
+    pub fn of_tar(tar: &[u8]) -> Self {
+        Self { diff_id: Digest::of(tar), size: tar.len() as u64, architectures: BTreeMap::new() }
+    }
 }

@@ -147,14 +147,43 @@ fn connect(path: &Path, has_wal: bool) -> rusqlite::Result<Connection> {
     connection
         .execute_batch("pragma locking_mode = exclusive; pragma cell_size_check = on; pragma temp_store = memory")?;
     for table in ["ValidPaths", "Refs"] {
-        // Virtual tables have no pages of their own.
-        connection.query_row(
-            "select 1 from sqlite_schema where type = 'table' and name = ?1 collate nocase and rootpage > 0",
-            [table],
-            |_| Ok(()),
-        )?;
+        if !has_table(&connection, table)? {
+            return Err(rusqlite::Error::QueryReturnedNoRows);
+        }
     }
     Ok(connection)
+}
+
+/// Virtual tables do not count: they have no pages of their own.
+fn has_table(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    connection
+        .prepare("select 1 from sqlite_schema where type = 'table' and name = ?1 collate nocase and rootpage > 0")?
+        .exists([table])
+}
+
+/// What derivations declare, whose files may be nowhere but in the image.
+fn read_outputs(connection: &Connection, paths: &HashMap<i64, StorePath>, found: &mut Rows) -> Result<(), RowError> {
+    if !has_table(connection, "DerivationOutputs")? {
+        return Ok(());
+    }
+    let mut query = connection.prepare("select drv, id, path from DerivationOutputs")?;
+    let mut rows = query.query([])?;
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        let known = paths.get(&row.get(0)?).and_then(|path| found.known.get_mut(path));
+        // Text of another kind means nothing.
+        let (Some(known), Ok(name), Ok(path)) = (known, row.get(1), row.get(2)) else {
+            continue;
+        };
+        count += 1;
+        if count > MAX_REFERENCES {
+            return Err(RowError::Meaning(format!("it has more than {MAX_REFERENCES} outputs")));
+        }
+        if known.info.path.is_derivation() {
+            known.info.outputs.insert(name, path);
+        }
+    }
+    Ok(())
 }
 
 fn rows(connection: &Connection, store_dir: &StoreDir, has: impl Fn(&StorePath) -> bool) -> Result<Rows, RowError> {
@@ -191,6 +220,7 @@ fn rows(connection: &Connection, store_dir: &StoreDir, has: impl Fn(&StorePath) 
             None => known.missing += 1,
         }
     }
+    read_outputs(connection, &paths, &mut found)?;
     for row in found.known.values_mut() {
         row.info.references.sort();
         row.info.references.dedup();

@@ -15,6 +15,7 @@ pub mod files;
 pub mod find;
 pub mod layers;
 pub mod look;
+pub mod merge;
 pub mod overlay;
 pub mod read;
 pub mod references;
@@ -26,8 +27,6 @@ pub mod texts;
 pub mod unregistered;
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -36,6 +35,7 @@ pub use read::{ReadOptions, read};
 
 use crate::digest::Digest;
 use crate::image::manifest::Descriptor;
+pub use crate::layer::blob::OpenBlob;
 use crate::layer::{LayerKey, LayerRecord, Owner};
 use crate::store::{PathInfo, StoreDir, StorePath};
 
@@ -83,9 +83,6 @@ pub enum LayerBytes {
         owner: Owner,
     },
 }
-
-/// Opens a blob.
-pub type OpenBlob = Arc<dyn Fn() -> std::io::Result<Box<dyn Read + Send>> + Send + Sync>;
 
 /// A file system as all layers together make it.
 #[derive(Clone, Debug, Default)]

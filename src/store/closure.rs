@@ -1,6 +1,6 @@
 //! Registrations closed under references, as a graph of small numbers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::{PathInfo, StoreDir, StorePath};
 
@@ -116,6 +116,22 @@ impl Closure {
                 .map(|(_, references)| references.into_iter().map(|id| renumbered[id]).collect())
                 .collect(),
             infos: self.infos.into_iter().enumerate().filter(|(id, _)| reached[*id]).map(|(_, info)| info).collect(),
+        }
+    }
+
+    /// The part of this closure that is none of `paths`, which may then refer to
+    /// paths that are not in it: as a graph it is closed, since it has no edges to
+    /// `paths`, but its registrations name them as before.
+    #[must_use]
+    pub fn without(&self, paths: &BTreeSet<&StorePath>) -> Self {
+        let kept: Vec<NodeId> = (0..self.len()).filter(|id| !paths.contains(&self.infos[*id].path)).collect();
+        let renumbered: HashMap<NodeId, NodeId> = kept.iter().copied().zip(0..).collect();
+        let renumber = |ids: &[NodeId]| ids.iter().filter_map(|id| renumbered.get(id).copied()).collect::<Vec<_>>();
+        Self {
+            store_dir: self.store_dir.clone(),
+            infos: kept.iter().map(|id| self.infos[*id].clone()).collect(),
+            references: kept.iter().map(|id| renumber(&self.references[*id])).collect(),
+            roots: renumber(&self.roots),
         }
     }
 
@@ -262,6 +278,20 @@ pub mod tests {
         assert_eq!(closure.infos().iter().map(|info| &info.path).collect::<Vec<_>>(), [&a, &b]);
         assert_eq!(closure.references(0), [1]);
         assert_eq!(closure.unreferenced(), [0]);
+    }
+
+    #[test]
+    fn what_is_left_without_some_paths_keeps_its_own_references() {
+        let (a, b, c, d) = (path('a', "a"), path('b', "b"), path('c', "c"), path('d', "d"));
+        let infos = vec![info(&a, &[&a, &b, &c]), info(&b, &[&d]), info(&c, &[&d]), info(&d, &[])];
+        let closure = Closure::new(&StoreDir::default(), infos, Some(&[a.clone(), b.clone()])).expect("closed");
+        let left = closure.without(&[&b].into());
+        assert_eq!(left.infos().iter().map(|info| &info.path).collect::<Vec<_>>(), [&a, &c, &d]);
+        assert_eq!((left.references(0), left.references(1), left.roots()), (&[0, 1][..], &[2][..], &[0][..]));
+        assert_eq!(left.info(0).references, [a.clone(), b.clone(), c.clone()]);
+        assert_eq!(left.unreferenced(), [0]);
+        assert!(closure.without(&[&a, &b, &c, &d].into()).is_empty());
+        assert_eq!(closure.without(&BTreeSet::new()).len(), 4);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A registration: what a Nix database knows about one store path.
 
+use std::collections::BTreeMap;
+
 use super::{NarHash, StorePath};
 
 /// One row of `ValidPaths` with its references.
@@ -21,6 +23,9 @@ pub struct PathInfo {
     pub ca: Option<String>,
     /// `NAME:BASE64` each.
     pub signatures: Vec<String>,
+    /// Of a derivation whose file is not at hand: the outputs that it declares, by their
+    /// names and printed paths.
+    pub outputs: BTreeMap<String, String>,
 }
 
 impl PathInfo {
@@ -29,6 +34,15 @@ impl PathInfo {
     pub fn new(path: StorePath, nar_hash: NarHash, nar_size: u64, mut references: Vec<StorePath>) -> Self {
         references.sort();
         references.dedup();
-        Self { path, nar_hash, nar_size, references, deriver: None, ca: None, signatures: Vec::new() }
+        Self {
+            path,
+            nar_hash,
+            nar_size,
+            references,
+            deriver: None,
+            ca: None,
+            signatures: Vec::new(),
+            outputs: BTreeMap::new(),
+        }
     }
 }

@@ -1,0 +1,181 @@
+//! Which layers an image has, the lowest first: those of its parent, store paths,
+//! the hook, the system layer.
+
+use std::num::NonZeroUsize;
+
+use super::Build;
+use super::base::Base;
+use crate::digest::Digest;
+use crate::image::ImageSpec;
+use crate::image::manifest::Descriptor;
+use crate::image::spec::{MAX_LAYERS, SpecError};
+use crate::image::system::{self, SystemLayer};
+use crate::layer::blob::LayerBlob;
+use crate::layer::deliver::{Content, LayerJob};
+use crate::layer::index::LayerIndex;
+use crate::layer::key::KeyHasher;
+use crate::layer::{LayerKey, LayerRecord};
+use crate::parent::{LayerBytes, Parent, ParentLayer};
+use crate::plan::{self, saved};
+use crate::store::StorePath;
+use crate::tree::StoreFiles;
+
+/// What the history says of the hook's layer.
+const HOOK_COMMENT: &str = "stowage and its post-build hook";
+
+/// What it says of the system layer.
+const SYSTEM_COMMENT: &str = "Nix database, user, links to contents";
+
+/// The layers of an image.
+pub struct Layers<'a> {
+    /// The layers, the lowest first.
+    pub layers: Vec<Planned<'a>>,
+    /// What the next plan should know of this one, if anything.
+    pub history: Option<String>,
+}
+
+/// A layer to make, and what is said of it.
+pub struct Planned<'a> {
+    /// The layer.
+    pub job: LayerJob<'a>,
+    /// What is said of it.
+    pub said: Said,
+}
+
+/// What config and manifest say of a layer.
+pub struct Said {
+    /// What the history says of it.
+    pub comment: String,
+    /// What the manifest says of it, if it is not to be made, but is there.
+    pub blob: Option<Descriptor>,
+}
+
+/// How many layers an image may have at the most whose parent has `parent` ones, and
+/// that needs `least`. Unset, that is half of what the parent has left, so that
+/// others can be built on the image in turn.
+#[must_use]
+pub fn most(spec: &ImageSpec, parent: u64, least: u64) -> u64 {
+    let half = parent + MAX_LAYERS.saturating_sub(parent) / 2;
+    spec.max_layers.unwrap_or(half.max(least)).min(MAX_LAYERS)
+}
+
+/// How many layers are left for store paths, in an image without a parent.
+#[must_use]
+pub fn store_layers(spec: &ImageSpec) -> NonZeroUsize {
+    let least = spec.least_layers();
+    left(most(spec, 0, least), least - 1)
+}
+
+fn left(most: u64, others: u64) -> NonZeroUsize {
+    NonZeroUsize::new(usize::try_from(most.saturating_sub(others)).unwrap_or(1)).unwrap_or(NonZeroUsize::MIN)
+}
+
+impl<'a> Layers<'a> {
+    /// The layers of the image.
+    ///
+    /// # Errors
+    /// When there would be too many; or as [`SystemLayer::make`].
+    pub fn plan(build: &Build<'a>, base: &'a Base<'a>, files: &'a StoreFiles) -> anyhow::Result<Self> {
+        let hook = hook(build, base);
+        let of_parent = base.parent.map_or(&[][..], |parent| &parent.layers[..]);
+        let limit = limit(build.spec, base, hook.is_some())?;
+        let plan = plan::plan(&base.new, &build.spec.policy(limit, build.previous.to_vec()));
+        // A first plan knows nothing but what the layers' comments tell anyway.
+        let history = (plan.history.revisions > 0).then(|| saved::to_comment(&plan.history));
+        let mut layers: Vec<Planned<'a>> =
+            of_parent.iter().enumerate().map(|(number, layer)| kept(number, layer)).collect();
+        for layer in &plan.layers {
+            let infos = layer.paths.iter().map(|id| base.new.info(*id));
+            let owner = build.spec.owner.clone();
+            let key = LayerKey::of_store_paths(base.store_dir(), &owner, infos.clone());
+            let paths: Vec<StorePath> = infos.map(|info| info.path.clone()).collect();
+            let content = Content::Store { paths, owner };
+            let job = LayerJob { key, content, estimate: layer.nar_size(&base.new), known: build.index.get(&key) };
+            let comment = saved::layer_comment(layer.paths.iter().map(|id| base.new.print(*id)));
+            layers.push(Planned { job, said: Said { comment, blob: None } });
+        }
+        layers.extend(hook);
+        let is_first = layers.len() == of_parent.len();
+        let system = system(build, base, files);
+        // All the same, if nothing lies between them.
+        if let Some(top) = of_parent.last().filter(|_| is_first)
+            && digest(&system.job, build.index)? == top.record.diff_id
+        {
+            return Ok(Self { layers, history });
+        }
+        layers.push(system);
+        Ok(Self { layers, history })
+    }
+}
+
+/// How many layers are left for store paths.
+fn limit(spec: &ImageSpec, base: &Base<'_>, has_hook: bool) -> Result<NonZeroUsize, SpecError> {
+    let Some(Parent { name, layers, .. }) = base.parent else {
+        return Ok(store_layers(spec));
+    };
+    let parent = layers.len() as u64;
+    let others = parent + 1 + u64::from(has_hook);
+    let least = others + u64::from(!base.new.is_empty());
+    spec.check_layers(least, &format!("{name} has {parent}, and "))?;
+    Ok(left(most(spec, parent, least), others))
+}
+
+/// A layer of the parent's, as it is.
+fn kept(number: usize, layer: &ParentLayer) -> Planned<'static> {
+    let (key, content) = match &layer.bytes {
+        LayerBytes::Store { key, owner, .. } => {
+            (*key, Content::Store { paths: layer.paths.clone(), owner: owner.clone() })
+        }
+        LayerBytes::Blob(open) => {
+            let mut hasher = KeyHasher::new("stowage parent layer v1");
+            // Some images have a layer twice.
+            hasher.add(&number.to_be_bytes());
+            hasher.add(layer.blob.digest.to_string().as_bytes());
+            let Descriptor { digest, size, .. } = layer.blob;
+            (hasher.finish(), Content::Blob(LayerBlob { digest, size, open: open.clone() }))
+        }
+    };
+    let job = LayerJob { key, content, estimate: layer.record.size, known: Some(layer.record.clone()) };
+    Planned { job, said: Said { comment: layer.comment.clone(), blob: Some(layer.blob.clone()) } }
+}
+
+/// The layer with stowage itself, unless the parent has the same.
+fn hook<'a>(build: &Build<'a>, base: &'a Base<'a>) -> Option<Planned<'a>> {
+    let program = build.hook?;
+    let ground = base.ground();
+    let key = system::hook_layer_key(program, ground);
+    let content = Content::Made(Box::new(move || Ok(system::hook_layer(program, ground))));
+    let job = LayerJob { key, content, estimate: program.len() as u64, known: build.index.get(&key) };
+    let layers = base.parent.map_or(&[][..], |parent| &parent.layers[..]);
+    // The last of them is the one that is seen.
+    let last = layers.iter().rev().find(|layer| layer.comment == HOOK_COMMENT);
+    if let Some(last) = last
+        && digest(&job, build.index).is_ok_and(|digest| digest == last.record.diff_id)
+    {
+        return None;
+    }
+    Some(Planned { job, said: Said { comment: HOOK_COMMENT.to_owned(), blob: None } })
+}
+
+fn system<'a>(build: &Build<'a>, base: &'a Base<'a>, files: &'a StoreFiles) -> Planned<'a> {
+    let Build { spec, contents, index, .. } = *build;
+    let system = SystemLayer { spec, user: &base.user, closure: &base.all, contents, index, ground: base.ground() };
+    let key = system.key();
+    let content = Content::Made(Box::new(move || system.make(files)));
+    let job = LayerJob { key, content, estimate: 0, known: index.get(&key) };
+    Planned { job, said: Said { comment: SYSTEM_COMMENT.to_owned(), blob: None } }
+}
+
+/// The digest of a layer that is made in memory; whether it was made before must not
+/// decide anything, so it is made if it has to be.
+fn digest(job: &LayerJob<'_>, index: &LayerIndex) -> anyhow::Result<Digest> {
+    if let Some(LayerRecord { diff_id, .. }) = job.known {
+        return Ok(diff_id);
+    }
+    let Content::Made(make) = &job.content else {
+        anyhow::bail!("a layer that is not made in memory; this is a defect of stowage");
+    };
+    let record = LayerRecord::of_tar(&make()?);
+    index.put(&job.key, &record);
+    Ok(record.diff_id)
+}

@@ -1,0 +1,119 @@
+//! The image that another is built on, as `--from` and the spec name it.
+
+use std::path::Path;
+
+use super::exit::UsageError;
+use crate::destination::ImageReference;
+use crate::parent::files::Files;
+use crate::parent::{Parent, ReadOptions, read};
+use crate::store::db::{DatabaseError, StoreDb};
+use crate::store::{Closure, PathInfo, StoreLocation, StorePath};
+
+/// Reads the image that `text` names. What its own database does not know,
+/// `closure` and the store at `location` may.
+///
+/// # Errors
+/// When there is none, or it can't be believed.
+pub fn parent(
+    text: &str,
+    architecture: Option<&str>,
+    closure: &Closure,
+    location: &StoreLocation,
+) -> anyhow::Result<Parent> {
+    let host = |paths: &[StorePath]| {
+        let (known, unknown): (Vec<&StorePath>, Vec<&StorePath>) =
+            paths.iter().partition(|path| closure.find(path).is_some());
+        let known = known.into_iter().filter_map(|path| Some(closure.info(closure.find(path)?).clone()));
+        let unknown: Vec<StorePath> = unknown.into_iter().cloned().collect();
+        known.chain(registered(location, &unknown)).collect()
+    };
+    let options = ReadOptions { store_dir: closure.store_dir(), architecture, host: &host };
+    let parent = read(&reference(text)?, &options)?;
+    tracing::info!("{} has {} layers and {} store paths", parent.name, parent.layers.len(), parent.registrations.len());
+    Ok(parent)
+}
+
+/// What the store's database has of `paths`, if there is one.
+fn registered(location: &StoreLocation, paths: &[StorePath]) -> Vec<PathInfo> {
+    if paths.is_empty() || !location.database().is_file() {
+        return Vec::new();
+    }
+    let look = || -> Result<Vec<PathInfo>, DatabaseError> {
+        let database = StoreDb::open(location)?;
+        let mut infos = database.closure(&database.valid(paths)?)?;
+        infos.retain(|info| paths.contains(&info.path));
+        Ok(infos)
+    };
+    look().unwrap_or_else(|error| {
+        tracing::warn!("this machine's store does not tell what the parent's database lacks: {error}");
+        Vec::new()
+    })
+}
+
+/// The image that `text` names: a reference, or the path of a folder or file, whose
+/// kind is seen by what is in it.
+fn reference(text: &str) -> anyhow::Result<ImageReference> {
+    let path = Path::new(text);
+    let is_path = text.starts_with(['.', '/']) || !text.contains(':');
+    if !is_path {
+        return Ok(text.parse()?);
+    }
+    let folder = path.to_owned();
+    if path.join("stowage.json").exists() {
+        return Ok(ImageReference::Folder { folder });
+    }
+    if path.join("oci-layout").exists() {
+        return Ok(ImageReference::Oci { folder, tag: None });
+    }
+    let usage = |problem: &str| UsageError(format!("{text} {problem}"));
+    if path.is_dir() {
+        return Err(usage("is a folder, but neither an image folder nor an OCI layout").into());
+    }
+    if !path.exists() {
+        let problem = "is not there; name the image to build on: docker-archive:FILE, oci:DIR, oci-archive:FILE, stowage:DIR, or the path of one of these";
+        return Err(usage(problem).into());
+    }
+    // `docker save` of newer versions writes what both have.
+    let files = Files::open_archive(path, text)?;
+    let (file, name, tag) = (folder, None, None);
+    if files.get("manifest.json")?.is_none() && files.get("index.json")?.is_some() {
+        return Ok(ImageReference::OciArchive { file, tag });
+    }
+    Ok(ImageReference::DockerArchive { file, name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An archive with a file of that name.
+    fn archive(path: &Path, name: &str) {
+        let mut builder = tar::Builder::new(std::fs::File::create(path).expect("writable"));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(2);
+        builder.append_data(&mut header, name, &b"[]"[..]).expect("writable");
+        builder.finish().expect("writable");
+    }
+
+    #[test]
+    fn images_are_named_by_references_or_paths() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, marker) in [("image", "stowage.json"), ("layout", "oci-layout"), ("other", "file")] {
+            std::fs::create_dir(folder.path().join(name)).expect("writable");
+            std::fs::write(folder.path().join(name).join(marker), "").expect("writable");
+        }
+        archive(&folder.path().join("docker.tar"), "manifest.json");
+        archive(&folder.path().join("oci.tar"), "index.json");
+        let of =
+            |name: &str| reference(folder.path().join(name).to_str().expect("ASCII")).map(|found| found.to_string());
+        for (name, kind) in
+            [("image", "stowage:"), ("layout", "oci:"), ("docker.tar", "docker-archive:"), ("oci.tar", "oci-archive:")]
+        {
+            assert!(of(name).expect(name).starts_with(kind), "{name}");
+        }
+        assert!(of("other").expect_err("neither").to_string().contains("neither an image folder"));
+        assert!(of("none").expect_err("nothing").to_string().contains("is not there"));
+        assert_eq!(reference("oci:a:b").expect("a reference").to_string(), "oci:a:b");
+        assert!(reference("nonsense:a").is_err());
+    }
+}

@@ -1,0 +1,403 @@
+//! The entries of a layer that is made in memory, each where it belongs on the
+//! ground that the layer lies on.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::contents::{self, ContentsError, Placed};
+use super::ground::{Below, Ground};
+use crate::layer::Owner;
+use crate::layer::tar::{self, Header, Kind};
+use crate::parent;
+use crate::store::StoreDir;
+use crate::tree::StoreFiles;
+
+/// When everything was modified, as in the store layers.
+const MTIME: u64 = 1;
+
+/// A file, folder or link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What it is.
+    pub node: Node,
+    /// Its permissions.
+    pub mode: u32,
+    /// Whom it belongs to.
+    pub owner: Owner,
+}
+
+/// What an item is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// A folder.
+    Directory,
+    /// A file with those bytes.
+    File(Vec<u8>),
+    /// A link to there.
+    Link(Vec<u8>),
+}
+
+/// A layer's entries.
+pub struct Items<'a> {
+    ground: Ground<'a>,
+    entries: BTreeMap<Vec<u8>, Item>,
+    /// The folders that were put, by the names they were put under.
+    put: BTreeSet<Vec<u8>>,
+    /// The links into the store that folders take the place of, with what they lead
+    /// to there.
+    dissolved: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Item {
+    /// One of root's, with the usual permissions.
+    #[must_use]
+    pub fn of_root(node: Node) -> Self {
+        let mode = match node {
+            Node::Directory => 0o755,
+            Node::File(_) => 0o644,
+            Node::Link(_) => 0o777,
+        };
+        Self { node, mode, owner: Owner::default() }
+    }
+}
+
+impl<'a> Items<'a> {
+    /// No entries, on `ground`.
+    #[must_use]
+    pub fn new(ground: Ground<'a>) -> Self {
+        Self { ground, entries: BTreeMap::new(), put: BTreeSet::new(), dissolved: BTreeMap::new() }
+    }
+
+    /// Puts what contents have at `path`.
+    ///
+    /// # Errors
+    /// When the parent has a folder where contents have a file, or its links lead two
+    /// of the contents' files to one place.
+    pub fn put_content(&mut self, path: &[u8], placed: &Placed, store_dir: &StoreDir) -> Result<(), ContentsError> {
+        let Placed::Link(target) = placed else {
+            self.put_folder(path);
+            return Ok(());
+        };
+        let in_store = target.starts_with(store_dir.as_str().as_bytes());
+        if self.ground.below(path) == Below::Directory {
+            // Links to links: the parent's folder is what they stand for.
+            return if in_store { Err(self.folder_below(path, target)) } else { Ok(()) };
+        }
+        let place = self.ground.place(path).path;
+        // A relative link means something else in another folder.
+        let target = match folder_of(&place) == folder_of(path) || target.starts_with(b"/") {
+            true => target.clone(),
+            false => absolute(folder_of(path), target),
+        };
+        let link = Node::Link(target);
+        match self.entries.get(&place).map(|item| &item.node) {
+            Some(other) if *other == link => return Ok(()),
+            Some(Node::Directory) if !in_store => return Ok(()),
+            Some(other) => return Err(conflict(path, other, &link)),
+            None => {}
+        }
+        self.put_folder(folder_of(path));
+        self.entries.insert(place, Item::of_root(link));
+        Ok(())
+    }
+
+    /// Puts a file, link or folder of the image's own, which takes the place of what
+    /// contents have there.
+    pub fn put(&mut self, path: &[u8], item: Item) {
+        self.put_folder(folder_of(path));
+        let place = match item.node {
+            Node::Directory => self.ground.place_of_folder(path).path,
+            _ => self.ground.place(path).path,
+        };
+        if !matches!(path, b"etc/passwd" | b"etc/group") {
+            warn_of_lost(&place, self.entries.get(&place));
+        }
+        self.entries.insert(place, item);
+    }
+
+    /// Puts a folder, which keeps the owner and the permissions that it has in the
+    /// parent.
+    pub fn put_folder(&mut self, path: &[u8]) {
+        if path.is_empty() || !self.put.insert(path.to_vec()) {
+            return;
+        }
+        self.put_folder(folder_of(path));
+        let place = self.ground.place_of_folder(path);
+        let above: Vec<Vec<u8>> = parents(&place.path).collect();
+        for folder in above.into_iter().chain([place.path.clone()]) {
+            let ground = self.ground;
+            let folder_below = || {
+                let entry = ground.entry(&folder).filter(|entry| entry.node == parent::Node::Directory);
+                let owner = |entry: &parent::Entry| Owner { uid: entry.uid, gid: entry.gid, ..Owner::default() };
+                let item = Item::of_root(Node::Directory);
+                entry.map_or(item.clone(), |entry| Item { mode: entry.mode & 0o7777, owner: owner(entry), ..item })
+            };
+            if !self.entries.get(&folder).is_some_and(|item| item.node == Node::Directory) {
+                self.entries.insert(folder.clone(), folder_below());
+            }
+        }
+        if let Some(in_store) = place.in_store {
+            self.dissolved.insert(place.path, in_store);
+        }
+    }
+
+    /// Takes away what contents have at `path`, since something else has that place.
+    pub fn give_way(&mut self, path: &[u8]) {
+        let place = self.ground.place(path).path;
+        warn_of_lost(&place, self.entries.remove(&place).as_ref());
+    }
+
+    /// Hides what the parent has at `path`, if it has something there.
+    pub fn hide(&mut self, path: &[u8]) {
+        let place = self.ground.place(path).path;
+        if self.ground.entry(&place).is_some() {
+            let name = &place[folder_of(&place).len()..];
+            let name = name.strip_prefix(b"/").unwrap_or(name);
+            self.put(&join(folder_of(path), &[b".wh.", name].concat()), Item::of_root(Node::File(Vec::new())));
+        }
+    }
+
+    /// Hides all that the parent has in the folder `path`.
+    pub fn hide_all_in(&mut self, path: &[u8]) {
+        self.put(&join(path, b".wh..wh..opq"), Item::of_root(Node::File(Vec::new())));
+    }
+
+    /// Puts links to what the parent has where folders take the place of links into
+    /// the store, so that nothing of it goes out of sight.
+    ///
+    /// # Errors
+    /// When that is not in this store.
+    pub fn link_dissolved(&mut self, files: &StoreFiles, store_dir: &StoreDir) -> Result<(), ContentsError> {
+        for (path, in_store) in std::mem::take(&mut self.dissolved) {
+            for name in contents::names(files, store_dir, &in_store, &path)? {
+                let target = [store_dir.as_str().as_bytes(), b"/", &in_store, b"/", &name].concat();
+                self.entries.entry(join(&path, &name)).or_insert_with(|| Item::of_root(Node::Link(target)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The layer's tar.
+    #[must_use]
+    pub fn to_tar(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (path, item) in &self.entries {
+            let kind = match &item.node {
+                Node::Directory => Kind::Directory,
+                Node::File(bytes) => Kind::Regular(bytes.len() as u64),
+                Node::Link(target) => Kind::Symlink(target),
+            };
+            Header { path, kind, mode: item.mode, owner: &item.owner, mtime: MTIME }.write(&mut out);
+            if let Node::File(bytes) = &item.node {
+                out.extend(bytes);
+                tar::pad(&mut out);
+            }
+        }
+        out.extend(tar::END);
+        out
+    }
+
+    fn folder_below(&self, path: &[u8], target: &[u8]) -> ContentsError {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        ContentsError::FolderBelow { path: text(path), file: text(target) }
+    }
+}
+
+/// Tells of something that contents bring, and that the image has another of.
+fn warn_of_lost(path: &[u8], item: Option<&Item>) {
+    if let Some(Item { node: Node::Link(_), .. }) = item {
+        tracing::warn!("/{} of the contents gives way to the image's own", String::from_utf8_lossy(path));
+    }
+}
+
+fn conflict(path: &[u8], one: &Node, other: &Node) -> ContentsError {
+    let text = |node: &Node| match node {
+        Node::Link(target) => String::from_utf8_lossy(target).into_owned(),
+        Node::Directory | Node::File(_) => "a folder".to_owned(),
+    };
+    let path = String::from_utf8_lossy(path).into_owned();
+    ContentsError::Conflict { path, one: text(one), other: text(other) }
+}
+
+/// Where a relative link in `folder` leads, which no other link is on the way to.
+fn absolute(folder: &[u8], target: &[u8]) -> Vec<u8> {
+    let mut path: Vec<&[u8]> = Vec::new();
+    for name in folder.split(|byte| *byte == b'/').chain(target.split(|byte| *byte == b'/')) {
+        match name {
+            b"" | b"." => {}
+            b".." => drop(path.pop()),
+            name => path.push(name),
+        }
+    }
+    [b"/", path.join(&b'/').as_slice()].concat()
+}
+
+/// The folders above `path`, the nearest last.
+pub fn parents(path: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    (0..path.len()).filter(|at| path[*at] == b'/').map(|at| path[..at].to_vec())
+}
+
+/// The folder that `path` is in.
+fn folder_of(path: &[u8]) -> &[u8] {
+    &path[..path.iter().rposition(|byte| *byte == b'/').unwrap_or(0)]
+}
+
+fn join(folder: &[u8], name: &[u8]) -> Vec<u8> {
+    if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::ground::tests::root;
+    use crate::parent::Root;
+
+    fn link(target: &str) -> Placed {
+        Placed::Link(target.into())
+    }
+
+    /// What comes of contents on a ground, as texts.
+    fn put(root: &Root, contents: &[(&str, Placed)]) -> Result<Vec<String>, ContentsError> {
+        let store_dir = StoreDir::default();
+        let mut items = Items::new(Ground::new(root, &store_dir));
+        for (path, placed) in contents {
+            items.put_content(path.as_bytes(), placed, &store_dir)?;
+        }
+        Ok(texts(&items))
+    }
+
+    fn texts(items: &Items<'_>) -> Vec<String> {
+        let text = |(path, item): (&Vec<u8>, &Item)| {
+            let path = String::from_utf8_lossy(path).into_owned();
+            match &item.node {
+                Node::Directory => format!("{path}/ {:o}", item.mode),
+                Node::File(_) => path,
+                Node::Link(target) => format!("{path}>{}", String::from_utf8_lossy(target)),
+            }
+        };
+        items.entries.iter().map(text).collect()
+    }
+
+    /// A Debian whose /usr is merged.
+    fn debian() -> Root {
+        let mut root = root(&[
+            "bin>usr/bin",
+            "lib>usr/lib",
+            "usr/",
+            "usr/bin/",
+            "usr/bin/sh",
+            "usr/lib/",
+            "usr/lib/ssl/",
+            "var/",
+            "var/mail/",
+            "var/run>/run",
+            "run/",
+            "opt",
+        ]);
+        root.entries.get_mut(&b"var/mail"[..]).expect("there").mode = 0o2775;
+        root
+    }
+
+    #[test]
+    fn contents_land_where_the_parents_links_lead() {
+        let contents = [
+            ("bin", Placed::Directory),
+            ("bin/foo", link("/nix/store/x/bin/foo")),
+            ("bin/sh", link("/nix/store/x/bin/sh")),
+            ("var/mail/new", Placed::Directory),
+            ("var/run", link("../run")),
+            ("opt/tool", link("/nix/store/x/tool")),
+        ];
+        let expected = [
+            "opt/ 755",
+            "opt/tool>/nix/store/x/tool",
+            "usr/ 755",
+            "usr/bin/ 755",
+            "usr/bin/foo>/nix/store/x/bin/foo",
+            "usr/bin/sh>/nix/store/x/bin/sh",
+            "var/ 755",
+            "var/mail/ 2775",
+            "var/mail/new/ 755",
+        ];
+        assert_eq!(put(&debian(), &contents).expect("no conflict"), expected);
+    }
+
+    #[test]
+    fn relative_links_lead_to_the_same_from_wherever_they_land() {
+        let root = root(&["bin>usr/bin", "usr/", "usr/bin/"]);
+        let contents = [("bin/foo", link("../lib/foo")), ("usr/bin/bar", link("foo"))];
+        let put = put(&root, &contents).expect("no conflict");
+        assert!(
+            put.contains(&"usr/bin/foo>/lib/foo".to_owned()) && put.contains(&"usr/bin/bar>foo".to_owned()),
+            "{put:?}"
+        );
+    }
+
+    #[test]
+    fn a_file_where_the_parent_has_a_folder_is_an_error_that_names_both() {
+        let error = put(&debian(), &[("lib/ssl", link("/nix/store/x/lib/ssl"))]).expect_err("a folder").to_string();
+        assert!(error.contains("/lib/ssl is a folder") && error.contains("/nix/store/x/lib/ssl"), "{error}");
+        assert!(put(&debian(), &[("lib", link("/nix/store/x/lib"))]).is_err());
+    }
+
+    #[test]
+    fn two_files_that_land_in_one_place_are_a_conflict() {
+        let contents = |other| [("bin/foo", link("/nix/store/x/foo")), ("usr/bin/foo", link(other))];
+        assert_eq!(put(&debian(), &contents("/nix/store/x/foo")).expect("the same").len(), 3);
+        let error = put(&debian(), &contents("/nix/store/y/foo")).expect_err("two").to_string();
+        assert!(error.contains("/nix/store/x/foo") && error.contains("/nix/store/y/foo"), "{error}");
+        assert_eq!(put(&Root::default(), &contents("/nix/store/y/foo")).expect("two places").len(), 5);
+    }
+
+    #[test]
+    fn the_images_own_follow_links_too_and_hide_what_is_below() {
+        let root = root(&["etc>/system/etc", "system/", "system/etc/", "system/etc/lock", "db/", "db/wal"]);
+        let store_dir = StoreDir::default();
+        let mut items = Items::new(Ground::new(&root, &store_dir));
+        items.put(b"etc/passwd", Item::of_root(Node::File(Vec::new())));
+        items.hide(b"etc/lock");
+        items.hide(b"etc/other");
+        items.hide_all_in(b"db");
+        let expected = [
+            "db/ 755",
+            "db/.wh..wh..opq",
+            "system/ 755",
+            "system/etc/ 755",
+            "system/etc/.wh.lock",
+            "system/etc/passwd",
+        ];
+        assert_eq!(texts(&items), expected);
+    }
+
+    #[test]
+    fn folders_take_the_place_of_links_into_the_store_and_show_what_they_led_to() {
+        const STORE_PATH: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-a";
+        let store = tempfile::tempdir().expect("a folder");
+        for file in ["etc/issue", "etc/passwd", "etc/nix/registry"] {
+            let file = store.path().join(STORE_PATH).join(file);
+            std::fs::create_dir_all(file.parent().expect("a folder")).expect("writable");
+            std::fs::write(file, "").expect("writable");
+        }
+        let target = format!("etc>/nix/store/{STORE_PATH}/etc");
+        let root = root(&[&target]);
+        let store_dir = StoreDir::default();
+        let files = StoreFiles::open(store.path()).expect("a store");
+        let mut items = Items::new(Ground::new(&root, &store_dir));
+        items.put(b"etc/passwd", Item::of_root(Node::File(Vec::new())));
+        items.put(b"etc/nix/nix.conf", Item::of_root(Node::File(Vec::new())));
+        items.link_dissolved(&files, &store_dir).expect("in the store");
+        let expected = [
+            "etc/ 755".to_owned(),
+            format!("etc/issue>/nix/store/{STORE_PATH}/etc/issue"),
+            "etc/nix/ 755".to_owned(),
+            "etc/nix/nix.conf".to_owned(),
+            format!("etc/nix/registry>/nix/store/{STORE_PATH}/etc/nix/registry"),
+            "etc/passwd".to_owned(),
+        ];
+        assert_eq!(texts(&items), expected);
+        let root = super::tests::root(&["etc>/nix/store/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb-b/etc"]);
+        let mut items = Items::new(Ground::new(&root, &store_dir));
+        items.put(b"etc/passwd", Item::of_root(Node::File(Vec::new())));
+        let error = items.link_dissolved(&files, &store_dir).expect_err("not in the store").to_string();
+        assert!(error.contains("/etc") && error.contains("-b/etc"), "{error}");
+    }
+}

@@ -1,0 +1,42 @@
+//! `/etc/nix/nix.conf`: settings by name, of the image and of its parent.
+//!
+//! Nix applies lines in their order, and a line `extra-NAME` adds to what NAME has
+//! been so far: so those come last, and what the parent's file includes comes
+//! first.
+//!
+//! Source: Nix 2.8, `src/libutil/config.cc` (`applyConfig`).
+
+use std::collections::BTreeMap;
+
+/// The text of the file with the settings `own`, and those of the text `parent`
+/// whose names `own` has not.
+#[must_use]
+pub fn write(own: &BTreeMap<&str, &str>, parent: &str) -> String {
+    let mut included = String::new();
+    let mut settings: BTreeMap<&str, String> = BTreeMap::new();
+    for line in parent.lines() {
+        let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
+        match words[..] {
+            ["include" | "!include", _] => included += &format!("{}\n", words.join(" ")),
+            [name, "=", ref value @ ..] => drop(settings.insert(name, value.join(" "))),
+            _ => {}
+        }
+    }
+    settings.extend(own.iter().map(|(name, value)| (*name, (*value).to_owned())));
+    let (extra, plain): (Vec<_>, Vec<_>) = settings.iter().partition(|(name, _)| name.starts_with("extra-"));
+    let line = |(name, value): (&&str, &String)| format!("{name} = {value}").trim_end().to_owned() + "\n";
+    included + &plain.into_iter().chain(extra).map(line).collect::<String>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parents_settings_stay_below_the_images() {
+        let parent = "# a comment\nsandbox = true\npost-build-hook = /hook # always\n\nsubstituters = a  b\nextra-substituters = c\nnonsense\n!include /more.conf\n";
+        let own = [("sandbox", "false"), ("build-users-group", ""), ("extra-features", "x")].into();
+        let expected = "!include /more.conf\nbuild-users-group =\npost-build-hook = /hook\nsandbox = false\nsubstituters = a b\nextra-features = x\nextra-substituters = c\n";
+        assert_eq!(write(&own, parent), expected);
+    }
+}
