@@ -77,7 +77,7 @@ fn layers_stay_as_an_earlier_plan_has_them_and_history_goes_on() {
     let text = says(&scratch, &["plan", "--closure", "two.json", "--max-layers", "4", "--previous", "plan2.json"]);
     assert!(text.contains("would be sent: 0 layers, 0 B"), "{text}");
     let why = says(&scratch, &["plan", "--closure", "two.json", "--previous", "plan2.json", "--why", &two[2]]);
-    assert!(why.contains("unchanged since the previous plan") && why.contains("changed in 1 of 1 revisions"), "{why}");
+    assert!(why.contains("as it was before") && why.contains("changed in 1 of 1 revisions"), "{why}");
     let diff = says(&scratch, &["diff", "plan.json", "plan2.json"]);
     assert!(diff.contains("~ tool-1 (built anew)\n") && diff.contains("2 of 3 layers are kept"), "{diff}");
 }

@@ -80,8 +80,10 @@ impl<'a> Layers<'a> {
         let of_parent = base.parent.map_or(&[][..], |parent| &parent.layers[..]);
         let limit = limit(build.spec, base, hook.is_some())?;
         let plan = plan::plan(&base.new, &build.spec.policy(limit, build.previous.to_vec()));
-        // A first plan knows nothing but what the layers' comments tell anyway.
-        let history = (plan.history.revisions > 0).then(|| saved::to_comment(&plan.history));
+        // A first plan knows nothing but what the layers' comments tell anyway; over a parent
+        // it tells which of them are ours.
+        let is_told = plan.history.revisions > 0 || base.parent.is_some();
+        let history = is_told.then(|| saved::to_comment(&plan.history));
         let mut layers: Vec<Planned<'a>> =
             of_parent.iter().enumerate().map(|(number, layer)| kept(number, layer)).collect();
         for layer in &plan.layers {

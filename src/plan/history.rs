@@ -32,6 +32,10 @@ pub struct History {
     pub revisions: u32,
     /// The tracks by base names of store paths, one for each path of the revision.
     pub tracks: BTreeMap<String, Track>,
+    /// Layers of earlier revisions with paths that are not there any more, the newest
+    /// first: a change that is taken back brings them back. Together they have no more
+    /// paths than the revision has.
+    pub gone: Vec<Vec<String>>,
 }
 
 /// The plan of an earlier revision, as its layers tell it.
@@ -75,8 +79,10 @@ impl History {
             None => (closure.infos().iter().map(|info| (info.path.clone(), Track::default())).collect(), 0),
             Some((older, revisions)) => follow(&older, revisions, &Revision::of_closure(closure)),
         };
-        let tracks = tracks.into_iter().map(|(path, track)| (path.to_basename(), track)).collect();
-        Self { revisions, tracks }
+        let tracks: BTreeMap<String, Track> =
+            tracks.into_iter().map(|(path, track)| (path.to_basename(), track)).collect();
+        let gone = previous.last().map(|last| gone(last, &tracks)).unwrap_or_default();
+        Self { revisions, tracks, gone }
     }
 
     /// The track of a path.
@@ -84,6 +90,19 @@ impl History {
     pub fn track(&self, path: &StorePath) -> Track {
         self.tracks.get(&path.to_basename()).copied().unwrap_or_default()
     }
+}
+
+/// The layers that `last` has or remembers, and that are not whole among `paths`, as
+/// many as may be remembered.
+fn gone(last: &Previous, paths: &BTreeMap<String, Track>) -> Vec<Vec<String>> {
+    let mut left = paths.len();
+    let is_gone = |layer: &&Vec<String>| layer.iter().any(|path| !paths.contains_key(path));
+    let fits = |layer: &&Vec<String>| {
+        let fits = layer.len() <= left;
+        left = if fits { left - layer.len() } else { 0 };
+        fits
+    };
+    last.layers.iter().chain(&last.history.gone).filter(is_gone).take_while(fits).cloned().collect()
 }
 
 /// The paths of a revision, and their references where they are known.

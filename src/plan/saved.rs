@@ -44,6 +44,9 @@ pub struct SavedHistory {
     /// path. A path that is left out has none yet.
     #[serde(default)]
     pub tracks: BTreeMap<String, (String, String, u32)>,
+    /// See [`History::gone`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<Vec<String>>,
 }
 
 impl From<&History> for SavedHistory {
@@ -52,7 +55,7 @@ impl From<&History> for SavedHistory {
         let tracks = history.tracks.iter().map(|(name, track)| (name.clone(), hex(track)));
         // A first plan knows nothing of any path; its layers name them.
         let tracks = if history.revisions == 0 { BTreeMap::new() } else { tracks.collect() };
-        Self { revisions: history.revisions, tracks }
+        Self { revisions: history.revisions, tracks, gone: history.gone.clone() }
     }
 }
 
@@ -65,7 +68,7 @@ impl SavedHistory {
             Some((name.clone(), Track { changed: bits(changed)?, own: bits(own)?, age: *age }))
         };
         let tracks = self.tracks.iter().map(track).collect::<Option<_>>()?;
-        Some(History { revisions: self.revisions.min(super::history::REVISIONS), tracks })
+        Some(History { revisions: self.revisions.min(super::history::REVISIONS), tracks, gone: self.gone.clone() })
     }
 }
 

@@ -12,7 +12,7 @@
 //! of a layer that has changed are sent anyway, so they can go anywhere.
 //!
 //! The idea of weighing a layer's bytes by the revisions in which any of it
-//! changes is rechunk's; on what it was measured, see `bench/README.md`. No
+//! changes is rechunk's; `bench/layer-plans` measures it. No
 //! function but `+`, `-`, `*` and `/` is used on numbers with a point, so that
 //! every machine comes to the same plan.
 
@@ -55,26 +55,38 @@ pub fn plan(
     groups.into_iter().map(|group| PlannedLayer { why: why(&group), paths: group.paths }).collect()
 }
 
-/// The layers of earlier plans that can stay, in their order: all of their paths
-/// are there, and free. The newest plan comes first.
+/// The layers of earlier plans that can stay, or come back: all of their paths are
+/// there, and free. Those of the last plan are in their order; where it is to be
+/// chosen, the larger ones stay.
 fn kept_layers(closure: &Closure, free: &[NodeId], previous: &[Previous]) -> Vec<Vec<NodeId>> {
+    let Some((last, older)) = previous.split_last() else {
+        return Vec::new();
+    };
+    let find = |name: &String| closure.find(&StorePath::from_basename(name.as_bytes()).ok()?);
+    let ids = |names: &Vec<String>| names.iter().map(find).collect::<Option<BTreeSet<NodeId>>>();
+    let mut candidates: Vec<BTreeSet<NodeId>> = last.layers.iter().filter_map(ids).collect();
+    let known: usize = candidates.iter().map(BTreeSet::len).sum();
+    if known < closure.len() {
+        candidates.extend(last.history.gone.iter().filter_map(ids));
+        candidates.extend(older.iter().rev().flat_map(|plan| plan.layers.iter().filter_map(ids)));
+    }
+    let size =
+        |ids: &BTreeSet<NodeId>| ids.iter().fold(0_u64, |sum, id| sum.saturating_add(closure.info(*id).nar_size));
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    order.sort_by_key(|place| std::cmp::Reverse(size(&candidates[*place])));
     let mut is_left = vec![false; closure.len()];
     for id in free {
         is_left[*id] = true;
     }
-    let mut kept = Vec::new();
-    for names in previous.iter().rev().flat_map(|plan| &plan.layers) {
-        let find = |name: &String| closure.find(&StorePath::from_basename(name.as_bytes()).ok()?);
-        let ids: Option<BTreeSet<NodeId>> = names.iter().map(find).collect();
-        let Some(ids) = ids.filter(|ids| !ids.is_empty() && ids.iter().all(|id| is_left[*id])) else {
-            continue;
-        };
-        for id in &ids {
-            is_left[*id] = false;
+    let mut kept = vec![false; candidates.len()];
+    for place in order {
+        let ids = &candidates[place];
+        kept[place] = !ids.is_empty() && ids.iter().all(|id| is_left[*id]);
+        if kept[place] {
+            ids.iter().for_each(|id| is_left[*id] = false);
         }
-        kept.push(ids.into_iter().collect());
     }
-    kept
+    candidates.into_iter().zip(kept).filter(|(_, kept)| *kept).map(|(ids, _)| ids.into_iter().collect()).collect()
 }
 
 fn why(group: &Group, revisions: u32) -> String {
@@ -84,7 +96,7 @@ fn why(group: &Group, revisions: u32) -> String {
         _ => format!("; changed in {changes} of {revisions} revisions"),
     };
     match (group.kept, group.paths.len()) {
-        (Some(_), _) => format!("unchanged since the previous plan{often}"),
+        (Some(_), _) => format!("as it was before{often}"),
         (None, 1) => format!("alone{often}"),
         (None, _) => format!("likely to change together{often}"),
     }

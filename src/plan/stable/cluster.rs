@@ -9,7 +9,7 @@ const COMPARED: usize = 800;
 
 /// What one layer more costs, in bytes over the time that a plan should be good:
 /// a request, an entry in the manifest, a folder for each container.
-const LAYER: f64 = 8_000.0;
+const LAYER: f64 = 2_000.0;
 
 /// A path whose size nobody knows, in bytes.
 const UNKNOWN_SIZE: u64 = 1 << 20;

@@ -25,11 +25,11 @@ const FADING: f64 = 0.97;
 /// As how many revisions that were seen the estimates from the graph count, and how
 /// much they count in the end.
 const TRUST: f64 = 4.0;
-const TRUST_AT_LEAST: f64 = 0.2;
+const TRUST_AT_LEAST: f64 = 0.4;
 
 /// How often a package is taken to change by itself, before it was seen: so many
 /// times in so many revisions.
-const CHANGES_BEFORE: f64 = 0.5;
+const CHANGES_BEFORE: f64 = 0.8;
 const REVISIONS_BEFORE: f64 = 8.0;
 
 /// What packages that change by themselves add up to, however many there are:

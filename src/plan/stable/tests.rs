@@ -53,6 +53,21 @@ fn what_stays_is_at_the_bottom() {
 }
 
 #[test]
+fn what_is_taken_back_comes_back_as_it_was() {
+    let paths = [("a", 9 * MB), ("b", 9 * MB)];
+    let first = sized(&paths, &[], &[0, 0]);
+    let changed = sized(&paths, &[], &[1, 0]);
+    let mut policy = Policy::new(Strategy::Stable, limit(1));
+    policy.previous = vec![crate::plan::plan(&first, &policy).to_previous(&first)];
+    // The layer with both goes, and each has its own.
+    policy.limit = limit(2);
+    let second = crate::plan::plan(&changed, &policy);
+    assert_eq!(names(&changed, &second), [["b"], ["a"]]);
+    policy.previous = vec![second.to_previous(&changed)];
+    assert_eq!(names(&first, &crate::plan::plan(&first, &policy)), [["a", "b"]]);
+}
+
+#[test]
 fn more_packages_than_bits_are_planned_too() {
     let names: Vec<String> = (0..1500).map(|id| format!("p{id}-1")).collect();
     let paths: Vec<(&str, u64)> = names.iter().zip(0..).map(|(name, id)| (name.as_str(), (id * id) % 7919)).collect();
