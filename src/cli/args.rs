@@ -151,6 +151,9 @@ pub struct PlanArguments {
     /// What the image is to be, as for `build`
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub spec: Option<PathBuf>,
+    /// The image to build on, as for `build`: what it has is not planned again
+    #[arg(long, value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
+    pub from: Option<String>,
     /// Show only the layer of this path, all that is in it, and why
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub why: Option<PathBuf>,
