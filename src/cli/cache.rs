@@ -21,10 +21,10 @@ use crate::tree::StoreFiles;
 pub fn run(settings: &Settings, command: CacheCommand) -> anyhow::Result<()> {
     match command {
         CacheCommand::Add(arguments) => {
-            let location = settings.location(arguments.store.as_deref());
+            let location = settings.location(arguments.store.root.as_deref());
             let paths = arguments.paths.iter().map(|path| settings::resolve(&location, path));
             let paths = paths.collect::<Result<Vec<_>, _>>()?;
-            let summary = add(&location, &paths, &arguments.dir, settings::threads(arguments.jobs))?;
+            let summary = add(&location, &paths, &arguments.dir, arguments.jobs.threads())?;
             report(&summary, arguments.json, settings.quiet)
         }
         CacheCommand::Wait { dir } => {

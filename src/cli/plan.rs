@@ -19,7 +19,7 @@ use crate::store::{Closure, StoreLocation};
 /// See [`super::exit::Exit`].
 pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> {
     let spec = build::spec(arguments.spec.as_deref(), None, arguments.strategy, arguments.max_layers)?;
-    let location = settings.location(arguments.source.store.as_deref());
+    let location = settings.location(arguments.source.store.root.as_deref());
     let contents = build::contents(&location, &arguments.paths, &spec)?;
     let source = arguments.source.registrations();
     if contents.is_empty() && arguments.spec.is_none() && source == RegistrationSource::Database {
