@@ -11,6 +11,9 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use tempfile::{Builder, NamedTempFile};
 
+/// How many links are followed at most before they count as a loop, as in Linux.
+pub const MAX_LINKS: usize = 40;
+
 /// The beginning of the names of files that are not complete.
 pub const PARTIAL: &str = ".stowage-partial-";
 

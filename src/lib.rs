@@ -121,6 +121,7 @@
 //! | `store/roots.rs` | indirect GC roots | IO |
 //! | `store/source.rs` | where registrations come from | IO |
 //! | `tree.rs` | walks and reads store paths | IO |
+//! | `url.rs` | paths in URLs | pure |
 
 pub mod build;
 pub mod cache;
@@ -136,3 +137,4 @@ pub mod parent;
 pub mod plan;
 pub mod store;
 pub mod tree;
+mod url;

@@ -7,12 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::args::{JobsArguments, SourceArguments};
 use super::exit::UsageError;
+use crate::fs::MAX_LINKS;
 use crate::layer::index::LayerIndex;
 use crate::store::source::{Mention, RegistrationSource};
 use crate::store::{StoreDir, StoreLocation, StorePath};
-
-/// How many links lead from one to the other before they count as a loop.
-const MAX_LINKS: usize = 40;
 
 /// A path that is no store path.
 #[derive(Debug, thiserror::Error)]

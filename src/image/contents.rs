@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::ground::{Below, Ground};
+use crate::fs::MAX_LINKS;
 use crate::store::{StoreDir, StorePath};
 use crate::tree::{Entry, Node, StoreFiles, TreeError};
 
@@ -21,10 +22,6 @@ pub const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 
 /// What nixpkgs' `cacert` calls it.
 const NIXPKGS_CERTIFICATES: &str = "etc/ssl/certs/ca-bundle.crt";
-
-/// How many links lead from one to the other before they count as a loop, as in
-/// Linux.
-const MAX_LINKS: usize = 40;
 
 /// Why contents can't be laid out.
 #[derive(Debug, thiserror::Error)]

@@ -12,12 +12,13 @@
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
 use super::{NarHash, PathInfo, StoreDir, StoreLocation, StorePath};
+use crate::url;
 
 /// How long to wait for somebody who has locked the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -240,7 +241,7 @@ impl<'a> StoreDb<'a> {
 
     /// Opens the file, and reads from it, since only that finds what is wrong.
     fn connect_with(&self, parameter: &str) -> rusqlite::Result<Connection> {
-        let url = format!("file:{}?{parameter}", percent_encode(&self.file));
+        let url = format!("file:{}?{parameter}", url::encode(&self.file));
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(url, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -380,22 +381,10 @@ fn parse(store_dir: &StoreDir, path: &str) -> Result<StorePath, String> {
     })
 }
 
-/// A path as SQLite's file URLs want it.
-pub(crate) fn percent_encode(path: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt as _;
-    let mut encoded = String::new();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => encoded.push(char::from(*byte)),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::path::Path;
     use std::time::SystemTime;
 
     use super::*;
@@ -441,6 +430,14 @@ mod tests {
         assert_eq!(valid, [path('a', "a")]);
         let folder = std::fs::read_dir(location.database().parent().expect("a folder")).expect("readable");
         assert_eq!(folder.flatten().map(|entry| entry.file_name()).collect::<Vec<_>>(), ["db.sqlite"]);
+    }
+
+    #[test]
+    fn a_database_is_found_whatever_its_folder_is_called() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let location = quiet_database(&folder.path().join("a?b#c%20d e+f&g=h;i:j@k~ü"));
+        let valid = StoreDb::open(&location).expect("there").valid(&[path('a', "a")]).expect("readable");
+        assert_eq!(valid, [path('a', "a")]);
     }
 
     #[test]
