@@ -284,6 +284,19 @@ fn images_that_cannot_be_read() {
 }
 
 #[test]
+fn a_cache_to_wait_for_that_is_not_there() {
+    let scratch = Scratch::new();
+    scratch.write("file", "");
+    for name in ["none", "file"] {
+        let output = scratch.stowage(&["cache", "wait", name]).assert().code(6);
+        let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+        assert!(text.contains(&format!("there is no cache at {name}: no such folder")), "{text}");
+    }
+    std::fs::create_dir(scratch.path("there")).expect("writable");
+    scratch.stowage(&["cache", "wait", "there"]).assert().success();
+}
+
+#[test]
 fn a_damaged_image_folder() {
     let scratch = Scratch::new();
     scratch.built(&[&printed(HELLO)]);

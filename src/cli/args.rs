@@ -21,7 +21,7 @@ Examples:
 Exit codes: 0 done; 1 something failed; 2 the command line or the spec is wrong;
 3 registrations can't be read; 4 the Nix database can't be read; 5 a store path
 is not valid, gone or changed; 6 the destination can't be written, or an image
-not be read; 7 contents conflict.";
+or a cache not be read; 7 contents conflict.";
 
 /// Gets what Nix builds into container images and binary caches.
 #[derive(Debug, Parser)]
