@@ -50,7 +50,7 @@
 //! | `destination/oci_layout.rs` | OCI layouts | IO |
 //! | `destination/reference.rs` | names of places for images | pure |
 //! | `digest.rs` | SHA-256 digests as OCI writes them | pure |
-//! | `fs.rs` | files that appear whole or not at all | IO |
+//! | `fs.rs` | files that appear whole or not at all, and reading what is a file | IO |
 //! | `hook.rs` | what Nix tells its post-build hook, and what is done then | IO |
 //! | `image/config.rs` | the image's config | pure |
 //! | `image/contents.rs` | lays out contents at `/` | IO |
