@@ -58,6 +58,7 @@
 //! | `image/inherit.rs` | what a parent's config hands on | pure |
 //! | `image/items.rs` | the entries of a layer that is made in memory | IO |
 //! | `image/keys.rs` | which keys a spec may have | pure |
+//! | `image/kinds.rs` | which kind of value each key of a spec has | pure |
 //! | `image/manifest.rs` | manifests | pure |
 //! | `image/mod.rs` | what an image is | pure |
 //! | `image/name.rs` | image names, as Docker takes them | pure |

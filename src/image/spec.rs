@@ -11,9 +11,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::config::ContainerConfig;
-use super::keys;
 use super::name::{ImageName, NameError};
 use super::user::User;
+use super::{keys, kinds};
 use crate::layer::{Owner, elf};
 use crate::plan::{Hint, Pattern, Policy, Previous, Strategy};
 
@@ -80,8 +80,13 @@ pub enum SpecError {
     #[error("the spec's {0:?} is not built yet in this version of stowage; leave it out")]
     NotBuilt(String),
     /// A value of another kind than the key asks for.
-    #[error("the spec's values: {0}")]
-    Value(#[source] serde_json::Error),
+    #[error("the spec{}{key} must be {expected}", if key.is_empty() { "" } else { "'s " })]
+    Kind {
+        /// The key, after those that it is in; of the spec itself none.
+        key: String,
+        /// What its value has to be.
+        expected: &'static str,
+    },
     /// A value that makes no sense.
     #[error("the spec's {key}: {problem}")]
     Nonsense {
@@ -179,7 +184,8 @@ impl ImageSpec {
 
     fn from_value(value: Value) -> Result<Self, SpecError> {
         keys::check(&value)?;
-        let keys: Keys = serde_json::from_value(value).map_err(SpecError::Value)?;
+        kinds::check_objects(&value)?;
+        let keys: Keys = Keys::deserialize(&value).map_err(|_| kinds::problem::<Keys>(&value))?;
         let default = Self::default();
         let strategy = strategy(&keys)?;
         let spec = Self {
@@ -430,16 +436,49 @@ mod tests {
     }
 
     #[test]
+    fn values_of_the_wrong_kind_are_told_of_in_the_words_of_the_spec() {
+        for (key, wrong, kind) in [
+            ("contents", "{}", "a path, or a list of paths"),
+            ("contents", "[1]", "a path, or a list of paths"),
+            ("name", "1", "a text"),
+            ("fromImage", "[]", "a text"),
+            ("uid", "-1", "a whole number from 0 to 4294967295"),
+            ("gid", "4294967296", "a whole number from 0 to 4294967295"),
+            ("maxLayers", "\"5\"", "a whole number, 0 or more"),
+            ("includeNixDB", "1", "true or false"),
+            ("nixConf", "[]", "an object"),
+            ("layers", "[\"a\"]", "a list of lists of patterns"),
+            ("popularity", "{\"a\":\"b\"}", "an object of patterns with a number each"),
+            ("user", "\"me\"", "an object"),
+            ("user.name", "1", "a text"),
+            ("user.uid", "1.5", "a whole number from 0"),
+            ("config", "[]", "an object"),
+            ("config.Env", "{\"A\":\"b\"}", "a list of texts"),
+            ("config.ExposedPorts", "[80]", "an object whose values are {}"),
+            ("config.Volumes", "{\"/x\":1}", "an object whose values are {}"),
+            ("config.Labels", "{\"a\":1}", "an object whose values are texts"),
+            ("config.StopTimeout", "-1", "a whole number"),
+            ("config.Healthcheck", "[]", "an object"),
+            ("config.Healthcheck.Test", "\"x\"", "a list of texts"),
+            ("config.Healthcheck.Retries", "\"x\"", "a whole number"),
+        ] {
+            let spec = key.rsplit('.').fold(wrong.to_owned(), |value, key| format!("{{\"{key}\":{value}}}"));
+            let error = ImageSpec::from_json(&spec).expect_err(&spec).to_string();
+            assert!(error.starts_with(&format!("the spec's {key} must be {kind}")), "{spec}: {error}");
+        }
+    }
+
+    #[test]
     fn every_message_names_its_cause() {
         for (spec, message) in [
             ("{", "no JSON"),
-            ("[]", "values"),
+            ("[]", "the spec must be an object"),
             (r#"{"content":[]}"#, r#"unknown key "content" in the spec; did you mean "contents"?"#),
             (r#"{"zzz":1}"#, r#"unknown key "zzz" in the spec"#),
             (r#"{"config":{"cmd":[]}}"#, r#"unknown key "cmd" in the spec's config; did you mean "Cmd"?"#),
             (r#"{"user":{"id":1}}"#, r#"did you mean "gid"?"#),
             (r#"{"fakeRootCommands":"x"}"#, r#""fakeRootCommands" is not built yet"#),
-            (r#"{"config":{"Cmd":"x"}}"#, "expected a sequence"),
+            (r#"{"config":{"Cmd":"x"}}"#, "the spec's config.Cmd must be a list of texts"),
             (r#"{"name":"A B"}"#, "not an image name that Docker takes"),
             (r#"{"tag":"x"}"#, "a tag needs a name"),
             (r#"{"created":"now"}"#, "depend on the clock"),
@@ -452,7 +491,7 @@ mod tests {
             (r#"{"strategy":"best"}"#, "no strategy"),
             (r#"{"strategy":"pathsPerLayer"}"#, "needs a list of numbers"),
             (r#"{"strategy":"size","pathsPerLayer":[1]}"#, "and no other"),
-            (r#"{"pathsPerLayer":[0]}"#, "nonzero"),
+            (r#"{"pathsPerLayer":[0]}"#, "the spec's pathsPerLayer must be a list of whole numbers, 1 or more"),
             (r#"{"strategy":"stable","popularity":{"a":1}}"#, "hints are for"),
             (r#"{"popularity":{"a":-1}}"#, "the weight of \"a\""),
             (r#"{"layers":[["a["]]}"#, "is no pattern"),
