@@ -132,6 +132,31 @@ fn images_tell_the_next_plan_as_much_as_plans_do() {
 }
 
 #[test]
+fn what_a_parent_has_is_not_planned_again() {
+    let scratch = Scratch::new();
+    scratch.built(&[&printed(HELLO), "--to", "oci:layout:parent"]);
+    let root = scratch.root();
+    let store = ["--store", root.to_str().expect("UTF-8")];
+    let environment = printed(ENVIRONMENT);
+    let arguments = [environment.as_str(), "--from", "oci:layout"];
+    let planned = plan(&scratch, &[&store[..], &arguments].concat());
+    assert_eq!(planned["layers"][0]["paths"], json!([environment]));
+    assert_eq!(planned["layers"].as_array().expect("a list").len(), 1);
+    // The parent's layers stay out of what the next plan knows, however it learns it.
+    let first = scratch.built(&[&arguments[..], &["--to", "stowage:child"]].concat());
+    for previous in ["child", "child"] {
+        let again = scratch.built(&[&arguments[..], &["--previous", previous, "--to", "stowage:child"]].concat());
+        assert_eq!(again["digest"], first["digest"]);
+    }
+    refuses(
+        &scratch,
+        &[&["plan"], &store[..], &arguments, &["--max-layers", "3"]].concat(),
+        Exit::Usage,
+        "oci:layout has 2",
+    );
+}
+
+#[test]
 fn why_shows_a_chain_of_references() {
     let scratch = Scratch::new();
     scratch.built(&[&printed(ENVIRONMENT), "--to", "oci:layout:a", "--to", "stowage:image"]);

@@ -61,7 +61,7 @@ pub fn most(spec: &ImageSpec, parent: u64, least: u64) -> u64 {
 
 /// How many layers are left for store paths, in an image without a parent.
 #[must_use]
-pub fn store_layers(spec: &ImageSpec) -> NonZeroUsize {
+fn store_layers(spec: &ImageSpec) -> NonZeroUsize {
     let least = spec.least_layers();
     left(most(spec, 0, least), least - 1)
 }
@@ -78,7 +78,7 @@ impl<'a> Layers<'a> {
     pub fn plan(build: &Build<'a>, base: &'a Base<'a>, files: &'a StoreFiles) -> anyhow::Result<Self> {
         let hook = hook(build, base);
         let of_parent = base.parent.map_or(&[][..], |parent| &parent.layers[..]);
-        let limit = limit(build.spec, base, hook.is_some())?;
+        let limit = limit(build.spec, base.parent, !base.new.is_empty(), hook.is_some())?;
         let plan = plan::plan(&base.new, &build.spec.policy(limit, build.previous.to_vec()));
         // A first plan knows nothing but what the layers' comments tell anyway; over a parent
         // it tells which of them are ours.
@@ -110,14 +110,22 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// How many layers are left for store paths.
-fn limit(spec: &ImageSpec, base: &Base<'_>, has_hook: bool) -> Result<NonZeroUsize, SpecError> {
-    let Some(Parent { name, layers, .. }) = base.parent else {
+/// How many layers are left for store paths, over `parent` and below the system layer.
+///
+/// # Errors
+/// When there are too few.
+pub fn limit(
+    spec: &ImageSpec,
+    parent: Option<&Parent>,
+    has_new_paths: bool,
+    has_hook: bool,
+) -> Result<NonZeroUsize, SpecError> {
+    let Some(Parent { name, layers, .. }) = parent else {
         return Ok(store_layers(spec));
     };
     let parent = layers.len() as u64;
     let others = parent + 1 + u64::from(has_hook);
-    let least = others + u64::from(!base.new.is_empty());
+    let least = others + u64::from(has_new_paths);
     spec.check_layers(least, &format!("{name} has {parent}, and "))?;
     Ok(left(most(spec, parent, least), others))
 }

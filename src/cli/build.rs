@@ -37,7 +37,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
         )
         .into());
     }
-    let location = settings.location(arguments.source.store.as_deref());
+    let location = settings.location(arguments.source.store.root.as_deref());
     let mut spec =
         spec(arguments.spec.as_deref(), arguments.name.as_deref(), arguments.strategy, arguments.max_layers)?;
     if arguments.from.is_some() {
@@ -67,7 +67,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
             index: &settings.index,
             hook: program.as_deref(),
             previous: &previous,
-            threads: settings::threads(arguments.jobs),
+            threads: arguments.jobs.threads(),
             hold: !settings.in_nix_build,
             progress: &|bytes| meter.add(bytes),
         },

@@ -4,7 +4,7 @@ use super::args::CopyArguments;
 use super::build::{is_stdout, report};
 use super::exit::UsageError;
 use super::output::Meter;
-use super::settings::{self, Settings};
+use super::settings::Settings;
 use crate::build;
 use crate::destination::{ImageReference, folder};
 
@@ -29,13 +29,12 @@ pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> 
         )
         .into());
     }
-    let real_dir = arguments.store.as_deref().map(|root| settings.location(Some(root)).real_dir);
+    let real_dir = arguments.store.root.as_deref().map(|root| settings.location(Some(root)).real_dir);
     let read = folder::read(folder)?;
     let total = read.image.layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.record.size));
     let meter = Meter::new(total, settings.quiet);
-    let image = build::copy(read, &arguments.to, real_dir.as_deref(), settings::threads(arguments.jobs), &|bytes| {
-        meter.add(bytes)
-    });
+    let image =
+        build::copy(read, &arguments.to, real_dir.as_deref(), arguments.jobs.threads(), &|bytes| meter.add(bytes));
     meter.finish();
     let quiet = settings.quiet || is_stdout(&arguments.to);
     report(&image?, &[arguments.to], arguments.json, quiet)

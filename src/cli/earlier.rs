@@ -43,14 +43,6 @@ pub fn read(text: &str) -> anyhow::Result<Earlier> {
     }
 }
 
-/// The image that `text` names: as everywhere, or the folder of one.
-///
-/// # Errors
-/// When it names none.
-pub fn image(text: &str) -> anyhow::Result<ImageReference> {
-    of_folder(Path::new(text)).map_or_else(|| Ok(text.parse()?), Ok)
-}
-
 /// The image that is in a folder.
 fn of_folder(path: &Path) -> Option<ImageReference> {
     if path.join("stowage.json").exists() {

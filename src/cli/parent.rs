@@ -52,7 +52,10 @@ fn registered(location: &StoreLocation, paths: &[StorePath]) -> Vec<PathInfo> {
 
 /// The image that `text` names: a reference, or the path of a folder or file, whose
 /// kind is seen by what is in it.
-fn reference(text: &str) -> anyhow::Result<ImageReference> {
+///
+/// # Errors
+/// When it names none.
+pub fn reference(text: &str) -> anyhow::Result<ImageReference> {
     let path = Path::new(text);
     let is_path = text.starts_with(['.', '/']) || !text.contains(':');
     if !is_path {

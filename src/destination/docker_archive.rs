@@ -149,7 +149,7 @@ pub fn read(path: &Path) -> Result<Listing, DestinationError> {
             problem: format!("is no docker archive ({problem}); {hint}"),
         }
     };
-    let file = File::open(path).map_err(DestinationError::read(path))?;
+    let file = crate::fs::open_regular(path).map_err(DestinationError::read(path))?;
     let mut sizes = std::collections::BTreeMap::new();
     let mut small_files = std::collections::BTreeMap::new();
     let mut archive = ::tar::Archive::new(file);

@@ -134,7 +134,7 @@ impl Destination for ImageFolder {
         let path = self.folder.join(INDEX);
         let mut text = serde_json::to_vec_pretty(&index)?;
         text.push(b'\n');
-        let before = std::fs::read(&path).ok();
+        let before = crate::fs::read_regular(&path).ok();
         if before.as_ref() != Some(&text) {
             crate::fs::write_atomically(&path, &text).map_err(DestinationError::write(&path))?;
         }
@@ -228,7 +228,7 @@ pub struct ReadFolder {
 pub fn read(folder: &Path) -> Result<ReadFolder, DestinationError> {
     let path = folder.join(INDEX);
     let foreign = |problem: String| DestinationError::Foreign { path: path.clone(), problem };
-    let text = std::fs::read(&path).map_err(|error| match error.kind() {
+    let text = crate::fs::read_regular(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => DestinationError::Foreign {
             path: folder.to_owned(),
             problem: format!("is no image folder: it has no {INDEX}"),
