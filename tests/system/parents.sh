@@ -77,6 +77,10 @@ rows_are_folders() {
   docker rm "$id" > /dev/null
   tar --list --file "$work/files.tar" | sed -n 's|^nix/store/\([^/.][^/]*\)/\?$|/nix/store/\1|p' | sort > "$work/folders"
   tar --extract --file "$work/files.tar" --directory "$root" nix/var/nix
+  # Nix writes there, too.
+  tar --list --verbose --numeric-owner --file "$work/files.tar" | grep -E ' nix/store/(\.links/)?$' > "$work/stores"
+  cat "$work/stores"
+  same 'owners of the store' "$(awk '{ print $2 }' "$work/stores" | sort -u)" 1000/1000
   rm "$work/files.tar"
   python3 - "$root/nix/var/nix/db/db.sqlite" <<'PYTHON' | sort > "$work/rows"
 import sqlite3, sys
