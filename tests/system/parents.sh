@@ -291,8 +291,6 @@ podman_hides_somehow() { podman_hides overlay || podman_hides vfs; }
 
 debian() {
   local root=$work/debian
-  command -v debootstrap > /dev/null ||
-    DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends debootstrap
   debootstrap --variant=minbase bookworm "$root"
   test -L "$root/bin"
   tar --create --directory "$root" --exclude ./var/cache/apt --exclude ./var/lib/apt/lists . | docker import - "$image"

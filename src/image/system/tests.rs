@@ -106,3 +106,85 @@ fn what_the_layer_does_not_have_does_not_change_the_key() {
     other.spec.max_layers = Some(7);
     assert_eq!(other.key(), inputs().key());
 }
+
+/// The names in the layer on a parent's `root`, with their owners.
+fn names_on(root: parent::Root, spec: ImageSpec) -> BTreeMap<String, (u32, u32)> {
+    let closure = Closure::new(&StoreDir::default(), vec![info(&path('a', "a"), &[])], None).expect("closed");
+    let index = LayerIndex::new(std::path::Path::new("/none"));
+    let (user, ground) = (User::default(), Ground::new(&root, closure.store_dir()));
+    let layer = SystemLayer { spec: &spec, user: &user, closure: &closure, contents: &[], index: &index, ground };
+    let store = tempfile::tempdir().expect("a folder");
+    let tar = layer.make(&StoreFiles::open(store.path()).expect("a store")).expect("nothing in the way");
+    let mut archive = tar::Archive::new(&tar[..]);
+    let entry = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+        let entry = entry.expect("valid");
+        let name = String::from_utf8(entry.path_bytes().into_owned()).expect("ASCII");
+        (
+            name,
+            (
+                u32::try_from(entry.header().uid().expect("a number")).expect("small"),
+                entry.header().mode().expect("a number"),
+            ),
+        )
+    };
+    archive.entries().expect("a tar").map(entry).collect()
+}
+
+#[test]
+fn the_state_of_a_parents_nix_is_the_users_and_without_locks_and_logs() {
+    let mut ground = root(&[
+        "nix/",
+        "nix/store/",
+        "nix/store/.links/",
+        "nix/var/",
+        "nix/var/log/",
+        "nix/var/nix/",
+        "nix/var/nix/db/",
+        "nix/var/nix/db/db.sqlite",
+        "nix/var/nix/db/db.sqlite-wal",
+        "nix/var/nix/gc.lock",
+        "nix/var/nix/temproots/",
+        "nix/var/nix/temproots/5",
+        "nix/var/nix/profiles/",
+        "nix/var/nix/profiles/per-user/",
+        "nix/var/nix/profiles/per-user/p.lock",
+        "nix/var/nix/profiles/default>x",
+        "nix/var/nix/gcroots/",
+        "nix/var/nix/gcroots/profiles/",
+        "var/",
+        "var/tmp>/tmp",
+        "etc/",
+        "etc/nsswitch.conf",
+    ]);
+    ground.entries.get_mut(&b"etc"[..]).expect("there").mode = 0o2750;
+    let names = names_on(ground.clone(), ImageSpec::default());
+    for name in [
+        "nix/store/",
+        "nix/store/.links/",
+        "nix/var/",
+        "nix/var/log/",
+        "nix/var/nix/",
+        "nix/var/nix/db/",
+        "nix/var/nix/profiles/per-user/",
+        "nix/var/nix/gcroots/profiles/",
+        "home/user/",
+    ] {
+        assert_eq!(names.get(name), Some(&(1000, 0o755)), "{name}");
+    }
+    for name in ["db/.wh..wh..opq", ".wh.gc.lock", ".wh.temproots", "profiles/per-user/.wh.p.lock", "db/db.sqlite"] {
+        assert!(names.contains_key(&format!("nix/var/nix/{name}")), "{name}");
+    }
+    for name in ["nix/var/nix/temproots/", "nix/var/nix/profiles/default", "etc/nsswitch.conf", "var/tmp/"] {
+        assert!(!names.contains_key(name), "{name}");
+    }
+    assert_eq!((names["etc/"], names["tmp/"]), ((0, 0o2750), (0, 0o1777)));
+    // Without a database there is none: the parent's would not know what is new.
+    let names = names_on(ground, ImageSpec { include_nix_db: false, ..ImageSpec::default() });
+    assert!(names.contains_key("nix/var/nix/.wh.db") && !names.contains_key("nix/var/nix/db/"), "{names:?}");
+    // Ours takes the place of what an image of ours has there.
+    let names = names_on(
+        root(&["nix/", "nix/var/", "nix/var/nix/", "nix/var/nix/db/", "nix/var/nix/db/schema"]),
+        ImageSpec::default(),
+    );
+    assert!(!names.contains_key("nix/var/nix/db/.wh..wh..opq"));
+}
