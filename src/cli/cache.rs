@@ -70,10 +70,15 @@ pub fn add(location: &StoreLocation, paths: &[StorePath], dir: &Path, jobs: usiz
 /// waited for. The hook exports before it returns, so that is nothing.
 ///
 /// # Errors
-/// When there is no such folder: a job that waits for another cache than its hook
-/// fills would lose what it built, and nobody would know.
+/// When there is something else than a folder.
 pub fn wait(dir: &Path) -> Result<String, CacheError> {
-    if !dir.is_dir() {
+    if !dir.exists() {
+        // A job that built nothing has none. One whose hook fills another should know.
+        tracing::warn!(
+            "there is no cache at {}: nothing was exported to it; if something was built, see where STOWAGE_CACHE leads",
+            dir.display()
+        );
+    } else if !dir.is_dir() {
         return Err(CacheError::Missing(dir.to_owned()));
     }
     Ok(format!("nothing is pending for {}", dir.display()))
