@@ -49,6 +49,14 @@ pub struct SavedHistory {
     pub gone: Vec<Vec<String>>,
 }
 
+impl SavedLayer {
+    /// The base names of the store paths.
+    #[must_use]
+    pub fn base_names(&self) -> Vec<String> {
+        self.paths.iter().map(|path| path.rsplit('/').next().unwrap_or(path).to_owned()).collect()
+    }
+}
+
 impl From<&History> for SavedHistory {
     fn from(history: &History) -> Self {
         let hex = |track: &Track| (format!("{:x}", track.changed), format!("{:x}", track.own), track.age);
@@ -94,11 +102,7 @@ impl SavedPlan {
     /// What can't be read, for people.
     pub fn to_previous(&self) -> Result<Previous, String> {
         let history = self.history.parse().ok_or("its history can't be read")?;
-        let name = |path: &String| path.rsplit('/').next().unwrap_or(path).to_owned();
-        Ok(Previous {
-            layers: self.layers.iter().map(|layer| layer.paths.iter().map(name).collect()).collect(),
-            history,
-        })
+        Ok(Previous { layers: self.layers.iter().map(SavedLayer::base_names).collect(), history })
     }
 }
 
