@@ -116,6 +116,34 @@ fn images_tell_the_next_plan_as_much_as_plans_do() {
         let first = scratch.built(&[&arguments[..], &["--to", "stowage:next"]].concat());
         let config = says(&scratch, &["inspect", "stowage:next", "--json"]);
         let config: Value = serde_json::from_str(&config).expect("JSON");
+#[test]
+fn absurd_numbers_end_no_plan() {
+    let scratch = Scratch::new();
+    const MOST: u64 = u64::MAX >> 1;
+    let paths: [(&str, u64, &[usize]); 3] = [("a-1", MOST, &[0]), ("b-1", MOST, &[0]), ("c-1", MOST, &[1])];
+    let printed = closure(&scratch, "c.json", &paths, &[0; 3]);
+    let old = closure(&scratch, "old.json", &paths, &[1, 1, 0]);
+    let track = json!(["ffffffffffffffff", "ffffffffffffffff", 4_294_967_295_u32]);
+    let tracks: serde_json::Map<String, Value> =
+        old.iter().map(|path| (path.rsplit('/').next().expect("a name").to_owned(), track.clone())).collect();
+    let layer = |paths: &[&String]| json!({ "paths": paths, "size": u64::MAX });
+    let previous = json!({
+        // A path in several layers, and one that is none.
+        "layers": [layer(&[&printed[2], &old[0]]), layer(&[&printed[2]]), layer(&[&printed[2]]), layer(&[&"x".to_owned()])],
+        "history": { "revisions": 4_294_967_295_u32, "tracks": tracks, "gone": [[], ["x"], [old[1]]] },
+    });
+    scratch.write("previous.json", &previous.to_string());
+    for strategy in ["stable", "popularity", "size"] {
+        let arguments = ["--closure", "c.json", "--previous", "previous.json", "--strategy", strategy];
+        assert_eq!(plan(&scratch, &arguments)["history"]["revisions"], 64);
+        let text = says(&scratch, &[&["plan"], &arguments[..]].concat());
+        assert!(text.contains("would be sent: 2 layers, 18446.7 PB"), "{text}");
+    }
+    scratch.write("new.json", &plan(&scratch, &["--closure", "c.json"]).to_string());
+    says(&scratch, &["diff", "previous.json", "new.json"]);
+    says(&scratch, &["diff", "new.json", "previous.json"]);
+}
+
         let known = config["config"]["history"][0]["comment"].as_str().expect("text");
         assert!(
             known.starts_with("stowage plan: ") && config["config"]["history"][0]["empty_layer"] == true,

@@ -104,9 +104,9 @@ impl Difference {
         for (layer, is_kept) in new.layers.iter().zip(new.kept(old)) {
             if is_kept {
                 difference.layers_kept += 1;
-                difference.bytes_kept += layer.size;
+                difference.bytes_kept = difference.bytes_kept.saturating_add(layer.size);
             } else {
-                difference.bytes_to_send += layer.size;
+                difference.bytes_to_send = difference.bytes_to_send.saturating_add(layer.size);
             }
         }
         let by_name = |base: &String| base.get(33..).map(str::to_owned);
