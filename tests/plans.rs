@@ -74,6 +74,17 @@ fn layers_stay_as_an_earlier_plan_has_them_and_history_goes_on() {
     assert_eq!(second["history"]["revisions"], 1);
     assert_eq!(second["history"]["tracks"][name], json!(["1", "1", 1]));
     scratch.write("plan2.json", &second.to_string());
+    let table = says(&scratch, &["plan", "--closure", "two.json", "--max-layers", "4", "--previous", "plan.json"]);
+    assert_eq!(
+        table,
+        "layer  paths        size  what, and why
+    1      1     20.0 MB  base-1 (as it was before; changed in 0 of 1 revisions)
+    2      1     40.0 MB  data-1 (as it was before; changed in 0 of 1 revisions)
+    3*     2     40.0 MB  tool-1, lib-1 (likely to change together; changed in 1 of 1 revisions)
+4 paths, 100.0 MB, in 3 layers, and the system layer on top
+* would be sent: 1 layers, 40.0 MB, and the system layer
+"
+    );
     let text = says(&scratch, &["plan", "--closure", "two.json", "--max-layers", "4", "--previous", "plan2.json"]);
     assert!(text.contains("would be sent: 0 layers, 0 B"), "{text}");
     let why = says(&scratch, &["plan", "--closure", "two.json", "--previous", "plan2.json", "--why", &two[2]]);
