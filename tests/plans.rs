@@ -114,6 +114,10 @@ fn strategies_do_as_they_are_told() {
         ["base-1 data-1", "lib-1", "tool-1"]
     );
     assert_eq!(layers("{}", &["--max-layers", "2"]), ["base-1 lib-1 tool-1 data-1"]);
+    scratch.write("spec.json", r#"{"layers":[["data","bsae"]]}"#);
+    let said = scratch.stowage(&["plan", "--closure", "c.json", "--spec", "spec.json"]).assert().success();
+    let said = String::from_utf8_lossy(&said.get_output().stderr).into_owned();
+    assert!(said.contains("\"bsae\" in the spec's") && !said.contains("\"data\""), "{said}");
 }
 
 #[test]

@@ -235,6 +235,8 @@ fn groups_come_first_and_the_rest_is_planned_around_them() {
     assert_eq!(named(9, &[&[&whole]])[0], "d-4");
     assert!(Pattern::new("a[").expect_err("open").to_string().contains("\"a[\" is no pattern"));
 }
+    let policy = policy(Strategy::Popularity, 9, &[&["a", "none"], &["?-9"], &["d-4"]]);
+    assert_eq!(unmatched(&closure, &policy.groups, &policy.hints), ["none", "?-9"]);
 
 #[test]
 fn a_package_is_its_name_without_version_and_with_its_output() {
