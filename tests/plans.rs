@@ -121,17 +121,6 @@ fn strategies_do_as_they_are_told() {
 }
 
 #[test]
-fn images_tell_the_next_plan_as_much_as_plans_do() {
-    for destination in ["oci:layout:old", "stowage:image", "docker-archive:archive.tar"] {
-        let scratch = Scratch::new();
-        let hello = printed(HELLO);
-        scratch.built(&[&hello, "--to", destination]);
-        let environment = printed(ENVIRONMENT);
-        let arguments = [environment.as_str(), "--previous", destination];
-        let first = scratch.built(&[&arguments[..], &["--to", "stowage:next"]].concat());
-        let config = says(&scratch, &["inspect", "stowage:next", "--json"]);
-        let config: Value = serde_json::from_str(&config).expect("JSON");
-#[test]
 fn absurd_numbers_end_no_plan() {
     let scratch = Scratch::new();
     const MOST: u64 = u64::MAX >> 1;
@@ -159,6 +148,17 @@ fn absurd_numbers_end_no_plan() {
     says(&scratch, &["diff", "new.json", "previous.json"]);
 }
 
+#[test]
+fn images_tell_the_next_plan_as_much_as_plans_do() {
+    for destination in ["oci:layout:old", "stowage:image", "docker-archive:archive.tar"] {
+        let scratch = Scratch::new();
+        let hello = printed(HELLO);
+        scratch.built(&[&hello, "--to", destination]);
+        let environment = printed(ENVIRONMENT);
+        let arguments = [environment.as_str(), "--previous", destination];
+        let first = scratch.built(&[&arguments[..], &["--to", "stowage:next"]].concat());
+        let config = says(&scratch, &["inspect", "stowage:next", "--json"]);
+        let config: Value = serde_json::from_str(&config).expect("JSON");
         let known = config["config"]["history"][0]["comment"].as_str().expect("text");
         assert!(
             known.starts_with("stowage plan: ") && config["config"]["history"][0]["empty_layer"] == true,
@@ -169,7 +169,10 @@ fn absurd_numbers_end_no_plan() {
             let again = scratch.built(&[&environment, "--previous", previous, "--to", "stowage:again"]);
             assert_eq!(again["digest"], first["digest"], "{destination}");
         }
-        let diff = says(&scratch, &["diff", destination, "stowage:next"]);
+        // A path does as well as a reference.
+        let path = destination.split(':').nth(1).expect("a path");
+        let diff = says(&scratch, &["diff", path, "next"]);
+        assert_eq!(diff, says(&scratch, &["diff", destination, "stowage:next"]));
         assert!(diff.contains("+ environment\n") && diff.contains("2 are the same\n"), "{diff}");
     }
 }
@@ -221,11 +224,16 @@ fn what_is_no_plan_and_no_image_is_refused() {
     let scratch = Scratch::new();
     closure(&scratch, "c.json", &PATHS, &[0; 4]);
     scratch.write("list.json", "[]");
+    scratch.write("text", "no archive");
+    scratch.write("empty", "");
     scratch.write("history.json", r#"{"layers":[],"history":{"revisions":1,"tracks":{"x":["zz","0",1]}}}"#);
     for (previous, exit, message) in [
         ("none", Exit::Usage, "none is not there"),
         ("list.json", Exit::Usage, "is no plan"),
         ("history.json", Exit::Usage, "its history can't be read"),
+        ("empty", Exit::Usage, "the plan empty: is no plan"),
+        ("text", Exit::Destination, "text is no archive of an image"),
+        ("root", Exit::Usage, "is a folder, but neither"),
         ("oci:none", Exit::Destination, "none"),
         ("tarball:x", Exit::Usage, "no kind \"tarball\""),
     ] {
