@@ -17,7 +17,7 @@ use crate::destination::ImageReference;
 use crate::image::spec::MAX_LAYERS;
 use crate::image::{Image, ImageName, ImageSpec, config};
 use crate::parent::Parent;
-use crate::plan::Strategy;
+use crate::plan::{self, Strategy};
 use crate::store::source::RegistrationSource;
 use crate::store::{Closure, StoreLocation, StorePath, content_address};
 use crate::tree::StoreFiles;
@@ -201,7 +201,11 @@ pub fn closure(
         }
         return Err(UsageError("nothing to put into the image: name a PATH, or a spec with contents".to_owned()).into());
     }
-    Ok(source.closure(location, contents, &mentions)?)
+    let closure = source.closure(location, contents, &mentions)?;
+    for pattern in plan::unmatched(&closure, &spec.groups, &spec.hints) {
+        tracing::warn!("{pattern:?} in the spec's `layers` or `popularity` names no store path of the image");
+    }
+    Ok(closure)
 }
 
 /// All texts of the image that may name store paths, which must be in it then.

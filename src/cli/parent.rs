@@ -73,7 +73,7 @@ pub fn reference(text: &str) -> anyhow::Result<ImageReference> {
         return Err(usage("is a folder, but neither an image folder nor an OCI layout").into());
     }
     if !path.exists() {
-        let problem = "is not there; name the image to build on: docker-archive:FILE, oci:DIR, oci-archive:FILE, stowage:DIR, or the path of one of these";
+        let problem = "is not there; name an image: docker-archive:FILE, oci:DIR, oci-archive:FILE, stowage:DIR, or the path of one of these";
         return Err(usage(problem).into());
     }
     // `docker save` of newer versions writes what both have.

@@ -82,7 +82,7 @@ fn as_table(closure: &Closure, plan: &LayerPlan, kept: Option<&[bool]>) -> Strin
     for (place, layer) in plan.layers.iter().enumerate() {
         let size = layer.nar_size(closure);
         let mark = if is_sent(place) { "*" } else { " " };
-        to_send += if is_sent(place) { size } else { 0 };
+        to_send = to_send.saturating_add(if is_sent(place) { size } else { 0 });
         table += &format!(
             "{:>5}{mark} {:>5}  {:>10}  {} ({})\n",
             place + 1,
