@@ -39,6 +39,16 @@ put() {
         "oci:$place.raw:x" "$reference"
       rm -rf "$place.raw"
       ;;
+    # As dockerTools.buildImage and others leave them: compressed as a whole.
+    gzip | zstd-archive | xz)
+      stowage build "$@" --name "$name" --to "docker-archive:$place.tar" --quiet
+      case $format in
+        gzip) gzip -1 "$place.tar" ;;
+        zstd-archive) zstd --quiet --rm -1 "$place.tar" ;;
+        xz) xz -0 "$place.tar" ;;
+      esac
+      reference=docker-archive:$(echo "$place".tar.*)
+      ;;
     docker-save)
       new_image "saved-$name"
       stowage build "$@" --name "$image" --to docker-archive:- --quiet | docker load
@@ -317,7 +327,9 @@ project=$(leaf project text)
 spec "$tools" '{"config": {"Cmd": ["/bin/sh"], "Env": ["TOOLS=yes"], "Labels": {"stage": "tools"}}, "nixConf": {"substituters": "", "cores": 1}}' > "$work/tools.json"
 echo '{"nixConf": {"substituters": ""}}' > "$work/nix.json"
 
-for format in stowage oci docker-archive oci-archive zstd docker-save; do
+formats=(stowage oci docker-archive gzip oci-archive zstd docker-save)
+[ -z "${STOWAGE_LONG-}" ] || formats+=(zstd-archive xz)
+for format in "${formats[@]}"; do
   check "chain, $format: three images are built, and Docker loads the last" chain "$format"
   if [ "$last" = ok ]; then
     # Within a check, names are lost.
