@@ -64,7 +64,7 @@ struct Versioned {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "the registration of a path")]
 struct Entry {
     path: Option<String>,
     nar_hash: Option<Hash>,
@@ -135,16 +135,20 @@ pub fn parse(text: &str, store_dir: &StoreDir) -> Result<Vec<PathInfo>, JsonErro
     }
 }
 
-/// Reads by the outermost form, so that an error names the place in it.
+/// Reads by the outermost form, so that an error names the place in it. What is not
+/// wanted is never kept: a large closure has half a million references.
 fn parse_text(text: &str) -> Result<Text, serde_json::Error> {
+    #[derive(Deserialize)]
+    #[serde(expecting = "a list or an object")]
+    struct Form {
+        version: Option<serde_json::Value>,
+    }
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(text).map(Text::List);
+    }
     match serde_json::from_str(text)? {
-        list @ serde_json::Value::Array(_) => Vec::deserialize(list).map(Text::List),
-        versioned @ serde_json::Value::Object(_)
-            if versioned.get("version").is_some_and(serde_json::Value::is_number) =>
-        {
-            Versioned::deserialize(versioned).map(Text::Versioned)
-        }
-        map => BTreeMap::deserialize(map).map(Text::Map),
+        Form { version: Some(serde_json::Value::Number(_)) } => serde_json::from_str(text).map(Text::Versioned),
+        Form { .. } => serde_json::from_str(text).map(Text::Map),
     }
 }
 
