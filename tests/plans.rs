@@ -113,6 +113,11 @@ fn strategies_do_as_they_are_told() {
         layers(r#"{"layers":[["data","base"]],"strategy":"popularity"}"#, &[]),
         ["base-1 data-1", "lib-1", "tool-1"]
     );
+    scratch.write("groups.json", r#"{"layers":[["data"],["base"]]}"#);
+    let groups = ["plan", "--closure", "c.json", "--spec", "groups.json", "--max-layers"];
+    let message = "3 layers are too few: `layers` asks for 2, and the image needs 4 at the least";
+    refuses(&scratch, &[&groups[..], &["3"]].concat(), Exit::Usage, message);
+    scratch.stowage(&groups).arg("4").assert().success();
     assert_eq!(layers("{}", &["--max-layers", "2"]), ["base-1 lib-1 tool-1 data-1"]);
     scratch.write("spec.json", r#"{"layers":[["data","bsae"]]}"#);
     let said = scratch.stowage(&["plan", "--closure", "c.json", "--spec", "spec.json"]).assert().success();

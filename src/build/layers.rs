@@ -120,14 +120,22 @@ pub fn limit(
     has_new_paths: bool,
     has_hook: bool,
 ) -> Result<NonZeroUsize, SpecError> {
+    // Where no number is given, groups that are too many share the last layer of theirs.
+    let groups = spec.max_layers.map_or(0, |_| spec.groups.len() as u64);
     let Some(Parent { name, layers, .. }) = parent else {
+        spec.check_layers(spec.least_layers() + groups, &of_groups(groups))?;
         return Ok(store_layers(spec));
     };
     let parent = layers.len() as u64;
     let others = parent + 1 + u64::from(has_hook);
-    let least = others + u64::from(has_new_paths);
-    spec.check_layers(least, &format!("{name} has {parent}, and "))?;
+    let least = others + u64::from(has_new_paths) + groups;
+    let name = format!("{}{name} has {parent}, and ", of_groups(groups));
+    spec.check_layers(least, &name)?;
     Ok(left(most(spec, parent, least), others))
+}
+
+fn of_groups(groups: u64) -> String {
+    if groups == 0 { String::new() } else { format!("`layers` asks for {groups}, and ") }
 }
 
 /// A layer of the parent's, as it is; but OCI knows no xz.
