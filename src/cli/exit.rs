@@ -9,6 +9,7 @@ use crate::image::contents::ContentsError;
 use crate::image::name::NameError;
 use crate::image::spec::SpecError;
 use crate::layer::chunks::PackError;
+use crate::layer::deliver::SpoolError;
 use crate::parent::ParentError;
 use crate::store::ClosureError;
 use crate::store::db::DatabaseError;
@@ -77,7 +78,7 @@ impl Exit {
         if cause.is::<ClosureError>() {
             return Some(Self::Registrations);
         }
-        if cause.is::<ParentError>() {
+        if cause.is::<ParentError>() || cause.is::<SpoolError>() {
             return Some(Self::Destination);
         }
         if cause.is::<DestinationError>() {

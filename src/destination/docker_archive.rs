@@ -6,30 +6,23 @@
 //! docker, podman and skopeo take that from a pipe, too.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Write};
+use std::path::Path;
 
+use super::archive_file::ArchiveFile;
 use super::{Delivery, Destination, DestinationError};
-use crate::fs::PartialFile;
 use crate::image::manifest::{self, DockerArchiveEntry};
 use crate::image::{Image, ImageName};
-use crate::layer::deliver::{self, ArchiveSink};
-use crate::layer::tar::{self, BLOCK, Header, Kind};
-use crate::layer::{LayerKey, LayerRecord, Owner};
+use crate::layer::deliver::{self, ArchiveSink, LayerJob};
+use crate::layer::{BlobRecord, Delivered, LayerKey};
 
 /// The file that lists an archive's images.
 const MANIFEST: &str = "manifest.json";
 
 /// An archive that is being written.
 pub struct DockerArchive {
-    path: PathBuf,
-    out: Output,
+    out: ArchiveFile,
     name: Option<ImageName>,
-}
-
-enum Output {
-    Standard(File),
-    File(PartialFile),
 }
 
 impl DockerArchive {
@@ -39,51 +32,25 @@ impl DockerArchive {
     /// # Errors
     /// When nothing can be written there.
     pub fn create(path: &Path, name: Option<ImageName>) -> Result<Self, DestinationError> {
-        let out = if path == Path::new("-") {
-            if io::stdout().is_terminal() {
-                return Err(DestinationError::Terminal);
-            }
-            // Not through std's buffer, which looks for line feeds in it all.
-            let stdout = rustix::io::dup(rustix::stdio::stdout())
-                .map_err(|errno| DestinationError::write(path)(errno.into()))?;
-            Output::Standard(File::from(stdout))
-        } else {
-            if path.is_dir() {
-                return Err(DestinationError::Foreign {
-                    path: path.to_owned(),
-                    problem: "is a folder; name a file for the archive".to_owned(),
-                });
-            }
-            let folder = crate::fs::folder_of(path);
-            Output::File(PartialFile::create(folder).map_err(DestinationError::write(path))?)
-        };
-        Ok(Self { path: path.to_owned(), out, name })
-    }
-
-    fn add_file(&mut self, name: &str, bytes: &[u8]) -> Result<(), DestinationError> {
-        let mut entry = header(name, bytes.len() as u64);
-        entry.extend(bytes);
-        tar::pad(&mut entry);
-        self.out.write_all(&entry).map_err(DestinationError::write(&self.path))
+        Ok(Self { out: ArchiveFile::create(path)?, name })
     }
 }
 
 impl Destination for DockerArchive {
-    fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<LayerRecord>> {
-        let path = self.path.clone();
-        deliver::in_turn(delivery.source, &delivery.jobs, self, delivery.threads, delivery.progress)
+    fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<Delivered>> {
+        let path = self.out.path().to_owned();
+        let Delivery { source, jobs, compression, threads, progress } = delivery;
+        deliver::in_turn(*source, jobs, self, *compression, *threads, *progress)
             .map_err(|error| super::as_write_error(error, &path))
     }
 
     fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
         let config = format!("{}.json", image.config_digest().to_hex());
         let layers = delivery.jobs.iter().map(|job| layer_file(&job.key)).collect();
-        self.add_file(&config, &image.config)?;
-        self.add_file(MANIFEST, &manifest::docker_archive(self.name.as_ref().unwrap_or(&image.name), &config, layers))?;
-        self.out.write_all(&tar::END).and_then(|()| self.out.flush()).map_err(DestinationError::write(&self.path))?;
-        if let Output::File(file) = std::mem::replace(&mut self.out, Output::Standard(File::open("/dev/null")?)) {
-            file.persist(&self.path).map_err(DestinationError::write(&self.path))?;
-        }
+        self.out.add(&config, &image.config)?;
+        let list = manifest::docker_archive(self.name.as_ref().unwrap_or(&image.name), &config, layers);
+        self.out.add(MANIFEST, &list)?;
+        self.out.finish()?;
         Ok(())
     }
 }
@@ -99,28 +66,16 @@ impl Write for DockerArchive {
 }
 
 impl ArchiveSink for DockerArchive {
-    fn begin(&mut self, key: &LayerKey, size: u64) -> io::Result<()> {
-        self.out.write_all(&header(&layer_file(key), size))
+    fn names_by_digest(&self) -> bool {
+        false
     }
 
-    fn end(&mut self, size: u64) -> io::Result<()> {
-        self.out.write_all(&tar::END[..tar::padding(size) as usize])
-    }
-}
-
-impl Write for Output {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Standard(file) => file.write(bytes),
-            Self::File(file) => file.write(bytes),
-        }
+    fn begin(&mut self, job: &LayerJob<'_>, _: Option<&BlobRecord>, size: u64) -> io::Result<()> {
+        self.out.begin(&layer_file(&job.key), size)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Standard(file) => file.flush(),
-            Self::File(file) => file.flush(),
-        }
+    fn end(&mut self, _: &LayerJob<'_>, delivered: &Delivered) -> anyhow::Result<()> {
+        Ok(self.out.end(delivered.blob.size)?)
     }
 }
 
@@ -177,11 +132,4 @@ pub fn read(path: &Path) -> Result<Listing, DestinationError> {
 
 fn layer_file(key: &LayerKey) -> String {
     format!("{}/layer.tar", key.to_hex())
-}
-
-fn header(name: &str, size: u64) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(BLOCK);
-    Header { path: name.as_bytes(), kind: Kind::Regular(size), mode: 0o444, owner: &Owner::default(), mtime: 1 }
-        .write(&mut bytes);
-    bytes
 }

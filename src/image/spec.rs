@@ -14,6 +14,7 @@ use super::config::ContainerConfig;
 use super::keys;
 use super::name::{ImageName, NameError};
 use super::user::User;
+use crate::layer::compress::Compression;
 use crate::layer::{Owner, elf};
 use crate::plan::{Hint, Pattern, Policy, Previous, Strategy};
 
@@ -55,6 +56,8 @@ pub struct ImageSpec {
     pub groups: Vec<Vec<Pattern>>,
     /// Whether stowage and its hook are in the image.
     pub hook: bool,
+    /// How its layers are compressed, where that is not left to the destination.
+    pub compression: Option<Compression>,
 }
 
 /// What is wrong with a spec.
@@ -120,6 +123,7 @@ struct Keys {
     popularity: Option<BTreeMap<String, f64>>,
     layers: Option<Vec<Vec<String>>>,
     hook: Option<bool>,
+    compression: Option<Compression>,
 }
 
 /// A path, or a list of them, as dockerTools takes either.
@@ -155,6 +159,7 @@ impl Default for ImageSpec {
             hints: Vec::new(),
             groups: Vec::new(),
             hook: false,
+            compression: None,
         }
     }
 }
@@ -207,6 +212,7 @@ impl ImageSpec {
             groups: groups(keys.layers.as_ref())?,
             paths_per_layer: keys.paths_per_layer.unwrap_or_default(),
             hook: keys.hook.unwrap_or(false),
+            compression: keys.compression,
         };
         spec.check()?;
         Ok(spec)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use super::BlobRecord;
 use super::chunks::CHUNK;
 use crate::digest::Digest;
 
@@ -45,6 +46,12 @@ pub enum BlobError {
 }
 
 impl LayerBlob {
+    /// What its bytes are.
+    #[must_use]
+    pub fn record(&self) -> BlobRecord {
+        BlobRecord { digest: self.digest, size: self.size }
+    }
+
     /// Writes the blob to `out`, and compares it with its digest.
     ///
     /// # Errors
