@@ -1,6 +1,7 @@
 //! From a closure to an image at its destinations, in a straight line.
 
 pub mod base;
+pub mod copy;
 pub mod layers;
 
 use std::path::Path;
@@ -9,8 +10,7 @@ use anyhow::Context as _;
 use base::Base;
 use layers::{Layers, Said};
 
-use crate::destination::folder::ReadFolder;
-use crate::destination::{self, Delivery, DestinationError, ImageReference};
+use crate::destination::{self, Delivery, ImageReference};
 use crate::image::manifest::{self, Descriptor};
 use crate::image::{Image, ImageLayer, ImageName, ImageSpec, config};
 use crate::layer::Delivered;
@@ -166,39 +166,4 @@ fn release(build: &Build<'_>, base: &Base<'_>, folder: &Path) {
     {
         tracing::warn!("store paths of an older image are still held by {}: {error}", folder.display());
     }
-}
-
-/// Puts an image that was read from a folder at `reference`.
-///
-/// # Errors
-/// As for [`build`].
-pub fn copy(
-    read: ReadFolder,
-    reference: &ImageReference,
-    real_dir: Option<&Path>,
-    threads: usize,
-    progress: Progress<'_>,
-) -> anyhow::Result<Image> {
-    let files = StoreFiles::open(real_dir.unwrap_or(Path::new(read.store_dir.as_str())))?;
-    for job in &read.jobs {
-        if let Content::Store { paths, .. } = &job.content {
-            paths.iter().try_for_each(|path| files.check(path))?;
-        }
-    }
-    let source = Source { files: &files, store_dir: &read.store_dir };
-    let delivery = Delivery { source, jobs: read.jobs, compression: Compression::None, threads, progress };
-    let mut destination = destination::open(reference)?;
-    let delivered = destination.put_layers(&delivery)?;
-    for (Delivered { record, .. }, layer) in delivered.iter().zip(&read.image.layers) {
-        if record.diff_id != layer.record.diff_id {
-            return Err(DestinationError::Changed {
-                paths: layer.comment.clone(),
-                expected: layer.record.diff_id.to_string(),
-                found: record.diff_id.to_string(),
-            }
-            .into());
-        }
-    }
-    destination.finish(&read.image, &delivery)?;
-    Ok(read.image)
 }

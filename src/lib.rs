@@ -17,6 +17,7 @@
 //! |---|---|---|
 //! | `build.rs` | from a closure to an image at its destinations, in a straight line | IO |
 //! | `build/base.rs` | what an image has from its parent | pure |
+//! | `build/copy.rs` | from an image to another place for it | IO |
 //! | `build/layers.rs` | which layers an image has, and how many | IO |
 //! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
 //! | `cache/compress.rs` | writes one NAR, compressed and verified | IO |
@@ -95,6 +96,7 @@
 //! | `parent/merge.rs` | merges registrations with those of a parent | pure |
 //! | `parent/mod.rs` | what is known of a parent image | pure |
 //! | `parent/overlay.rs` | what layers hide of each other | pure |
+//! | `parent/parts.rs` | the parts of an image that is only copied | IO |
 //! | `parent/read.rs` | reads a parent, in a straight line | IO |
 //! | `parent/references.rs` | finds references in bytes | pure |
 //! | `parent/registrations.rs` | registrations for all store paths of a parent | IO |

@@ -50,7 +50,7 @@ pub enum Command {
     Diff(DiffArguments),
     /// Show the chain of references that brought a store path into an image
     Why(WhyArguments),
-    /// Copy an image folder to an archive or a layout
+    /// Copy an image from any place to any other
     Copy(CopyArguments),
     /// Show what an image is made of
     Inspect(InspectArguments),
@@ -181,7 +181,8 @@ pub struct PlanArguments {
 /// Arguments of `copy`.
 #[derive(Debug, Args)]
 pub struct CopyArguments {
-    /// The image folder: stowage:DIR
+    /// The image: stowage:DIR, docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], or
+    /// oci-archive:FILE[:TAG]; `-` is standard input
     #[arg(value_name = "SOURCE")]
     pub from: ImageReference,
     /// Where to put the image: docker-archive:FILE[:NAME:TAG] (`-`: standard output),

@@ -137,6 +137,15 @@ pub fn compression(reference: &ImageReference, asked: Option<Compression>) -> Re
     }
 }
 
+/// Whether layers of that media type can be at `reference` as they are.
+#[must_use]
+pub fn takes(reference: &ImageReference, media_type: &str) -> bool {
+    match reference {
+        ImageReference::DockerArchive { .. } => !media_type.ends_with("zstd"),
+        _ => true,
+    }
+}
+
 /// Opens the place that `reference` names.
 ///
 /// # Errors

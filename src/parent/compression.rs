@@ -59,20 +59,40 @@ impl Compression {
     ///
     /// # Errors
     /// When no memory is left.
-    pub fn reader<'a>(self, reader: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    pub fn reader<R: BufRead>(self, reader: R) -> io::Result<Decoder<R>> {
         Ok(match self {
-            Self::None => Box::new(reader),
-            Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
+            Self::None => Decoder::None(reader),
+            Self::Gzip => Decoder::Gzip(flate2::bufread::MultiGzDecoder::new(reader)),
             Self::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(reader)?;
                 decoder.window_log_max(ZSTD_WINDOW)?;
-                Box::new(decoder)
+                Decoder::Zstd(decoder)
             }
             Self::Xz => {
                 let stream = Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)?;
-                Box::new(liblzma::bufread::XzDecoder::new_stream(reader, stream))
+                Decoder::Xz(liblzma::bufread::XzDecoder::new_stream(reader, stream))
             }
         })
+    }
+}
+
+/// Reads something uncompressed.
+#[allow(missing_docs, reason = "they are those of Compression")]
+pub enum Decoder<R: BufRead> {
+    None(R),
+    Gzip(flate2::bufread::MultiGzDecoder<R>),
+    Zstd(zstd::Decoder<'static, R>),
+    Xz(liblzma::bufread::XzDecoder<R>),
+}
+
+impl<R: BufRead> Read for Decoder<R> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::None(reader) => reader.read(space),
+            Self::Gzip(reader) => reader.read(space),
+            Self::Zstd(reader) => reader.read(space),
+            Self::Xz(reader) => reader.read(space),
+        }
     }
 }
 
