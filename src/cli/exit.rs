@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::cache::CacheError;
 use crate::cache::setup::SetupError;
-use crate::destination::{DestinationError, NotBuilt, ReferenceError};
+use crate::destination::{DestinationError, ReferenceError, UnreadableLayers};
 use crate::image::contents::ContentsError;
 use crate::image::name::NameError;
 use crate::image::spec::SpecError;
@@ -61,7 +61,7 @@ impl Exit {
             || cause.is::<SpecError>()
             || cause.is::<NameError>()
             || cause.is::<ReferenceError>()
-            || cause.is::<NotBuilt>()
+            || cause.is::<UnreadableLayers>()
             || cause.is::<SetupError>()
         {
             return Some(Self::Usage);

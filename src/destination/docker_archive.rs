@@ -86,8 +86,8 @@ pub struct Listing {
     pub config: Vec<u8>,
     /// The image's names.
     pub names: Vec<String>,
-    /// The sizes of the layers, in bytes, as they are in the archive.
-    pub layer_sizes: Vec<u64>,
+    /// The sizes of the layers, in bytes, as they are in the archive, and their first bytes.
+    pub layers: Vec<(u64, Vec<u8>)>,
 }
 
 /// Reads what the archive at `path` says of its first image.
@@ -111,8 +111,13 @@ pub fn read(path: &Path) -> Result<Listing, DestinationError> {
     for entry in archive.entries_with_seek().map_err(|error| foreign(error.to_string()))? {
         let mut entry = entry.map_err(|error| foreign(error.to_string()))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        sizes.insert(name.clone(), entry.size());
-        if name.ends_with(".json") {
+        let mut first = Vec::new();
+        let is_json = name.ends_with(".json");
+        if !is_json {
+            entry.by_ref().take(8).read_to_end(&mut first).map_err(|error| foreign(error.to_string()))?;
+        }
+        sizes.insert(name.clone(), (entry.size(), first));
+        if is_json {
             let mut bytes = Vec::new();
             entry.by_ref().take(64 << 20).read_to_end(&mut bytes).map_err(|error| foreign(error.to_string()))?;
             small_files.insert(name, bytes);
@@ -122,11 +127,11 @@ pub fn read(path: &Path) -> Result<Listing, DestinationError> {
     let list: Vec<DockerArchiveEntry> = serde_json::from_slice(list).map_err(|error| foreign(error.to_string()))?;
     let entry = list.into_iter().next().ok_or_else(|| foreign("it has no image".to_owned()))?;
     let config = small_files.remove(&entry.config).ok_or_else(|| foreign(format!("it has no {}", entry.config)))?;
-    let size = |name: &String| sizes.get(name).copied().ok_or_else(|| foreign(format!("it has no {name}")));
+    let layer = |name: &String| sizes.get(name).cloned().ok_or_else(|| foreign(format!("it has no {name}")));
     Ok(Listing {
         config,
         names: entry.repo_tags.unwrap_or_default(),
-        layer_sizes: entry.layers.iter().map(size).collect::<Result<_, _>>()?,
+        layers: entry.layers.iter().map(layer).collect::<Result<_, _>>()?,
     })
 }
 

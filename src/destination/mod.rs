@@ -64,10 +64,15 @@ pub enum DestinationError {
     Terminal,
 }
 
-/// A kind of place that nothing can be put at, or shown of, so far.
+/// Layers that those who read such places can't decompress.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}: is not built yet in this version of stowage; use oci:DIR")]
-pub struct NotBuilt(pub &'static str);
+#[error("{reference}: `docker load` reads no zstd; {hint}")]
+pub struct UnreadableLayers {
+    /// The place.
+    pub reference: ImageReference,
+    /// What to do instead.
+    pub hint: &'static str,
+}
 
 impl DestinationError {
     /// An error of writing `path`.
@@ -129,15 +134,20 @@ pub trait Destination {
 ///
 /// # Errors
 /// When nobody could read them there.
-pub fn compression(reference: &ImageReference, asked: Option<Compression>) -> Result<Compression, DestinationError> {
+pub fn compression(reference: &ImageReference, asked: Option<Compression>) -> Result<Compression, UnreadableLayers> {
     match (reference, asked) {
+        (reference, Some(asked)) if !takes(reference, asked.media_type()) => Err(UnreadableLayers {
+            reference: reference.clone(),
+            hint: "give it `--compress gzip` or `--compress none`",
+        }),
         // Its layers are named, not written.
         (ImageReference::Folder { .. }, _) | (_, None) => Ok(Compression::None),
         (_, Some(asked)) => Ok(asked),
     }
 }
 
-/// Whether layers of that media type can be at `reference` as they are.
+/// Whether layers of that media type can be at `reference`. Tried: `docker load` of Docker 20.10
+/// takes no zstd, though podman and skopeo do.
 #[must_use]
 pub fn takes(reference: &ImageReference, media_type: &str) -> bool {
     match reference {
