@@ -80,6 +80,17 @@ impl Compression {
         }
     }
 
+    /// The media type of such a layer in Docker's manifests of schema 2, which have none for
+    /// zstd: nobody who reads these would know what to do.
+    #[must_use]
+    pub fn docker_media_type(self) -> Option<&'static str> {
+        match self {
+            Self::None => Some("application/vnd.docker.image.rootfs.diff.tar"),
+            Self::Gzip(_) => Some("application/vnd.docker.image.rootfs.diff.tar.gzip"),
+            Self::Zstd(_) => None,
+        }
+    }
+
     /// Whether the tar stays as it is.
     #[must_use]
     pub fn is_none(self) -> bool {
@@ -179,6 +190,12 @@ mod tests {
             let error = text.parse::<Compression>().expect_err(text).to_string();
             assert!(error.contains(message), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn docker_has_no_name_for_zstd() {
+        assert_eq!(Compression::ZSTD.docker_media_type(), None);
+        assert_eq!(Compression::GZIP.docker_media_type(), Some("application/vnd.docker.image.rootfs.diff.tar.gzip"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ build() { stowage build --spec "$work/spec.json" --json --to "$@" > "$work/built
 
 of_build() { jq --raw-output "$1" "$work/built.json"; }
 
-# blobs DIR: the layers' files of the image in a layout, and what they hold.
+# blobs: of each layer the names of its blob and of its tar.
 blobs() { of_build '.layers[] | "\(.blob.digest[7:]) \(.diffId[7:])"'; }
 
 # unpacks CODEC: the real program finds each blob whole, and in it the layer.
@@ -68,6 +68,12 @@ skopeo_to_docker() {
   docker run --rm --network=none "$image" /bin/sh -c 'nix-store --verify --check-contents && echo it runs' | grep 'it runs'
 }
 
+copied_runs() {
+  docker image rm --force "$image" > /dev/null 2>&1 || true
+  stowage copy "$1" "docker-archive:-:$image" --quiet | docker load
+  runs
+}
+
 podman_loads() {
   podman --root "$work/podman" --runroot "$work/podman-run" --storage-driver vfs --cgroup-manager cgroupfs load --quiet --input "$1"
   podman --root "$work/podman" --runroot "$work/podman-run" --storage-driver vfs --cgroup-manager cgroupfs image rm --all --force > /dev/null
@@ -78,8 +84,10 @@ docker_takes_no_zstd() { fails stowage build --spec "$work/spec.json" --to "dock
 # A second build writes no blob, and reads no store path.
 made_once() {
   find "$work/layout-zstd/blobs" -type f -printf '%p %T@ %i\n' | sort > "$work/before"
-  strace --follow-forks --trace=openat,openat2 --output "$work/trace" "$program" build --spec "$work/spec.json" \
-    --to "oci:$work/layout-zstd" --compress zstd --quiet
+  strace --follow-forks -qq -y --string-limit=4096 --trace=openat,openat2,open,readlinkat,getdents64 --output="$work/trace" \
+    "$program" build --spec "$work/spec.json" --to "oci:$work/layout-zstd" --compress zstd --quiet
+  "$repo/tests/system/opened" "$work/trace" | tee "$work/opened"
+  test ! -s "$work/opened"
   find "$work/layout-zstd/blobs" -type f -printf '%p %T@ %i\n' | sort > "$work/after"
   diff "$work/before" "$work/after"
 }
@@ -130,9 +138,8 @@ check 'gzip: Docker loads the archive from a pipe, and it runs' docker_runs gzip
 check 'gzip: Docker runs what skopeo makes of the OCI archive' skopeo_to_docker "oci-archive:$work/gzip.tar"
 check 'zstd: refused in docker archives' docker_takes_no_zstd
 build "oci:$work/layout-zstd" --compress zstd
-check 'zstd: a second build writes no blob' made_once
-check 'zstd: copied to a docker archive, it runs in Docker' eval \
-  'stowage copy "oci:$work/layout-zstd" "docker-archive:-:$image" --quiet | docker load && runs'
+check 'zstd: a second build writes no blob, and reads no store path' made_once
+check 'zstd: copied to a docker archive, it runs in Docker' copied_runs "oci:$work/layout-zstd"
 
 # All pairs: from an image that was made, and from copies.
 build "$(place stowage)" --to "$(place docker-archive)" --compress none --to "$(place oci)" --to "$(place oci-archive)"

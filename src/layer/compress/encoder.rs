@@ -20,6 +20,9 @@ use crate::layer::BlobRecord;
 /// How many blocks may be in memory, beside one for each layer, on however many threads.
 const MOST_BLOCKS: usize = 32;
 
+/// How many layers are read at once at the most.
+const MOST_READERS: usize = 8;
+
 /// How many blocks a layer keeps to use them again.
 const SPARE: usize = 2;
 
@@ -67,11 +70,11 @@ impl Press {
         }
     }
 
-    /// How many layers are to be read at once on `threads` threads: one thread reads and hashes
-    /// what four compress.
+    /// How many layers are to be read at once on `threads` threads: one reads and hashes what
+    /// several compress, and each has blocks in memory.
     #[must_use]
     pub fn readers(&self, threads: usize) -> usize {
-        if self.compression.is_none() { threads } else { threads.min(2.max(threads / 4)) }
+        if self.compression.is_none() { threads } else { threads.min((threads / 2).clamp(2, MOST_READERS)) }
     }
 
     /// How it compresses.
