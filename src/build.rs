@@ -73,13 +73,6 @@ pub fn build(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
     }
     let Layers { layers, history } = Layers::plan(build, &base, &files)?;
     let (jobs, said): (Vec<LayerJob<'_>>, Vec<Said>) = layers.into_iter().map(|layer| (layer.job, layer.said)).unzip();
-    let kept = said.iter().filter_map(|said| said.blob.as_ref());
-    let refused =
-        |kept: &Descriptor| places.iter().find(|place| !destination::takes(&place.reference, &kept.media_type));
-    if let Some(place) = kept.into_iter().find_map(refused) {
-        let hint = "and a layer of the parent is so: build an `oci:` layout, and `stowage copy` that";
-        return Err(destination::UnreadableLayers { reference: place.reference.clone(), hint }.into());
-    }
     let source = Source { files: &files, store_dir: base.store_dir() };
     let mut delivery =
         Delivery { source, jobs, compression: Compression::None, threads: build.threads, progress: build.progress };

@@ -1,7 +1,7 @@
-//! Files that appear whole or not at all.
+//! Files that appear whole or not at all, and reading what is a file indeed.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -10,6 +10,9 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use tempfile::{Builder, NamedTempFile};
+
+/// How many links are followed at most before they count as a loop, as in Linux.
+pub const MAX_LINKS: usize = 40;
 
 /// The beginning of the names of files that are not complete.
 pub const PARTIAL: &str = ".stowage-partial-";
@@ -129,6 +132,30 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = PartialFile::create(folder_of(path))?;
     file.write_all(bytes)?;
     file.persist(path)
+}
+
+/// Opens the regular file `path` for reading. A pipe in its place, where somebody else
+/// can write, would be waited for without end.
+///
+/// # Errors
+/// When it can't be opened, or is something else.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    Ok(file)
+}
+
+/// The bytes of the regular file `path`.
+///
+/// # Errors
+/// As [`open_regular`], or when it can't be read.
+pub fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The folder that `path` is in.

@@ -53,21 +53,25 @@
 //! | `destination/oci_layout.rs` | OCI layouts | IO |
 //! | `destination/reference.rs` | names of places for images | pure |
 //! | `digest.rs` | SHA-256 digests as OCI writes them | pure |
-//! | `fs.rs` | files that appear whole or not at all | IO |
+//! | `fs.rs` | files that appear whole or not at all, and reading what is a file | IO |
 //! | `hook.rs` | what Nix tells its post-build hook, and what is done then | IO |
 //! | `image/config.rs` | the image's config | pure |
 //! | `image/contents.rs` | lays out contents at `/` | IO |
+//! | `image/contents/tests.rs` | tests of the layout | IO |
 //! | `image/ground.rs` | where a layer's entries belong on a parent's file system | pure |
 //! | `image/inherit.rs` | what a parent's config hands on | pure |
 //! | `image/items.rs` | the entries of a layer that is made in memory | IO |
 //! | `image/keys.rs` | which keys a spec may have | pure |
+//! | `image/kinds.rs` | which kind of value each key of a spec has | pure |
 //! | `image/manifest.rs` | manifests | pure |
 //! | `image/mod.rs` | what an image is | pure |
 //! | `image/name.rs` | image names, as Docker takes them | pure |
 //! | `image/nix_conf.rs` | merges the settings of nix.conf | pure |
 //! | `image/nixdb.rs` | the image's Nix database, written in memory | pure |
 //! | `image/spec.rs` | what an image is to be | pure |
+//! | `image/spec/tests.rs` | tests of the spec | pure |
 //! | `image/system.rs` | the system layer | IO |
+//! | `image/system/tests.rs` | tests of the system layer | pure |
 //! | `image/user.rs` | the image's user | pure |
 //! | `layer/blob.rs` | layers that are there already, taken as they are | pure |
 //! | `layer/chunks.rs` | a layer's bytes in chunks | pure |
@@ -120,6 +124,7 @@
 //! | `store/closure.rs` | registrations closed under references | pure |
 //! | `store/content_address.rs` | finds content addresses again that a list has lost | IO |
 //! | `store/db.rs` | reads a live Nix database | IO |
+//! | `store/db/tests.rs` | tests of the reader | IO |
 //! | `store/derivation.rs` | reads `.drv` files | IO |
 //! | `store/dump.rs` | reads registrations as text | pure |
 //! | `store/hash.rs` | NAR hashes in every spelling | pure |
@@ -130,6 +135,7 @@
 //! | `store/roots.rs` | indirect GC roots | IO |
 //! | `store/source.rs` | where registrations come from | IO |
 //! | `tree.rs` | walks and reads store paths | IO |
+//! | `url.rs` | paths in URLs | pure |
 
 pub mod build;
 pub mod cache;
@@ -145,3 +151,4 @@ pub mod parent;
 pub mod plan;
 pub mod store;
 pub mod tree;
+mod url;

@@ -88,7 +88,7 @@ pub fn write<W: Write>(files: &impl Files, entries: &[Entry], writer: W) -> Resu
                 archive.tokens(&[b"regular"])?;
                 archive.tokens(executable)?;
                 archive.tokens(&[b"contents"])?;
-                archive.put(&size.to_le_bytes())?;
+                archive.add(&size.to_le_bytes())?;
                 files.read(&entry.path, *size, &mut archive)?;
                 archive.pad(*size)?;
             }
@@ -161,8 +161,8 @@ impl<W: Write> Archive<W> {
     fn tokens(&mut self, tokens: &[&[u8]]) -> Result<(), NarError> {
         for token in tokens {
             let length = token.len() as u64;
-            self.put(&length.to_le_bytes())?;
-            self.put(token)?;
+            self.add(&length.to_le_bytes())?;
+            self.add(token)?;
             self.pad(length)?;
         }
         Ok(())
@@ -179,18 +179,7 @@ impl<W: Write> Archive<W> {
 
     /// Writes the zeros that follow `length` bytes.
     fn pad(&mut self, length: u64) -> Result<(), NarError> {
-        self.put(&[0; 8][..(padded(length) - length) as usize])
-    }
-
-    fn put(&mut self, mut bytes: &[u8]) -> Result<(), NarError> {
-        while !bytes.is_empty() {
-            let space = self.space()?;
-            let (now, later) = bytes.split_at(bytes.len().min(space.len()));
-            space[..now.len()].copy_from_slice(now);
-            self.advance(now.len());
-            bytes = later;
-        }
-        Ok(())
+        self.add(&[0; 8][..(padded(length) - length) as usize])
     }
 
     /// Empties the buffer.

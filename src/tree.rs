@@ -87,6 +87,20 @@ pub trait Sink {
     fn space(&mut self) -> Result<&mut [u8], Self::Error>;
     /// Says that the first `length` bytes of the space are written.
     fn advance(&mut self, length: usize);
+    /// Adds `bytes`, which are in memory.
+    ///
+    /// # Errors
+    /// When no space can be made.
+    fn add(&mut self, mut bytes: &[u8]) -> Result<(), Self::Error> {
+        while !bytes.is_empty() {
+            let space = self.space()?;
+            let (now, later) = bytes.split_at(bytes.len().min(space.len()));
+            space[..now.len()].copy_from_slice(now);
+            self.advance(now.len());
+            bytes = later;
+        }
+        Ok(())
+    }
 }
 
 /// Where the contents of files come from.

@@ -71,7 +71,7 @@ fn the_next_job_takes_everything_from_the_cache() {
     assert_eq!(add(&scratch, &root).expect("exports").added, 4);
     assert_eq!(assert_whole(&scratch.path("cache"), &scratch.location().store_dir), 4);
     let closure = scratch.closure(&root);
-    let before = fs::read(scratch.location().real_path(&root).join("bin/data")).expect("there");
+    let before = fs::read(scratch.real_path(&root).join("bin/data")).expect("there");
     scratch.forget_everything();
 
     // A new machine may build nothing, and has another setting already.
@@ -81,7 +81,7 @@ fn the_next_job_takes_everything_from_the_cache() {
         format!("{}exec nix-build --no-out-link --expr \"$0\"", render(&url, Format::Shell, &other).expect("renders"));
     let built = run(scratch.command("sh").arg("-c").arg(script).arg(chain(4, 1000)));
     assert_eq!(scratch.parse(&built.stdout), root);
-    assert_eq!(fs::read(scratch.location().real_path(&root).join("bin/data")).expect("there"), before);
+    assert_eq!(fs::read(scratch.real_path(&root).join("bin/data")).expect("there"), before);
     let after = scratch.closure(&root);
     for (old, new) in closure.infos().iter().zip(after.infos()) {
         assert_eq!(
@@ -99,7 +99,7 @@ fn a_damaged_path_is_refused_with_all_that_refers_to_it() {
         let root = scratch.build(&chain(4, damage.len()));
         let closure = scratch.closure(&root);
         let damaged = closure.infos().iter().find(|info| info.path.name() == "n2").expect("there");
-        let file = scratch.location().real_path(&damaged.path).join("bin/data");
+        let file = scratch.real_path(&damaged.path).join("bin/data");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("set");
         fs::write(&file, damage[..].repeat(if damage.len() == 34 { 1 } else { 2 })).expect("written");
 
@@ -107,9 +107,8 @@ fn a_damaged_path_is_refused_with_all_that_refers_to_it() {
         let text = error.to_string();
         let CacheError::Refused { refusals, left_out: 1 } = error else { panic!("{text}") };
         assert!(matches!(&refusals[..], [Refusal::Damaged { .. }]), "{text}");
-        let found = run(Command::new("nix-hash")
-            .args(["--type", "sha256", "--base32"])
-            .arg(scratch.location().real_path(&damaged.path)));
+        let found =
+            run(Command::new("nix-hash").args(["--type", "sha256", "--base32"]).arg(scratch.real_path(&damaged.path)));
         let path = scratch.location().print(&damaged.path);
         for part in [
             &path,

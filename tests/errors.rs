@@ -284,6 +284,56 @@ fn images_that_cannot_be_read() {
 }
 
 #[test]
+fn a_cache_to_wait_for_that_is_not_there() {
+    let scratch = Scratch::new();
+    scratch.write("file", "");
+    let output = scratch.stowage(&["cache", "wait", "file"]).assert().code(6);
+    let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(text.contains("there is no cache at file: no such folder"), "{text}");
+    // What a job without a cache has, which built nothing.
+    let output = scratch.stowage(&["cache", "wait", "none"]).assert().success();
+    let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(text.contains("there is no cache at none"), "{text}");
+    std::fs::create_dir(scratch.path("there")).expect("writable");
+    scratch.stowage(&["cache", "wait", "there"]).assert().success();
+}
+
+#[test]
+fn a_pipe_where_an_image_has_a_file() {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+    let scratch = Scratch::new();
+    let pipe = |file: &std::path::Path| {
+        std::fs::remove_file(file).expect("there");
+        rustix::fs::mknodat(rustix::fs::CWD, file, rustix::fs::FileType::Fifo, 0o644.into(), 0).expect("made");
+    };
+    for (image, folder, index) in [("oci:layout", "layout", "index.json"), ("stowage:image", "image", "stowage.json")] {
+        let blobs = format!("{folder}/blobs/sha256");
+        scratch.build(&[&printed(HELLO), "--to", image]).assert().success();
+        let manifest = |name: &String| {
+            let text = std::fs::read_to_string(scratch.path(&blobs).join(name)).unwrap_or_default();
+            text.starts_with(r#"{"schemaVersion""#)
+        };
+        let manifest = names(&scratch.path(&blobs)).into_iter().find(manifest).expect("a manifest");
+        for file in [format!("{blobs}/{manifest}"), format!("{folder}/{index}")] {
+            pipe(&scratch.path(&file));
+            let output = scratch.stowage(&["inspect", image]).timeout(PATIENCE).assert().code(6);
+            let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+            assert!(text.contains(&format!("{file}: it is no regular file")), "{text}");
+            scratch.stowage(&["copy", image, "docker-archive:copy.tar"]).timeout(PATIENCE).assert().failure();
+        }
+        let again = scratch.build(&[&printed(HELLO), "--to", image]).timeout(PATIENCE).output().expect("starts");
+        assert!(again.status.code().is_some(), "{image} waits for ever");
+    }
+    scratch.build(&[&printed(HELLO), "--to", "docker-archive:archive.tar"]).assert().success();
+    pipe(&scratch.path("archive.tar"));
+    scratch.stowage(&["inspect", "docker-archive:archive.tar"]).timeout(PATIENCE).assert().code(6);
+    std::fs::remove_dir_all(scratch.path("layout")).expect("there");
+    scratch.build(&[&printed(HELLO), "--to", "oci:layout"]).assert().success();
+    pipe(&scratch.path("layout/oci-layout"));
+    scratch.build(&[&printed(HELLO), "--to", "oci:layout"]).timeout(PATIENCE).output().expect("starts");
+}
+
+#[test]
 fn a_damaged_image_folder() {
     let scratch = Scratch::new();
     scratch.built(&[&printed(HELLO)]);

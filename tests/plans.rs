@@ -74,6 +74,17 @@ fn layers_stay_as_an_earlier_plan_has_them_and_history_goes_on() {
     assert_eq!(second["history"]["revisions"], 1);
     assert_eq!(second["history"]["tracks"][name], json!(["1", "1", 1]));
     scratch.write("plan2.json", &second.to_string());
+    let table = says(&scratch, &["plan", "--closure", "two.json", "--max-layers", "4", "--previous", "plan.json"]);
+    assert_eq!(
+        table,
+        "layer  paths        size  what, and why
+    1      1     20.0 MB  base-1 (as it was before; changed in 0 of 1 revisions)
+    2      1     40.0 MB  data-1 (as it was before; changed in 0 of 1 revisions)
+    3*     2     40.0 MB  tool-1, lib-1 (likely to change together; changed in 1 of 1 revisions)
+4 paths, 100.0 MB, in 3 layers, and the system layer on top
+* would be sent: 1 layers, 40.0 MB, and the system layer
+"
+    );
     let text = says(&scratch, &["plan", "--closure", "two.json", "--max-layers", "4", "--previous", "plan2.json"]);
     assert!(text.contains("would be sent: 0 layers, 0 B"), "{text}");
     let why = says(&scratch, &["plan", "--closure", "two.json", "--previous", "plan2.json", "--why", &two[2]]);
@@ -103,6 +114,38 @@ fn strategies_do_as_they_are_told() {
         ["base-1 data-1", "lib-1", "tool-1"]
     );
     assert_eq!(layers("{}", &["--max-layers", "2"]), ["base-1 lib-1 tool-1 data-1"]);
+    scratch.write("spec.json", r#"{"layers":[["data","bsae"]]}"#);
+    let said = scratch.stowage(&["plan", "--closure", "c.json", "--spec", "spec.json"]).assert().success();
+    let said = String::from_utf8_lossy(&said.get_output().stderr).into_owned();
+    assert!(said.contains("\"bsae\" in the spec's") && !said.contains("\"data\""), "{said}");
+}
+
+#[test]
+fn absurd_numbers_end_no_plan() {
+    let scratch = Scratch::new();
+    const MOST: u64 = u64::MAX >> 1;
+    let paths: [(&str, u64, &[usize]); 3] = [("a-1", MOST, &[0]), ("b-1", MOST, &[0]), ("c-1", MOST, &[1])];
+    let printed = closure(&scratch, "c.json", &paths, &[0; 3]);
+    let old = closure(&scratch, "old.json", &paths, &[1, 1, 0]);
+    let track = json!(["ffffffffffffffff", "ffffffffffffffff", 4_294_967_295_u32]);
+    let tracks: serde_json::Map<String, Value> =
+        old.iter().map(|path| (path.rsplit('/').next().expect("a name").to_owned(), track.clone())).collect();
+    let layer = |paths: &[&String]| json!({ "paths": paths, "size": u64::MAX });
+    let previous = json!({
+        // A path in several layers, and one that is none.
+        "layers": [layer(&[&printed[2], &old[0]]), layer(&[&printed[2]]), layer(&[&printed[2]]), layer(&[&"x".to_owned()])],
+        "history": { "revisions": 4_294_967_295_u32, "tracks": tracks, "gone": [[], ["x"], [old[1]]] },
+    });
+    scratch.write("previous.json", &previous.to_string());
+    for strategy in ["stable", "popularity", "size"] {
+        let arguments = ["--closure", "c.json", "--previous", "previous.json", "--strategy", strategy];
+        assert_eq!(plan(&scratch, &arguments)["history"]["revisions"], 64);
+        let text = says(&scratch, &[&["plan"], &arguments[..]].concat());
+        assert!(text.contains("would be sent: 2 layers, 18446.7 PB"), "{text}");
+    }
+    scratch.write("new.json", &plan(&scratch, &["--closure", "c.json"]).to_string());
+    says(&scratch, &["diff", "previous.json", "new.json"]);
+    says(&scratch, &["diff", "new.json", "previous.json"]);
 }
 
 #[test]
@@ -126,9 +169,37 @@ fn images_tell_the_next_plan_as_much_as_plans_do() {
             let again = scratch.built(&[&environment, "--previous", previous, "--to", "stowage:again"]);
             assert_eq!(again["digest"], first["digest"], "{destination}");
         }
-        let diff = says(&scratch, &["diff", destination, "stowage:next"]);
+        // A path does as well as a reference.
+        let path = destination.split(':').nth(1).expect("a path");
+        let diff = says(&scratch, &["diff", path, "next"]);
+        assert_eq!(diff, says(&scratch, &["diff", destination, "stowage:next"]));
         assert!(diff.contains("+ environment\n") && diff.contains("2 are the same\n"), "{diff}");
     }
+}
+
+#[test]
+fn what_a_parent_has_is_not_planned_again() {
+    let scratch = Scratch::new();
+    scratch.built(&[&printed(HELLO), "--to", "oci:layout:parent"]);
+    let root = scratch.root();
+    let store = ["--store", root.to_str().expect("UTF-8")];
+    let environment = printed(ENVIRONMENT);
+    let arguments = [environment.as_str(), "--from", "oci:layout"];
+    let planned = plan(&scratch, &[&store[..], &arguments].concat());
+    assert_eq!(planned["layers"][0]["paths"], json!([environment]));
+    assert_eq!(planned["layers"].as_array().expect("a list").len(), 1);
+    // The parent's layers stay out of what the next plan knows, however it learns it.
+    let first = scratch.built(&[&arguments[..], &["--to", "stowage:child"]].concat());
+    for previous in ["child", "child"] {
+        let again = scratch.built(&[&arguments[..], &["--previous", previous, "--to", "stowage:child"]].concat());
+        assert_eq!(again["digest"], first["digest"]);
+    }
+    refuses(
+        &scratch,
+        &[&["plan"], &store[..], &arguments, &["--max-layers", "3"]].concat(),
+        Exit::Usage,
+        "oci:layout has 2",
+    );
 }
 
 #[test]
@@ -153,11 +224,16 @@ fn what_is_no_plan_and_no_image_is_refused() {
     let scratch = Scratch::new();
     closure(&scratch, "c.json", &PATHS, &[0; 4]);
     scratch.write("list.json", "[]");
+    scratch.write("text", "no archive");
+    scratch.write("empty", "");
     scratch.write("history.json", r#"{"layers":[],"history":{"revisions":1,"tracks":{"x":["zz","0",1]}}}"#);
     for (previous, exit, message) in [
         ("none", Exit::Usage, "none is not there"),
         ("list.json", Exit::Usage, "is no plan"),
         ("history.json", Exit::Usage, "its history can't be read"),
+        ("empty", Exit::Usage, "the plan empty: is no plan"),
+        ("text", Exit::Destination, "text is no archive of an image"),
+        ("root", Exit::Usage, "is a folder, but neither"),
         ("oci:none", Exit::Destination, "none"),
         ("tarball:x", Exit::Usage, "no kind \"tarball\""),
     ] {

@@ -13,9 +13,8 @@ use crate::layer::compress::Compression;
 use crate::layer::deliver::{Content, LayerJob, Progress, Source};
 use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
-use crate::parent::blob::Blob;
+use crate::parent::compression::{Compression as Packing, taken};
 use crate::parent::parts::{self, Part, Parts};
-use crate::parent::{self, ParentError};
 use crate::store::StoreDir;
 use crate::tree::StoreFiles;
 
@@ -54,25 +53,23 @@ impl Original {
             return Ok(Self::of_parts(parts::parts(reference, threads)?, reference));
         };
         let ReadFolder { image, store_dir, jobs } = folder::read(folder)?;
-        let layer = |job: LayerJob<'static>| -> Result<Layer, ParentError> {
-            let Content::Blob(blob) = &job.content else {
-                return Ok(Layer { job, unpack: None });
+        let layer = |(job, listed): (LayerJob<'static>, &ImageLayer)| {
+            let unpack = match &job.content {
+                Content::Blob(blob) => Some(Packing::of_media_type(&listed.blob.media_type).uncompressed(&blob.open)),
+                _ => None,
             };
-            let path = folder.join("blobs/sha256").join(blob.digest.to_hex());
-            let blob = Blob::open(&path)?;
-            let magic = blob.magic().map_err(|source| ParentError::Read { path, source })?;
-            let compression = parent::compression::Compression::of(&magic);
-            Ok(Layer { job, unpack: Some(blob.unpacker(compression)) })
+            Layer { job, unpack }
         };
-        let layers = jobs.into_iter().map(layer).collect::<Result<_, _>>()?;
+        let layers = jobs.into_iter().zip(&image.layers).map(layer).collect();
         Ok(Self { image, store_dir, layers })
     }
 
     fn of_parts(parts: Parts, reference: &ImageReference) -> Self {
         let name = name(reference, parts.called.as_deref());
         let (mut layers, mut listed) = (Vec::new(), Vec::new());
-        for (number, Part { record, blob, comment, open, unpack }) in parts.layers.into_iter().enumerate() {
-            let content = Content::Blob(LayerBlob { digest: blob.digest, size: blob.size, open });
+        for (number, Part { record, blob, comment, open }) in parts.layers.into_iter().enumerate() {
+            let content = Content::Blob(taken(&blob, &open));
+            let unpack = Packing::of_media_type(&blob.media_type).uncompressed(&open);
             let mut hasher = KeyHasher::new("stowage copied layer v1");
             // Some images have a layer twice.
             hasher.add(&number.to_be_bytes());
@@ -110,9 +107,10 @@ impl Original {
         // Blobs alone need no store.
         let files = StoreFiles::open(if names_stores { real_dir } else { Path::new("/") })?;
         let is_wanted = |layer: &ImageLayer| match (&place.reference, place.compression) {
-            (ImageReference::Folder { .. }, _) => true,
+            (ImageReference::Folder { .. }, _) | (_, None) => {
+                destination::takes(&place.reference, &layer.blob.media_type)
+            }
             (_, Some(_)) => same_codec(&layer.blob.media_type, compression),
-            (reference, None) => destination::takes(reference, &layer.blob.media_type),
         };
         let (mut jobs, mut said) = (Vec::new(), Vec::new());
         for (Layer { mut job, unpack }, layer) in layers.into_iter().zip(&image.layers) {
@@ -122,7 +120,7 @@ impl Original {
             let mut blob = Some(layer.blob.clone()).filter(|_| matches!(job.content, Content::Blob(_)));
             if let (Some(open), false) = (unpack, is_wanted(layer)) {
                 let (digest, size) = (layer.record.diff_id, layer.record.size);
-                job.content = Content::Tar(LayerBlob { digest, size, open });
+                job.content = Content::Tar(LayerBlob { digest, size, open, plain: None });
                 blob = None;
             }
             said.push(Said { comment: layer.comment.clone(), blob });

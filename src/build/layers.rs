@@ -6,15 +6,15 @@ use std::num::NonZeroUsize;
 use super::Build;
 use super::base::Base;
 use crate::digest::Digest;
-use crate::image::ImageSpec;
 use crate::image::manifest::Descriptor;
 use crate::image::spec::{MAX_LAYERS, SpecError};
 use crate::image::system::{self, SystemLayer};
-use crate::layer::blob::LayerBlob;
+use crate::image::{ImageLayer, ImageSpec};
 use crate::layer::deliver::{Content, LayerJob};
 use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
 use crate::layer::{LayerKey, LayerRecord};
+use crate::parent::compression::{Compression, taken};
 use crate::parent::{LayerBytes, Parent, ParentLayer};
 use crate::plan::{self, saved};
 use crate::store::StorePath;
@@ -61,7 +61,7 @@ pub fn most(spec: &ImageSpec, parent: u64, least: u64) -> u64 {
 
 /// How many layers are left for store paths, in an image without a parent.
 #[must_use]
-pub fn store_layers(spec: &ImageSpec) -> NonZeroUsize {
+fn store_layers(spec: &ImageSpec) -> NonZeroUsize {
     let least = spec.least_layers();
     left(most(spec, 0, least), least - 1)
 }
@@ -78,7 +78,7 @@ impl<'a> Layers<'a> {
     pub fn plan(build: &Build<'a>, base: &'a Base<'a>, files: &'a StoreFiles) -> anyhow::Result<Self> {
         let hook = hook(build, base);
         let of_parent = base.parent.map_or(&[][..], |parent| &parent.layers[..]);
-        let limit = limit(build.spec, base, hook.is_some())?;
+        let limit = limit(build.spec, base.parent, !base.new.is_empty(), hook.is_some())?;
         let plan = plan::plan(&base.new, &build.spec.policy(limit, build.previous.to_vec()));
         // A first plan knows nothing but what the layers' comments tell anyway; over a parent
         // it tells which of them are ours.
@@ -116,20 +116,30 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// How many layers are left for store paths.
-fn limit(spec: &ImageSpec, base: &Base<'_>, has_hook: bool) -> Result<NonZeroUsize, SpecError> {
-    let Some(Parent { name, layers, .. }) = base.parent else {
+/// How many layers are left for store paths, over `parent` and below the system layer.
+///
+/// # Errors
+/// When there are too few.
+pub fn limit(
+    spec: &ImageSpec,
+    parent: Option<&Parent>,
+    has_new_paths: bool,
+    has_hook: bool,
+) -> Result<NonZeroUsize, SpecError> {
+    let Some(Parent { name, layers, .. }) = parent else {
         return Ok(store_layers(spec));
     };
     let parent = layers.len() as u64;
     let others = parent + 1 + u64::from(has_hook);
-    let least = others + u64::from(!base.new.is_empty());
+    let least = others + u64::from(has_new_paths);
     spec.check_layers(least, &format!("{name} has {parent}, and "))?;
     Ok(left(most(spec, parent, least), others))
 }
 
-/// A layer of the parent's, as it is.
+/// A layer of the parent's, as it is; but OCI knows no xz.
 fn kept(number: usize, layer: &ParentLayer) -> Planned<'static> {
+    let mut blob = layer.blob.clone();
+    let compression = Compression::of_media_type(&blob.media_type);
     let (key, content) = match &layer.bytes {
         LayerBytes::Store { key, owner, .. } => {
             (*key, Content::Store { paths: layer.paths.clone(), owner: owner.clone() })
@@ -138,12 +148,16 @@ fn kept(number: usize, layer: &ParentLayer) -> Planned<'static> {
             let mut hasher = KeyHasher::new("stowage parent layer v1");
             // Some images have a layer twice.
             hasher.add(&number.to_be_bytes());
-            hasher.add(layer.blob.digest.to_string().as_bytes());
-            let Descriptor { digest, size, .. } = layer.blob;
-            (hasher.finish(), Content::Blob(LayerBlob { digest, size, open: open.clone() }))
+            hasher.add(blob.digest.to_string().as_bytes());
+            let mut open = open.clone();
+            if compression == Compression::Xz {
+                open = compression.uncompressed(&open);
+                blob = ImageLayer::plain(layer.record.clone(), String::new()).blob;
+            }
+            (hasher.finish(), Content::Blob(taken(&blob, &open)))
         }
     };
-    let blob = matches!(content, Content::Blob(_)).then(|| layer.blob.clone());
+    let blob = matches!(content, Content::Blob(_)).then_some(blob);
     let job = LayerJob { key, content, estimate: layer.record.size, known: Some(layer.record.clone()), packed: None };
     Planned { job, said: Said { comment: layer.comment.clone(), blob } }
 }

@@ -38,6 +38,9 @@ pub enum CacheError {
     /// The folder can't be used, or not be written to.
     #[error("using the cache: {0}")]
     Folder(#[from] beneath::FolderError),
+    /// A typing error, or a hook that exported elsewhere or nothing.
+    #[error("there is no cache at {0}: no such folder; name the one that the hook exports to")]
+    Missing(PathBuf),
     /// A cache for another store: its paths would mean nothing here.
     #[error("the cache {path} is for the store {found}, not for {wanted}; use another folder")]
     StoreDir {

@@ -15,9 +15,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::beneath::{FolderError, error};
-
-/// As many links as the kernel follows.
-const LINK_LIMIT: usize = 40;
+use crate::fs::MAX_LINKS;
 
 /// A descriptor that says where `path` is, and can't be read or written.
 ///
@@ -40,7 +38,7 @@ pub fn without_foreign_links(path: &Path) -> Result<OwnedFd, FolderError> {
         if stat.st_uid != 0 {
             return Err(FolderError::ForeignLink(path.to_owned()));
         }
-        if links > LINK_LIMIT {
+        if links > MAX_LINKS {
             return Err(failed(Errno::LOOP));
         }
         let target = rustix::fs::readlinkat(&next, "", Vec::new()).map_err(failed)?;

@@ -12,6 +12,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::url;
+
 /// How the setting is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -56,25 +58,11 @@ impl StoreUrl {
         if !path.is_absolute() {
             return Err(SetupError::Relative(path.to_owned()));
         }
-        let mut encoded = String::new();
-        let mut portable = true;
-        for byte in path.as_os_str().as_bytes() {
-            match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b'~' => {
-                    encoded.push(char::from(*byte))
-                }
-                // Legal as they are, and Nix 2.8 knows them only so.
-                b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@' => {
-                    encoded.push(char::from(*byte));
-                    portable = false;
-                }
-                _ => {
-                    encoded.push_str(&format!("%{byte:02X}"));
-                    portable = false;
-                }
-            }
-        }
-        Ok(Self { text: format!("file://{encoded}?trusted=1"), portable })
+        let is_portable = |byte: &u8| byte.is_ascii_alphanumeric() || b"/.-_~".contains(byte);
+        Ok(Self {
+            text: format!("file://{}?trusted=1", url::encode(path)),
+            portable: path.as_os_str().as_bytes().iter().all(is_portable),
+        })
     }
 
     /// Whether every version of Nix takes it for the same folder. Only letters,

@@ -22,7 +22,7 @@ Examples:
 Exit codes: 0 done; 1 something failed; 2 the command line or the spec is wrong;
 3 registrations can't be read; 4 the Nix database can't be read; 5 a store path
 is not valid, gone or changed; 6 the destination can't be written, or an image
-not be read; 7 contents conflict.";
+or a cache not be read; 7 contents conflict.";
 
 /// Gets what Nix builds into container images and binary caches.
 #[derive(Debug, Parser)]
@@ -78,15 +78,31 @@ pub enum Command {
     },
 }
 
-/// Where registrations come from.
+/// Where the store is.
 #[derive(Debug, Args)]
-pub struct SourceArguments {
+pub struct StoreArguments {
     /// The store's root, as Nix's `--store ROOT`; by default this system's store
     ///
     /// Store paths keep their names; their files are at ROOT/nix/store, the database at
     /// ROOT/nix/var/nix. NIX_STORE_DIR and NIX_STATE_DIR are respected without it.
-    #[arg(long, value_name = "ROOT", value_hint = ValueHint::DirPath)]
-    pub store: Option<PathBuf>,
+    #[arg(long = "store", value_name = "ROOT", value_hint = ValueHint::DirPath)]
+    pub root: Option<PathBuf>,
+}
+
+/// How much is done at once.
+#[derive(Debug, Args)]
+pub struct JobsArguments {
+    /// How many threads make layers, or export paths; by default one for each processor
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub jobs: Option<u16>,
+}
+
+/// Where registrations come from.
+#[derive(Debug, Args)]
+pub struct SourceArguments {
+    /// Where the store is
+    #[command(flatten)]
+    pub store: StoreArguments,
     /// Take registrations from this file: closureInfo's `registration`, or the output of
     /// `nix-store --dump-db`; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "closure", value_hint = ValueHint::FilePath)]
@@ -137,9 +153,9 @@ pub struct BuildArguments {
     /// of `stowage plan --json`; can be repeated, the newest last
     #[arg(long, value_name = "IMAGE|FILE", value_hint = ValueHint::AnyPath)]
     pub previous: Vec<String>,
-    /// How many threads make layers; by default one for each processor
-    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub jobs: Option<u16>,
+    /// How much is done at once
+    #[command(flatten)]
+    pub jobs: JobsArguments,
     /// Print what was built as JSON
     #[arg(long)]
     pub json: bool,
@@ -157,6 +173,9 @@ pub struct PlanArguments {
     /// What the image is to be, as for `build`
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub spec: Option<PathBuf>,
+    /// The image to build on, as for `build`: what it has is not planned again
+    #[arg(long, value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
+    pub from: Option<String>,
     /// Show only the layer of this path, all that is in it, and why
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub why: Option<PathBuf>,
@@ -193,12 +212,12 @@ pub struct CopyArguments {
     /// they stay as they are
     #[arg(long, value_name = "CODEC[:LEVEL]")]
     pub compress: Option<Compression>,
-    /// The root of the store with the image's paths, as for `build`
-    #[arg(long, value_name = "ROOT", value_hint = ValueHint::DirPath)]
-    pub store: Option<PathBuf>,
-    /// How many threads make layers; by default one for each processor
-    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub jobs: Option<u16>,
+    /// Where the store is
+    #[command(flatten)]
+    pub store: StoreArguments,
+    /// How much is done at once
+    #[command(flatten)]
+    pub jobs: JobsArguments,
     /// Print what was copied as JSON
     #[arg(long)]
     pub json: bool,
@@ -267,12 +286,12 @@ pub struct AddArguments {
     /// Store paths, or links to them
     #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
-    /// The store's root, as for `build`
-    #[arg(long, value_name = "ROOT", value_hint = ValueHint::DirPath)]
-    pub store: Option<PathBuf>,
-    /// How many paths to export at once; by default one for each processor
-    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    pub jobs: Option<u16>,
+    /// Where the store is
+    #[command(flatten)]
+    pub store: StoreArguments,
+    /// How much is done at once
+    #[command(flatten)]
+    pub jobs: JobsArguments,
     /// Print what was done as JSON
     #[arg(long)]
     pub json: bool,

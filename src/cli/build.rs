@@ -18,7 +18,7 @@ use crate::image::spec::MAX_LAYERS;
 use crate::image::{Image, ImageName, ImageSpec, config};
 use crate::layer::compress::Compression;
 use crate::parent::Parent;
-use crate::plan::Strategy;
+use crate::plan::{self, Strategy};
 use crate::store::source::RegistrationSource;
 use crate::store::{Closure, StoreLocation, StorePath, content_address};
 use crate::tree::StoreFiles;
@@ -38,7 +38,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
         )
         .into());
     }
-    let location = settings.location(arguments.source.store.as_deref());
+    let location = settings.location(arguments.source.store.root.as_deref());
     let mut spec =
         spec(arguments.spec.as_deref(), arguments.name.as_deref(), arguments.strategy, arguments.max_layers)?;
     if arguments.from.is_some() {
@@ -69,7 +69,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
             index: &settings.index,
             hook: program.as_deref(),
             previous: &previous,
-            threads: settings::threads(arguments.jobs),
+            threads: arguments.jobs.threads(),
             hold: !settings.in_nix_build,
             progress: &|bytes| meter.add(bytes),
         },
@@ -222,7 +222,11 @@ pub fn closure(
         }
         return Err(UsageError("nothing to put into the image: name a PATH, or a spec with contents".to_owned()).into());
     }
-    Ok(source.closure(location, contents, &mentions)?)
+    let closure = source.closure(location, contents, &mentions)?;
+    for pattern in plan::unmatched(&closure, &spec.groups, &spec.hints) {
+        tracing::warn!("{pattern:?} in the spec's `layers` or `popularity` names no store path of the image");
+    }
+    Ok(closure)
 }
 
 /// All texts of the image that may name store paths, which must be in it then.

@@ -9,7 +9,7 @@ use super::args::{CacheCommand, EnvArguments};
 use super::output;
 use super::settings::{self, Settings};
 use crate::cache::setup::{self, Format, StoreUrl};
-use crate::cache::{self, Options, Summary};
+use crate::cache::{self, CacheError, Options, Summary};
 use crate::store::db::StoreDb;
 use crate::store::{Closure, StoreLocation, StorePath};
 use crate::tree::StoreFiles;
@@ -21,10 +21,10 @@ use crate::tree::StoreFiles;
 pub fn run(settings: &Settings, command: CacheCommand) -> anyhow::Result<()> {
     match command {
         CacheCommand::Add(arguments) => {
-            let location = settings.location(arguments.store.as_deref());
+            let location = settings.location(arguments.store.root.as_deref());
             let paths = arguments.paths.iter().map(|path| settings::resolve(&location, path));
             let paths = paths.collect::<Result<Vec<_>, _>>()?;
-            let summary = add(&location, &paths, &arguments.dir, settings::threads(arguments.jobs))?;
+            let summary = add(&location, &paths, &arguments.dir, arguments.jobs.threads())?;
             report(&summary, arguments.json, settings.quiet)
         }
         CacheCommand::Wait { dir } => {
@@ -70,8 +70,17 @@ pub fn add(location: &StoreLocation, paths: &[StorePath], dir: &Path, jobs: usiz
 /// waited for. The hook exports before it returns, so that is nothing.
 ///
 /// # Errors
-/// None yet.
-pub fn wait(dir: &Path) -> anyhow::Result<String> {
+/// When there is something else than a folder.
+pub fn wait(dir: &Path) -> Result<String, CacheError> {
+    if !dir.exists() {
+        // A job that built nothing has none. One whose hook fills another should know.
+        tracing::warn!(
+            "there is no cache at {}: nothing was exported to it; if something was built, see where STOWAGE_CACHE leads",
+            dir.display()
+        );
+    } else if !dir.is_dir() {
+        return Err(CacheError::Missing(dir.to_owned()));
+    }
     Ok(format!("nothing is pending for {}", dir.display()))
 }
 

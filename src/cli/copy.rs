@@ -4,7 +4,7 @@ use super::args::CopyArguments;
 use super::build::{is_stdout, report};
 use super::exit::UsageError;
 use super::output::Meter;
-use super::settings::{self, Settings};
+use super::settings::Settings;
 use crate::build::Place;
 use crate::build::copy::{Means, Original};
 use crate::destination::ImageReference;
@@ -25,8 +25,8 @@ pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> 
         )
         .into());
     }
-    let real_dir = store.as_deref().map(|root| settings.location(Some(root)).real_dir);
-    let threads = settings::threads(jobs);
+    let real_dir = store.root.as_deref().map(|root| settings.location(Some(root)).real_dir);
+    let threads = jobs.threads();
     let original = Original::read(&from, threads)?;
     let meter = Meter::new(original.size(), settings.quiet);
     let progress = |bytes| meter.add(bytes);

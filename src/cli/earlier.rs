@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use super::exit::UsageError;
 use super::inspect::{self, Inspected};
+use super::parent;
 use crate::destination::ImageReference;
 use crate::digest::Digest;
 use crate::plan::Previous;
@@ -21,42 +22,32 @@ pub struct Earlier {
     pub previous: Previous,
 }
 
-/// Reads the image or plan that `text` names: an image as everywhere, the folder of
-/// one, or a file of `stowage plan --json`.
+/// Reads the image or plan that `text` names: an image by its reference or path, or a
+/// file of `stowage plan --json`.
 ///
 /// # Errors
 /// When it is neither.
 pub fn read(text: &str) -> anyhow::Result<Earlier> {
     let path = Path::new(text);
-    if let Some(reference) = of_folder(path) {
-        return of_image(&reference);
-    }
-    if text == "-" || path.exists() {
+    if text == "-" || may_be_plan(path) {
         return of_plan(text).with_context(|| format!("the plan {text}"));
     }
-    match text.parse::<ImageReference>() {
-        Ok(reference) => of_image(&reference),
-        Err(_) if !text.contains(':') => {
-            Err(UsageError(format!("{text} is not there; give an image, or a file of `stowage plan --json`")).into())
-        }
-        Err(error) => Err(error.into()),
+    if !path.exists() && !text.contains(':') {
+        let hint = "give an image, or a file of `stowage plan --json`";
+        return Err(UsageError(format!("{text} is not there; {hint}")).into());
     }
+    of_image(&parent::reference(text)?)
 }
 
-/// The image that `text` names: as everywhere, or the folder of one.
-///
-/// # Errors
-/// When it names none.
-pub fn image(text: &str) -> anyhow::Result<ImageReference> {
-    of_folder(Path::new(text)).map_or_else(|| Ok(text.parse()?), Ok)
-}
-
-/// The image that is in a folder.
-fn of_folder(path: &Path) -> Option<ImageReference> {
-    if path.join("stowage.json").exists() {
-        return Some(ImageReference::Folder { folder: path.to_owned() });
+/// Whether what is there begins as JSON does, and no archive; an empty file is none. A pipe is not looked
+/// into, since what was read of it would be gone.
+fn may_be_plan(path: &Path) -> bool {
+    if !path.is_file() {
+        return path.exists() && !path.is_dir();
     }
-    path.join("oci-layout").exists().then(|| ImageReference::Oci { folder: path.to_owned(), tag: None })
+    let bytes = std::fs::File::open(path).into_iter().flat_map(|file| std::io::BufReader::new(file).bytes());
+    let first = bytes.map_while(Result::ok).find(|byte| !byte.is_ascii_whitespace());
+    matches!(first, None | Some(b'{' | b'['))
 }
 
 /// What the next plan may know of `texts`, the newest last.

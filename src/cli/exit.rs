@@ -2,15 +2,19 @@
 
 use std::process::ExitCode;
 
+use crate::build::base::BaseError;
 use crate::cache::CacheError;
 use crate::cache::setup::SetupError;
 use crate::destination::{DestinationError, ReferenceError, UnreadableLayers};
 use crate::image::contents::ContentsError;
+use crate::image::inherit::PlatformError;
 use crate::image::name::NameError;
 use crate::image::spec::SpecError;
+use crate::layer::blob::BlobError;
 use crate::layer::chunks::PackError;
 use crate::layer::deliver::SpoolError;
 use crate::parent::ParentError;
+use crate::parent::merge::MergeError;
 use crate::store::ClosureError;
 use crate::store::db::DatabaseError;
 use crate::store::source::RegistrationError;
@@ -63,6 +67,7 @@ impl Exit {
             || cause.is::<ReferenceError>()
             || cause.is::<UnreadableLayers>()
             || cause.is::<SetupError>()
+            || cause.is::<PlatformError>()
         {
             return Some(Self::Usage);
         }
@@ -78,7 +83,14 @@ impl Exit {
         if cause.is::<ClosureError>() {
             return Some(Self::Registrations);
         }
-        if cause.is::<ParentError>() || cause.is::<SpoolError>() {
+        if let Some(error) = cause.downcast_ref() {
+            return Some(match error {
+                BaseError::Platform(_) | BaseError::User(_) => Self::Usage,
+                BaseError::Merge(MergeError::Differs { .. }) => Self::StorePath,
+                BaseError::Merge(MergeError::Open { .. }) | BaseError::Store { .. } => Self::Destination,
+            });
+        }
+        if cause.is::<ParentError>() || cause.is::<BlobError>() || cause.is::<SpoolError>() {
             return Some(Self::Destination);
         }
         if cause.is::<DestinationError>() {

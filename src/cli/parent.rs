@@ -52,7 +52,10 @@ fn registered(location: &StoreLocation, paths: &[StorePath]) -> Vec<PathInfo> {
 
 /// The image that `text` names: a reference, or the path of a folder or file, whose
 /// kind is seen by what is in it.
-fn reference(text: &str) -> anyhow::Result<ImageReference> {
+///
+/// # Errors
+/// When it names none.
+pub fn reference(text: &str) -> anyhow::Result<ImageReference> {
     let path = Path::new(text);
     let is_path = text.starts_with(['.', '/']) || !text.contains(':');
     if !is_path {
@@ -70,7 +73,7 @@ fn reference(text: &str) -> anyhow::Result<ImageReference> {
         return Err(usage("is a folder, but neither an image folder nor an OCI layout").into());
     }
     if !path.exists() {
-        let problem = "is not there; name the image to build on: docker-archive:FILE, oci:DIR, oci-archive:FILE, stowage:DIR, or the path of one of these";
+        let problem = "is not there; name an image: docker-archive:FILE, oci:DIR, oci-archive:FILE, stowage:DIR, or the path of one of these";
         return Err(usage(problem).into());
     }
     // `docker save` of newer versions writes what both have.

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::args::PlanArguments;
 use super::exit::UsageError;
 use super::settings::{self, Settings};
-use super::{build, earlier, output};
-use crate::build::layers::store_layers;
+use super::{build, earlier, output, parent};
+use crate::build::layers;
 use crate::plan::diff::Layout;
 use crate::plan::saved::SavedPlan;
 use crate::plan::{self, LayerPlan, PlannedLayer};
@@ -19,7 +19,7 @@ use crate::store::{Closure, StoreLocation};
 /// See [`super::exit::Exit`].
 pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> {
     let spec = build::spec(arguments.spec.as_deref(), None, arguments.strategy, arguments.max_layers)?;
-    let location = settings.location(arguments.source.store.as_deref());
+    let location = settings.location(arguments.source.store.root.as_deref());
     let contents = build::contents(&location, &arguments.paths, &spec)?;
     let source = arguments.source.registrations();
     if contents.is_empty() && arguments.spec.is_none() && source == RegistrationSource::Database {
@@ -35,7 +35,16 @@ pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> 
     };
     let old = arguments.previous.iter().map(|text| earlier::read(text)).collect::<Result<Vec<_>, _>>()?;
     let (layouts, previous): (Vec<_>, Vec<_>) = old.into_iter().map(|old| (old.layout, old.previous)).unzip();
-    let plan = plan::plan(&closure, &spec.policy(store_layers(&spec), previous));
+    let parent = arguments.from.as_ref().or(spec.from_image.as_ref());
+    let parent =
+        parent.map(|text| parent::parent(text, spec.architecture.as_deref(), &closure, &location)).transpose()?;
+    // What the parent has is not planned again.
+    let closure = match &parent {
+        None => closure,
+        Some(parent) => closure.without(&parent.paths()),
+    };
+    let limit = layers::limit(&spec, parent.as_ref(), !closure.is_empty(), spec.hook)?;
+    let plan = plan::plan(&closure, &spec.policy(limit, previous));
     let saved = SavedPlan::new(&closure, &plan, spec.strategy);
     let old = (!layouts.is_empty())
         .then(|| Layout { layers: layouts.into_iter().flat_map(|layout| layout.layers).collect() });
@@ -73,7 +82,7 @@ fn as_table(closure: &Closure, plan: &LayerPlan, kept: Option<&[bool]>) -> Strin
     for (place, layer) in plan.layers.iter().enumerate() {
         let size = layer.nar_size(closure);
         let mark = if is_sent(place) { "*" } else { " " };
-        to_send += if is_sent(place) { size } else { 0 };
+        to_send = to_send.saturating_add(if is_sent(place) { size } else { 0 });
         table += &format!(
             "{:>5}{mark} {:>5}  {:>10}  {} ({})\n",
             place + 1,

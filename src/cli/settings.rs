@@ -5,14 +5,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::args::SourceArguments;
+use super::args::{JobsArguments, SourceArguments};
 use super::exit::UsageError;
+use crate::fs::MAX_LINKS;
 use crate::layer::index::LayerIndex;
 use crate::store::source::{Mention, RegistrationSource};
 use crate::store::{StoreDir, StoreLocation, StorePath};
-
-/// How many links lead from one to the other before they count as a loop.
-const MAX_LINKS: usize = 40;
 
 /// A path that is no store path.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +84,14 @@ impl SourceArguments {
     }
 }
 
+impl JobsArguments {
+    /// How many threads to use: as many as were asked for, or as there are processors.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.jobs.map_or_else(processors, usize::from)
+    }
+}
+
 /// Whether the program was started under its hook's name, as from nix.conf.
 #[must_use]
 pub fn is_called_as_hook() -> bool {
@@ -135,10 +141,10 @@ fn folder_variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-/// How many threads to use: as many as were asked for, or as there are processors.
+/// How many processors there are.
 #[must_use]
-pub fn threads(jobs: Option<u16>) -> usize {
-    jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The store path that `path` is, is in, or leads to, as Nix's

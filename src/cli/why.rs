@@ -5,8 +5,8 @@ use serde_json::json;
 use super::args::WhyArguments;
 use super::exit::UsageError;
 use super::settings::Settings;
-use super::{earlier, output};
-use crate::parent::{self, Node, Parent, ReadOptions};
+use super::{output, parent};
+use crate::parent::{Node, Parent, ReadOptions, read};
 use crate::plan::Pattern;
 use crate::store::{Closure, NodeId};
 
@@ -25,9 +25,9 @@ struct Reason {
 /// When the image can't be read, or has no such path.
 pub fn run(settings: &Settings, arguments: &WhyArguments) -> anyhow::Result<()> {
     let store_dir = settings.location(None).store_dir;
-    let reference = earlier::image(&arguments.image)?;
+    let reference = parent::reference(&arguments.image)?;
     let options = ReadOptions { store_dir: &store_dir, architecture: None, host: &|_| Vec::new() };
-    let parent = parent::read(&reference, &options)?;
+    let parent = read(&reference, &options)?;
     let closure = Closure::new(&store_dir, parent.registrations.clone(), None)?;
     let pattern = Pattern::new(&arguments.path).map_err(|error| UsageError(error.to_string()))?;
     let found: Vec<NodeId> = (0..closure.len()).filter(|id| pattern.matches(&closure.info(*id).path)).collect();

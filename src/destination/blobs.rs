@@ -58,7 +58,7 @@ impl Blobs {
     #[must_use]
     pub fn opener(&self, digest: &Digest) -> OpenBlob {
         let path = self.path(digest);
-        std::sync::Arc::new(move || Ok(Box::new(std::fs::File::open(&path)?)))
+        std::sync::Arc::new(move || Ok(Box::new(crate::fs::open_regular(&path)?)))
     }
 
     /// Puts `bytes` there.
@@ -80,7 +80,7 @@ impl Blobs {
     /// When it is not there, or is not what its name says.
     pub fn get(&self, digest: &Digest) -> Result<Vec<u8>, DestinationError> {
         let path = self.path(digest);
-        let bytes = std::fs::read(&path).map_err(DestinationError::read(&path))?;
+        let bytes = crate::fs::read_regular(&path).map_err(DestinationError::read(&path))?;
         if Digest::of(&bytes) != *digest {
             return Err(DestinationError::Foreign { path, problem: "is not what its digest says".to_owned() });
         }

@@ -5,7 +5,6 @@
 //! its key, which is known before its digest, and `manifest.json` comes last;
 //! docker, podman and skopeo take that from a pipe, too.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -104,7 +103,7 @@ pub fn read(path: &Path) -> Result<Listing, DestinationError> {
             problem: format!("is no docker archive ({problem}); {hint}"),
         }
     };
-    let file = File::open(path).map_err(DestinationError::read(path))?;
+    let file = crate::fs::open_regular(path).map_err(DestinationError::read(path))?;
     let mut sizes = std::collections::BTreeMap::new();
     let mut small_files = std::collections::BTreeMap::new();
     let mut archive = ::tar::Archive::new(file);

@@ -18,9 +18,9 @@ use crate::digest::Digest;
 use crate::fs::LockedFolder;
 use crate::image::manifest::{Descriptor, Manifest};
 use crate::image::{Image, ImageLayer, ImageName};
-use crate::layer::blob::LayerBlob;
 use crate::layer::deliver::{BlobSink, BlobWriter, Content, LayerJob};
 use crate::layer::{Delivered, LayerKey, LayerRecord, Owner};
+use crate::parent::compression::taken;
 use crate::store::{StoreDir, StorePath};
 
 /// The version of the folder's form.
@@ -136,7 +136,7 @@ impl Destination for ImageFolder {
         let path = self.folder.join(INDEX);
         let mut text = serde_json::to_vec_pretty(&index)?;
         text.push(b'\n');
-        let before = std::fs::read(&path).ok();
+        let before = crate::fs::read_regular(&path).ok();
         if before.as_ref() != Some(&text) {
             crate::fs::write_atomically(&path, &text).map_err(DestinationError::write(&path))?;
         }
@@ -230,7 +230,7 @@ pub struct ReadFolder {
 pub fn read(folder: &Path) -> Result<ReadFolder, DestinationError> {
     let path = folder.join(INDEX);
     let foreign = |problem: String| DestinationError::Foreign { path: path.clone(), problem };
-    let text = std::fs::read(&path).map_err(|error| match error.kind() {
+    let text = crate::fs::read_regular(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => DestinationError::Foreign {
             path: folder.to_owned(),
             problem: format!("is no image folder: it has no {INDEX}"),
@@ -274,8 +274,8 @@ pub fn read(folder: &Path) -> Result<ReadFolder, DestinationError> {
 
 fn job(layer: Layer, blobs: &Blobs, store_dir: &StoreDir, owner: &Owner) -> Result<LayerJob<'static>, String> {
     let content = if layer.paths.is_empty() {
-        let Descriptor { digest, size, .. } = layer.blob();
-        Content::Blob(LayerBlob { digest, size, open: blobs.opener(&digest) })
+        let blob = layer.blob();
+        Content::Blob(taken(&blob, &blobs.opener(&blob.digest)))
     } else {
         let parse = |path: &String| store_dir.parse_path(path.as_bytes()).map_err(|error| format!("{path}: {error}"));
         let paths = layer.paths.iter().map(parse).collect::<Result<Vec<StorePath>, _>>()?;

@@ -66,12 +66,10 @@ pub enum DestinationError {
 
 /// Layers that those who read such places can't decompress.
 #[derive(Debug, thiserror::Error)]
-#[error("{reference}: `docker load` reads no zstd; {hint}")]
+#[error("{reference}: `docker load` reads no zstd; give it `--compress gzip` or `--compress none`")]
 pub struct UnreadableLayers {
     /// The place.
     pub reference: ImageReference,
-    /// What to do instead.
-    pub hint: &'static str,
 }
 
 impl DestinationError {
@@ -136,10 +134,9 @@ pub trait Destination {
 /// When nobody could read them there.
 pub fn compression(reference: &ImageReference, asked: Option<Compression>) -> Result<Compression, UnreadableLayers> {
     match (reference, asked) {
-        (reference, Some(asked)) if !takes(reference, asked.media_type()) => Err(UnreadableLayers {
-            reference: reference.clone(),
-            hint: "give it `--compress gzip` or `--compress none`",
-        }),
+        (reference, Some(asked)) if !takes(reference, asked.media_type()) => {
+            Err(UnreadableLayers { reference: reference.clone() })
+        }
         // Its layers are named, not written.
         (ImageReference::Folder { .. }, _) | (_, None) => Ok(Compression::None),
         (_, Some(asked)) => Ok(asked),
@@ -152,7 +149,8 @@ pub fn compression(reference: &ImageReference, asked: Option<Compression>) -> Re
 pub fn takes(reference: &ImageReference, media_type: &str) -> bool {
     match reference {
         ImageReference::DockerArchive { .. } => !media_type.ends_with("zstd"),
-        _ => true,
+        // OCI knows no xz.
+        _ => !media_type.ends_with("xz"),
     }
 }
 

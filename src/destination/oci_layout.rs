@@ -140,7 +140,7 @@ pub fn read(folder: &Path, tag: Option<&str>) -> Result<Found, DestinationError>
 /// The images that the index of the layout in `folder` lists.
 fn read_index(folder: &Path) -> Result<Vec<Value>, DestinationError> {
     let path = folder.join("index.json");
-    let text = std::fs::read(&path).map_err(DestinationError::read(&path))?;
+    let text = crate::fs::read_regular(&path).map_err(DestinationError::read(&path))?;
     let foreign = |problem: String| DestinationError::Foreign { path: path.clone(), problem };
     let mut index: Value =
         serde_json::from_slice(&text).map_err(|error| foreign(format!("is no OCI index: {error}")))?;

@@ -4,13 +4,10 @@
 //! A folder over a link would hide all that the link leads to: on a Debian whose
 //! `/bin` is a link to `usr/bin`, an entry `bin/foo` belongs to `usr/bin/foo`.
 
+use crate::fs::MAX_LINKS;
 use crate::layer::key::KeyHasher;
 use crate::parent::{Entry, Node, Root};
 use crate::store::StoreDir;
-
-/// How many links lead from one to the other before they count as a loop, as in
-/// Linux.
-const MAX_LINKS: usize = 40;
 
 /// A parent's file system, or nothing.
 #[derive(Clone, Copy, Default)]

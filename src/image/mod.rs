@@ -7,6 +7,7 @@ pub mod ground;
 pub mod inherit;
 pub mod items;
 pub mod keys;
+mod kinds;
 pub mod manifest;
 pub mod name;
 pub mod nix_conf;

@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::config::ContainerConfig;
-use super::keys;
 use super::name::{ImageName, NameError};
 use super::user::User;
-use crate::layer::compress::Compression;
+use super::{keys, kinds};
+use crate::layer::compress::{Compression, CompressionError};
 use crate::layer::{Owner, elf};
 use crate::plan::{Hint, Pattern, Policy, Previous, Strategy};
 
@@ -83,8 +83,13 @@ pub enum SpecError {
     #[error("the spec's {0:?} is not built yet in this version of stowage; leave it out")]
     NotBuilt(String),
     /// A value of another kind than the key asks for.
-    #[error("the spec's values: {0}")]
-    Value(#[source] serde_json::Error),
+    #[error("the spec{}{key} must be {expected}", if key.is_empty() { "" } else { "'s " })]
+    Kind {
+        /// The key, after those that it is in; of the spec itself none.
+        key: String,
+        /// What its value has to be.
+        expected: &'static str,
+    },
     /// A value that makes no sense.
     #[error("the spec's {key}: {problem}")]
     Nonsense {
@@ -123,7 +128,7 @@ struct Keys {
     popularity: Option<BTreeMap<String, f64>>,
     layers: Option<Vec<Vec<String>>>,
     hook: Option<bool>,
-    compression: Option<Compression>,
+    compression: Option<String>,
 }
 
 /// A path, or a list of them, as dockerTools takes either.
@@ -184,7 +189,8 @@ impl ImageSpec {
 
     fn from_value(value: Value) -> Result<Self, SpecError> {
         keys::check(&value)?;
-        let keys: Keys = serde_json::from_value(value).map_err(SpecError::Value)?;
+        kinds::check_objects(&value)?;
+        let keys: Keys = Keys::deserialize(&value).map_err(|_| kinds::problem::<Keys>(&value))?;
         let default = Self::default();
         let strategy = strategy(&keys)?;
         let spec = Self {
@@ -212,7 +218,7 @@ impl ImageSpec {
             groups: groups(keys.layers.as_ref())?,
             paths_per_layer: keys.paths_per_layer.unwrap_or_default(),
             hook: keys.hook.unwrap_or(false),
-            compression: keys.compression,
+            compression: keys.compression.map(compression).transpose()?,
         };
         spec.check()?;
         Ok(spec)
@@ -317,6 +323,11 @@ fn name(name: Option<String>, tag: Option<String>) -> Result<Option<ImageName>, 
     }
 }
 
+fn compression(text: String) -> Result<Compression, SpecError> {
+    text.parse()
+        .map_err(|error: CompressionError| SpecError::Nonsense { key: "compression", problem: error.to_string() })
+}
+
 /// The strategy that is named, or that of the keys that are for one only.
 fn strategy(keys: &Keys) -> Result<Strategy, SpecError> {
     let Some(name) = keys.strategy.as_deref() else {
@@ -403,72 +414,4 @@ fn is_date(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn json_and_toml_say_the_same() {
-        let json = r#"{"name":"ci","tag":"1","contents":"/nix/store/x","user":{"name":"me","uid":5},"nixConf":{"sandbox":true,"cores":[1,2]},"config":{"Cmd":["a"]}}"#;
-        let toml = "name = 'ci:1'\ncontents = ['/nix/store/x']\nuser = { name = 'me', uid = 5 }\n[nixConf]\nsandbox = true\ncores = '1 2'\n[config]\nCmd = ['a']\n";
-        assert_eq!(ImageSpec::from_json(json).expect("valid"), ImageSpec::from_toml(toml).expect("valid"));
-    }
-
-    #[test]
-    fn dates_of_toml_are_dates() {
-        let spec = ImageSpec::from_toml("created = 1979-05-27T07:32:00Z").expect("valid");
-        assert_eq!(spec.created, "1979-05-27T07:32:00Z");
-    }
-
-    #[test]
-    fn unset_the_layers_are_half_of_dockers() {
-        let spec = ImageSpec::from_json("{}").expect("valid");
-        assert_eq!((spec.max_layers, crate::build::layers::most(&spec, 0, 2)), (None, 62));
-    }
-
-    #[test]
-    fn keys_of_one_strategy_choose_it() {
-        let strategy = |spec: &str| ImageSpec::from_json(spec).expect(spec).strategy;
-        assert_eq!(strategy("{}"), Strategy::Stable);
-        assert_eq!(strategy(r#"{"pathsPerLayer":[10,1]}"#), Strategy::PathsPerLayer);
-        assert_eq!(strategy(r#"{"popularity":{"glibc":2.5}}"#), Strategy::Popularity);
-        assert_eq!(strategy(r#"{"popularity":{"a":0},"pathsPerLayer":[3]}"#), Strategy::PathsPerLayer);
-        assert_eq!(strategy(r#"{"layers":[["a","b*"],["/nix/store/x"]],"strategy":"size"}"#), Strategy::Size);
-    }
-
-    #[test]
-    fn every_message_names_its_cause() {
-        for (spec, message) in [
-            ("{", "no JSON"),
-            ("[]", "values"),
-            (r#"{"content":[]}"#, r#"unknown key "content" in the spec; did you mean "contents"?"#),
-            (r#"{"zzz":1}"#, r#"unknown key "zzz" in the spec"#),
-            (r#"{"config":{"cmd":[]}}"#, r#"unknown key "cmd" in the spec's config; did you mean "Cmd"?"#),
-            (r#"{"user":{"id":1}}"#, r#"did you mean "gid"?"#),
-            (r#"{"fakeRootCommands":"x"}"#, r#""fakeRootCommands" is not built yet"#),
-            (r#"{"config":{"Cmd":"x"}}"#, "expected a sequence"),
-            (r#"{"name":"A B"}"#, "not an image name that Docker takes"),
-            (r#"{"tag":"x"}"#, "a tag needs a name"),
-            (r#"{"created":"now"}"#, "depend on the clock"),
-            (r#"{"created":"2020-1-1"}"#, "RFC 3339"),
-            (r#"{"created":"2020-13-01T00:00:00Z"}"#, "RFC 3339"),
-            (r#"{"architecture":"x86_64"}"#, "none of Go's names: 386, amd64"),
-            (r#"{"user":{"home":"/tmp"}}"#, "a folder of the system's"),
-            (r#"{"maxLayers":1}"#, "too few"),
-            (r#"{"maxLayers":2,"hook":true}"#, "needs 3 at the least"),
-            (r#"{"strategy":"best"}"#, "no strategy"),
-            (r#"{"strategy":"pathsPerLayer"}"#, "needs a list of numbers"),
-            (r#"{"strategy":"size","pathsPerLayer":[1]}"#, "and no other"),
-            (r#"{"pathsPerLayer":[0]}"#, "nonzero"),
-            (r#"{"strategy":"stable","popularity":{"a":1}}"#, "hints are for"),
-            (r#"{"popularity":{"a":-1}}"#, "the weight of \"a\""),
-            (r#"{"layers":[["a["]]}"#, "is no pattern"),
-            (r#"{"nixConf":{"a":{}}}"#, "nixConf"),
-            (r#"{"nixConf":{"a":"b\nc"}}"#, "in one line"),
-            (r#"{"user":{"home":"x"}}"#, "no absolute path"),
-        ] {
-            let error = ImageSpec::from_json(spec).expect_err(spec);
-            let text = format!("{:#}", anyhow::Error::from(error));
-            assert!(text.contains(message), "{spec}: {text}");
-        }
-    }
-}
+mod tests;

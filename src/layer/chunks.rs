@@ -49,21 +49,6 @@ impl<F: Flow> Chunks<F> {
         Self { flow, chunk: vec![0; CHUNK], filled: 0, file_start: None, architectures: BTreeMap::new() }
     }
 
-    /// Adds `bytes`.
-    ///
-    /// # Errors
-    /// When the flow fails.
-    pub fn add(&mut self, mut bytes: &[u8]) -> Result<(), PackError> {
-        while !bytes.is_empty() {
-            let space = self.space()?;
-            let length = space.len().min(bytes.len());
-            space[..length].copy_from_slice(&bytes[..length]);
-            self.filled += length;
-            bytes = &bytes[length..];
-        }
-        Ok(())
-    }
-
     /// Says that the next bytes read are the first of a file.
     ///
     /// # Errors

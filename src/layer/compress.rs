@@ -22,8 +22,6 @@ pub mod encoder;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 pub use encoder::{Encoder, Press};
 
 /// The version of the form; see above.
@@ -44,8 +42,7 @@ const GZIP_LEVEL: u8 = 6;
 const ZSTD_LEVEL: u8 = 3;
 
 /// How a layer is compressed: `none`, `gzip`, `zstd`, or with a level as in `zstd:9`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Compression {
     /// Not at all.
     #[default]
@@ -139,20 +136,6 @@ impl fmt::Display for Compression {
             Self::Gzip(level) => write!(formatter, "gzip:{level}"),
             Self::Zstd(level) => write!(formatter, "zstd:{level}"),
         }
-    }
-}
-
-impl From<Compression> for String {
-    fn from(compression: Compression) -> Self {
-        compression.to_string()
-    }
-}
-
-impl TryFrom<String> for Compression {
-    type Error = CompressionError;
-
-    fn try_from(text: String) -> Result<Self, CompressionError> {
-        text.parse()
     }
 }
 

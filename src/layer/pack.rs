@@ -6,7 +6,7 @@ use super::Owner;
 use super::chunks::{Chunks, Flow, PackError};
 use super::tar::{self, BLOCK, Header, Kind};
 use crate::store::{StoreDir, StorePath};
-use crate::tree::{Entry, Node, StoreFiles, TreeError};
+use crate::tree::{Entry, Node, Sink as _, StoreFiles, TreeError};
 
 /// When all files of a store were modified, in seconds since 1970.
 const MTIME: u64 = 1;
@@ -71,7 +71,10 @@ impl<'a> StoreLayer<'a> {
             self.header(entry, &mut header);
             chunks.add(&header)?;
             if let Node::Regular { size, .. } = entry.node {
-                chunks.start_file()?;
+                // An empty one has no first bytes; those of the next header are not its.
+                if size > 0 {
+                    chunks.start_file()?;
+                }
                 self.files.read(&entry.path, size, &mut chunks)?;
                 chunks.add(&tar::END[..tar::padding(size) as usize])?;
             }

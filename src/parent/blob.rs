@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::compression::{Bounded, Compression};
 use super::{OpenBlob, ParentError};
 
 /// How much is read with one call.
@@ -87,12 +86,6 @@ impl Blob {
         let mut bytes = Vec::new();
         self.reader().take(8).read_to_end(&mut bytes)?;
         Ok(bytes)
-    }
-
-    /// Opens what is in it, uncompressed, for whoever compresses the layer anew.
-    #[must_use]
-    pub fn unpacker(self, compression: Compression) -> OpenBlob {
-        Arc::new(move || Ok(Box::new(Bounded::new(compression.reader(self.buffered())?, self.size))))
     }
 
     /// Opens it for whoever copies the layer.

@@ -1,8 +1,13 @@
 //! Compressed layers and archives, told by their first bytes.
 
 use std::io::{self, BufRead, Read};
+use std::sync::Arc;
 
 use liblzma::stream::Stream;
+
+use super::OpenBlob;
+use crate::image::manifest::Descriptor;
+use crate::layer::blob::LayerBlob;
 
 /// How much memory xz may take, in bytes: `xz -9` takes 65 MiB.
 const XZ_MEMORY: u64 = 100 << 20;
@@ -55,14 +60,36 @@ impl Compression {
         }
     }
 
+    /// How a layer of that media type is compressed, OCI's or Docker's.
+    #[must_use]
+    pub fn of_media_type(media_type: &str) -> Self {
+        match media_type.rsplit(['+', '.']).next() {
+            Some("gzip") => Self::Gzip,
+            Some("zstd") => Self::Zstd,
+            Some("xz") => Self::Xz,
+            _ => Self::None,
+        }
+    }
+
+    /// Opens what `open` opens, uncompressed.
+    #[must_use]
+    pub fn uncompressed(self, open: &OpenBlob) -> OpenBlob {
+        let open = open.clone();
+        Arc::new(move || Ok(Box::new(self.decoder(io::BufReader::new(open()?))?)))
+    }
+
     /// Reads what `reader` gives uncompressed.
     ///
     /// # Errors
     /// When no memory is left.
-    pub fn reader<R: BufRead>(self, reader: R) -> io::Result<Decoder<R>> {
+    pub fn reader<'a>(self, reader: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
+        Ok(Box::new(self.decoder(reader)?))
+    }
+
+    fn decoder<R: BufRead>(self, reader: R) -> io::Result<Decoder<R>> {
         Ok(match self {
             Self::None => Decoder::None(reader),
-            Self::Gzip => Decoder::Gzip(flate2::bufread::MultiGzDecoder::new(reader)),
+            Self::Gzip => Decoder::Gzip(Box::new(flate2::bufread::MultiGzDecoder::new(reader))),
             Self::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(reader)?;
                 decoder.window_log_max(ZSTD_WINDOW)?;
@@ -76,11 +103,10 @@ impl Compression {
     }
 }
 
-/// Reads something uncompressed.
-#[allow(missing_docs, reason = "they are those of Compression")]
-pub enum Decoder<R: BufRead> {
+/// What reads something uncompressed.
+enum Decoder<R: BufRead> {
     None(R),
-    Gzip(flate2::bufread::MultiGzDecoder<R>),
+    Gzip(Box<flate2::bufread::MultiGzDecoder<R>>),
     Zstd(zstd::Decoder<'static, R>),
     Xz(liblzma::bufread::XzDecoder<R>),
 }
@@ -89,11 +115,21 @@ impl<R: BufRead> Read for Decoder<R> {
     fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::None(reader) => reader.read(space),
-            Self::Gzip(reader) => reader.read(space),
-            Self::Zstd(reader) => reader.read(space),
-            Self::Xz(reader) => reader.read(space),
+            Self::Gzip(decoder) => decoder.read(space),
+            Self::Zstd(decoder) => decoder.read(space),
+            Self::Xz(decoder) => decoder.read(space),
         }
     }
+}
+
+/// A layer that an image has as `blob`, for others to take.
+#[must_use]
+pub fn taken(blob: &Descriptor, open: &OpenBlob) -> LayerBlob {
+    let Descriptor { digest, size, .. } = *blob;
+    let compression = Compression::of_media_type(&blob.media_type);
+    // Docker 20.10 knows no zstd.
+    let plain = (compression == Compression::Zstd).then(|| compression.uncompressed(open));
+    LayerBlob { digest, size, open: open.clone(), plain }
 }
 
 /// How large something may be that is `compressed` bytes when compressed.

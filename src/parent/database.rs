@@ -18,8 +18,9 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::blob::Blob;
 use super::error::LayerProblem;
-use crate::store::db::{COLUMNS, RowError, info, percent_encode};
+use crate::store::db::{COLUMNS, RowError, info};
 use crate::store::{PathInfo, StoreDir, StorePath};
+use crate::url;
 
 /// The version of the schema that is known, from Nix 2.0 on.
 const SCHEMA: &str = "10";
@@ -135,7 +136,7 @@ fn connect(path: &Path, has_wal: bool) -> rusqlite::Result<Connection> {
     } else {
         (OpenFlags::SQLITE_OPEN_READ_ONLY, "immutable=1")
     };
-    let url = format!("file:{}?{parameter}", percent_encode(path));
+    let url = format!("file:{}?{parameter}", url::encode(path));
     let flags = flags | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(url, flags)?;
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, MAX_VALUE)?;

@@ -9,12 +9,10 @@ use super::blob::{Blob, BlobReader, Spool, SpoolError};
 use super::compression::{Bounded, Compression};
 use super::overlay;
 use super::tar::{Input, Kind, TarReader};
+use crate::fs::MAX_LINKS;
 
 /// How many files an archive may have.
 const MAX_FILES: usize = 100_000;
-
-/// How many links lead to a file at most, as in Linux.
-const MAX_LINKS: usize = 40;
 
 /// Files by their names.
 pub enum Files {

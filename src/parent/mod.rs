@@ -48,7 +48,8 @@ pub struct Parent {
     pub config: Value,
     /// Its layers, the lowest first.
     pub layers: Vec<ParentLayer>,
-    /// Its file system, but for what is in the store dir.
+    /// Its file system, but for what is in the store dir; the folder `.links` there, which
+    /// is no store path, is told of.
     pub root: Root,
     /// The store paths that a container of it has, each with its registration.
     pub registrations: Vec<PathInfo>,

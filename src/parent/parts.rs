@@ -39,8 +39,6 @@ pub struct Part {
     pub comment: String,
     /// Opens the blob as it is.
     pub open: OpenBlob,
-    /// Opens its tar.
-    pub unpack: OpenBlob,
 }
 
 /// Finds the image that `reference` names, which is no image folder.
@@ -97,15 +95,14 @@ pub fn parts(reference: &ImageReference, threads: usize) -> Result<Parts, Parent
             ParentError::Layer { name, number, digest, problem: Box::new(problem) }
         };
         let panicked = || Err(io::Error::other("a thread panicked; this is a defect of stowage").into());
-        let (record, blob, compression) = measured.remove(&index).unwrap_or_else(panicked).map_err(failed)?;
-        let (open, unpack) = (layer.blob.clone().opener(), layer.blob.clone().unpacker(compression));
-        parts.push(Part { record, blob, comment: comment.to_owned(), open, unpack });
+        let (record, blob) = measured.remove(&index).unwrap_or_else(panicked).map_err(failed)?;
+        parts.push(Part { record, blob, comment: comment.to_owned(), open: layer.blob.clone().opener() });
     }
     Ok(Parts { config, manifest, called, layers: parts })
 }
 
 /// What a layer is, whose tar has the digest `diff_id`.
-fn measure(layer: &FoundLayer, diff_id: Digest) -> Result<(LayerRecord, Descriptor, Compression), LayerProblem> {
+fn measure(layer: &FoundLayer, diff_id: Digest) -> Result<(LayerRecord, Descriptor), LayerProblem> {
     let FoundLayer { blob, descriptor } = layer;
     if let Some(descriptor) = descriptor {
         let kind = &descriptor.media_type;
@@ -131,5 +128,5 @@ fn measure(layer: &FoundLayer, diff_id: Digest) -> Result<(LayerRecord, Descript
     }
     let record = LayerRecord { diff_id, size, architectures: BTreeMap::new() };
     let media_type = compression.media_type().to_owned();
-    Ok((record, Descriptor { media_type, digest, size: blob.size() }, compression))
+    Ok((record, Descriptor { media_type, digest, size: blob.size() }))
 }

@@ -137,10 +137,12 @@ fn places(merged: &Merged, store: &[u8]) -> BTreeMap<StorePath, usize> {
     paths.filter_map(|(path, placed)| Some((parse(path)?, placed.layer))).collect()
 }
 
-/// What is outside of the store.
+/// What is outside of the store; and where an optimised one has its hard links, since
+/// Nix writes there.
 fn entries(merged: Merged, store: &[u8]) -> BTreeMap<Vec<u8>, Entry> {
     let all = merged.overlay.into_map().into_iter();
-    let others = all.filter(|(path, _)| path == store || !overlay::is_within(path, store));
+    let is_links = |path: &[u8]| overlay::split(path) == (store, b".links");
+    let others = all.filter(|(path, _)| path == store || is_links(path) || !overlay::is_within(path, store));
     others.map(|(path, placed)| (path, placed.entry)).collect()
 }
 

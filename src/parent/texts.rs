@@ -8,9 +8,7 @@ use super::layers::{Layer, Merged};
 use super::look::{self, Look, LookError, Seen};
 use super::overlay::{self, Overlay};
 use super::{Node, WANTED};
-
-/// How many links are followed at most, as in Linux.
-const MAX_LINKS: usize = 40;
+use crate::fs::MAX_LINKS;
 
 /// How large a text may be, in bytes.
 const MAX_TEXT: u64 = 4 << 20;

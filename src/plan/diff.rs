@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::history;
-use super::saved::SavedPlan;
+use super::saved::{SavedLayer, SavedPlan};
 use crate::digest::Digest;
 use crate::store::StorePath;
 
@@ -51,12 +51,7 @@ pub struct Difference {
 
 impl From<&SavedPlan> for Layout {
     fn from(plan: &SavedPlan) -> Self {
-        let name = |path: &String| path.rsplit('/').next().unwrap_or(path).to_owned();
-        let layer = |layer: &super::saved::SavedLayer| LayoutLayer {
-            paths: layer.paths.iter().map(name).collect(),
-            digest: None,
-            size: layer.size,
-        };
+        let layer = |layer: &SavedLayer| LayoutLayer { paths: layer.base_names(), digest: None, size: layer.size };
         Self { layers: plan.layers.iter().map(layer).collect() }
     }
 }
@@ -109,9 +104,9 @@ impl Difference {
         for (layer, is_kept) in new.layers.iter().zip(new.kept(old)) {
             if is_kept {
                 difference.layers_kept += 1;
-                difference.bytes_kept += layer.size;
+                difference.bytes_kept = difference.bytes_kept.saturating_add(layer.size);
             } else {
-                difference.bytes_to_send += layer.size;
+                difference.bytes_to_send = difference.bytes_to_send.saturating_add(layer.size);
             }
         }
         let by_name = |base: &String| base.get(33..).map(str::to_owned);

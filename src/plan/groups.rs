@@ -55,6 +55,15 @@ pub struct Hint {
     pub weight: f64,
 }
 
+/// The patterns of groups and hints that name no path of `closure`, which may be typing
+/// errors.
+#[must_use]
+pub fn unmatched<'a>(closure: &Closure, groups: &'a [Vec<Pattern>], hints: &'a [Hint]) -> Vec<&'a str> {
+    let is_unmatched = |pattern: &&Pattern| !closure.infos().iter().any(|info| pattern.matches(&info.path));
+    let patterns = groups.iter().flatten().chain(hints.iter().map(|hint| &hint.pattern));
+    patterns.filter(is_unmatched).map(Pattern::as_str).collect()
+}
+
 /// The layers that the policy's groups make, each path in the first that names
 /// it, and the paths that are left. One layer is left for these; where there are
 /// more groups, the last ones are one.

@@ -146,12 +146,12 @@ fn follow(old: &[(StorePath, Track)], revisions: u32, new: &Revision<'_>) -> (Ve
             Track {
                 changed: track.changed << 1 | u64::from(changed),
                 own: track.own << 1 | u64::from(own),
-                age: (track.age + 1).min(REVISIONS),
+                age: track.age.saturating_add(1).min(REVISIONS),
             }
         }
     };
     let tracks = (0..new.paths.len()).map(|index| (new.paths[index].clone(), track(index))).collect();
-    (tracks, (revisions + 1).min(REVISIONS))
+    (tracks, revisions.saturating_add(1).min(REVISIONS))
 }
 
 /// For each of `new` the place in `old` of the same path, or else of the one that

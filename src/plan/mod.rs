@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 
 use crate::store::{Closure, NodeId};
 
-pub use groups::{Hint, Pattern, PatternError};
+pub use groups::{Hint, Pattern, PatternError, unmatched};
 pub use history::{History, Previous};
 pub use popularity::scores as popularity_scores;
 

@@ -147,26 +147,9 @@ fn occurrences(closure: &Closure, topological: &[NodeId]) -> Vec<u128> {
 /// The paths that roots reach, each before all it refers to. Input that no Nix
 /// wrote may have cycles; a reference that closes one is passed over.
 fn topological(closure: &Closure) -> Vec<NodeId> {
-    let mut finished = Vec::with_capacity(closure.len());
-    let mut seen = vec![false; closure.len()];
-    let mut stack: Vec<(NodeId, usize)> = Vec::new();
-    for root in closure.unreferenced() {
-        if !std::mem::replace(&mut seen[root], true) {
-            stack.push((root, 0));
-        }
-        while let Some((id, next)) = stack.pop() {
-            let Some(reference) = closure.references(id).get(next) else {
-                finished.push(id);
-                continue;
-            };
-            stack.push((id, next + 1));
-            if !std::mem::replace(&mut seen[*reference], true) {
-                stack.push((*reference, 0));
-            }
-        }
-    }
-    finished.reverse();
-    finished
+    let mut order = closure.references_first(closure.unreferenced());
+    order.reverse();
+    order
 }
 
 #[cfg(test)]

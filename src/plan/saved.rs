@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::history::{History, Previous, Track};
+use super::history::{History, Previous, REVISIONS, Track};
 use super::{LayerPlan, Strategy};
 use crate::store::Closure;
 
@@ -49,6 +49,14 @@ pub struct SavedHistory {
     pub gone: Vec<Vec<String>>,
 }
 
+impl SavedLayer {
+    /// The base names of the store paths.
+    #[must_use]
+    pub fn base_names(&self) -> Vec<String> {
+        self.paths.iter().map(|path| path.rsplit('/').next().unwrap_or(path).to_owned()).collect()
+    }
+}
+
 impl From<&History> for SavedHistory {
     fn from(history: &History) -> Self {
         let hex = |track: &Track| (format!("{:x}", track.changed), format!("{:x}", track.own), track.age);
@@ -60,15 +68,20 @@ impl From<&History> for SavedHistory {
 }
 
 impl SavedHistory {
-    /// The history of these; none where a number can't be read.
+    /// The history of these; none where a number can't be read. What can't be, such as
+    /// a path that is older than all revisions, is cut down to what can.
     #[must_use]
     pub fn parse(&self) -> Option<History> {
+        let revisions = self.revisions.min(REVISIONS);
         let bits = |text: &str| u64::from_str_radix(text, 16).ok();
         let track = |(name, (changed, own, age)): (&String, &(String, String, u32))| {
-            Some((name.clone(), Track { changed: bits(changed)?, own: bits(own)?, age: *age }))
+            let age = revisions.min(*age);
+            let lived = u64::MAX.checked_shr(REVISIONS - age).unwrap_or(0);
+            let changed = bits(changed)? & lived;
+            Some((name.clone(), Track { changed, own: bits(own)? & changed, age }))
         };
         let tracks = self.tracks.iter().map(track).collect::<Option<_>>()?;
-        Some(History { revisions: self.revisions.min(super::history::REVISIONS), tracks, gone: self.gone.clone() })
+        Some(History { revisions, tracks, gone: self.gone.clone() })
     }
 }
 
@@ -94,11 +107,7 @@ impl SavedPlan {
     /// What can't be read, for people.
     pub fn to_previous(&self) -> Result<Previous, String> {
         let history = self.history.parse().ok_or("its history can't be read")?;
-        let name = |path: &String| path.rsplit('/').next().unwrap_or(path).to_owned();
-        Ok(Previous {
-            layers: self.layers.iter().map(|layer| layer.paths.iter().map(name).collect()).collect(),
-            history,
-        })
+        Ok(Previous { layers: self.layers.iter().map(SavedLayer::base_names).collect(), history })
     }
 }
 
@@ -183,6 +192,25 @@ mod tests {
             policy.previous = vec![from_image];
         }
         assert_eq!(plan(&second, &policy).history.revisions, 1);
+    }
+
+    #[test]
+    fn what_can_not_be_is_cut_down_to_what_can() {
+        let read = |json: &str| serde_json::from_str::<SavedHistory>(json).expect("JSON").parse();
+        let all = "ffffffffffffffff";
+        let history = read(&format!(
+            r#"{{"revisions":3,"tracks":{{"old":["{all}","{all}",4294967295],"new":["1","1",0],"own":["4","7",3]}}}}"#
+        ));
+        let history = history.expect("readable");
+        assert_eq!(history.revisions, 3);
+        assert_eq!(history.tracks["old"], Track { changed: 7, own: 7, age: 3 });
+        assert_eq!(history.tracks["new"], Track::default());
+        assert_eq!(history.tracks["own"], Track { changed: 4, own: 4, age: 3 });
+        let history = read(&format!(r#"{{"revisions":4294967295,"tracks":{{"old":["{all}","{all}",4294967295]}}}}"#));
+        let history = history.expect("readable");
+        assert_eq!((history.revisions, history.tracks["old"].age, history.tracks["old"].changed), (64, 64, u64::MAX));
+        assert_eq!(read(r#"{"revisions":1,"tracks":{"a":["10000000000000000","0",1]}}"#), None);
+        assert!(serde_json::from_str::<SavedHistory>(r#"{"revisions":-1}"#).is_err());
     }
 
     #[test]

@@ -22,7 +22,9 @@ pub fn plan(closure: &Closure, free: &[NodeId], limit: NonZeroUsize) -> Vec<Plan
     let mut by_size = free.to_vec();
     // Python's sort is stable, and the largest is taken from the end.
     by_size.sort_by_key(|id| closure.info(*id).nar_size);
-    while let Some(primary) = by_size.pop() {
+    // Each primary has a layer for itself, so there are never more primaries than layers,
+    // unless paths refer to each other in a circle.
+    for primary in by_size.into_iter().rev().take(limit.get()) {
         let next = split.with(primary);
         if next.sizes.len() > limit.get() {
             break;
@@ -136,5 +138,69 @@ impl<'a> Split<'a> {
                 format!("needed by {} of the largest, from {} to {}", users.len(), name(first), name(last))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::sized;
+    use proptest::collection::vec;
+    use proptest::{prop_assert_eq, proptest};
+
+    /// `auto-layer.py`, line by line; the layers as sets.
+    fn auto_layer(closure: &Closure, limit: usize) -> BTreeSet<BTreeSet<NodeId>> {
+        let dependencies = |of: NodeId| -> BTreeSet<NodeId> {
+            let reached = closure.reachable(&[closure.info(of).path.clone()]);
+            reached.into_iter().filter(|id| *id != of).collect()
+        };
+        let below: Vec<BTreeSet<NodeId>> = (0..closure.len()).map(dependencies).collect();
+        let mut by_size: Vec<NodeId> = (0..closure.len()).collect();
+        by_size.sort_by_key(|id| closure.info(*id).nar_size);
+        let mut split: Vec<BTreeSet<NodeId>> = vec![BTreeSet::new(); closure.len()];
+        while let Some(primary) = by_size.pop() {
+            let mut new = split.clone();
+            new[primary] = BTreeSet::from([primary]);
+            for id in &below[primary] {
+                new[*id].retain(|user| !below[*user].contains(&primary));
+                if new[*id].is_disjoint(&below[primary]) {
+                    new[*id].insert(primary);
+                }
+            }
+            if new.iter().collect::<BTreeSet<_>>().len() > limit {
+                break;
+            }
+            split = new;
+        }
+        let layer = |users: &BTreeSet<NodeId>| (0..closure.len()).filter(|id| split[*id] == *users).collect();
+        split.iter().map(layer).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn the_layers_are_those_of_auto_layer(
+            edges in vec((0..20_usize, 0..20_usize), 0..60),
+            sizes in vec(0..50_u64, 20),
+            limit in 1..25_usize,
+        ) {
+            let edges: Vec<_> = edges.into_iter().filter(|(from, to)| from >= to).collect();
+            let paths: Vec<_> = sizes.into_iter().map(|size| ("a", size)).collect();
+            let closure = sized(&paths, &edges, &[]);
+            let free: Vec<NodeId> = (0..closure.len()).collect();
+            let layers = plan(&closure, &free, NonZeroUsize::new(limit).expect("not zero"));
+            let layers: BTreeSet<BTreeSet<NodeId>> =
+                layers.into_iter().map(|layer| layer.paths.into_iter().collect()).collect();
+            prop_assert_eq!(layers, auto_layer(&closure, limit));
+        }
+    }
+
+    #[test]
+    fn in_a_circle_no_more_primaries_are_tried_than_there_may_be_layers() {
+        let paths = vec![("a", 1); 200];
+        let edges: Vec<_> = (0..paths.len()).map(|id| (id, (id + 1) % paths.len())).collect();
+        let closure = sized(&paths, &edges, &[]);
+        let free: Vec<NodeId> = (0..closure.len()).collect();
+        let layers = plan(&closure, &free, NonZeroUsize::new(60).expect("not zero"));
+        assert_eq!((layers.len(), &layers[0].why[..]), (1, "number 60 in size, a, and what only it needs"));
     }
 }

@@ -117,7 +117,9 @@ proptest! {
         prop_assert_eq!(&again.history, &first.history);
         // Both plans known, the older one changes nothing.
         policy.previous.insert(0, plan(&before, &Policy::new(Strategy::Stable, limit(most))).to_previous(&before));
-        prop_assert_eq!(layers(&closure, &plan(&closure, &policy)), layers(&closure, &first));
+        let again = plan(&closure, &policy);
+        prop_assert_eq!(layers(&closure, &again), layers(&closure, &first));
+        prop_assert_eq!(&again.history, &first.history);
     }
 
     #[test]
@@ -233,6 +235,8 @@ fn groups_come_first_and_the_rest_is_planned_around_them() {
     assert_eq!(named(1, &[&["*"]]), ["a-1 b-2 c-3 d-4"]);
     let whole = format!("/nix/store/{}", closure.info(3).path.to_basename());
     assert_eq!(named(9, &[&[&whole]])[0], "d-4");
+    let policy = policy(Strategy::Popularity, 9, &[&["a", "none"], &["?-9"], &["d-4"]]);
+    assert_eq!(unmatched(&closure, &policy.groups, &policy.hints), ["none", "?-9"]);
     assert!(Pattern::new("a[").expect_err("open").to_string().contains("\"a[\" is no pattern"));
 }
 

@@ -230,6 +230,31 @@ impl Closure {
         chain
     }
 
+    /// What `starts` reach, each path after all that it refers to; a reference that closes
+    /// a cycle is passed over.
+    #[must_use]
+    pub fn references_first(&self, starts: impl IntoIterator<Item = NodeId>) -> Vec<NodeId> {
+        let mut order = Vec::with_capacity(self.len());
+        let mut seen = vec![false; self.len()];
+        let mut stack: Vec<(NodeId, usize)> = Vec::new();
+        for start in starts {
+            if !std::mem::replace(&mut seen[start], true) {
+                stack.push((start, 0));
+            }
+            while let Some((id, next)) = stack.pop() {
+                let Some(reference) = self.references[id].get(next) else {
+                    order.push(id);
+                    continue;
+                };
+                stack.push((id, next + 1));
+                if !std::mem::replace(&mut seen[*reference], true) {
+                    stack.push((*reference, 0));
+                }
+            }
+        }
+        order
+    }
+
     /// The sum of the NAR sizes, in bytes.
     #[must_use]
     pub fn nar_size(&self) -> u64 {
@@ -278,6 +303,16 @@ pub mod tests {
         assert_eq!(closure.infos().iter().map(|info| &info.path).collect::<Vec<_>>(), [&a, &b]);
         assert_eq!(closure.references(0), [1]);
         assert_eq!(closure.unreferenced(), [0]);
+    }
+
+    #[test]
+    fn references_come_first_but_in_a_cycle() {
+        let (a, b, c, d) = (path('a', "a"), path('b', "b"), path('c', "c"), path('d', "d"));
+        let infos = vec![info(&a, &[&a, &b, &c]), info(&b, &[&d]), info(&c, &[&d]), info(&d, &[&b])];
+        let closure = Closure::new(&StoreDir::default(), infos, None).expect("closed");
+        assert_eq!(closure.references_first(0..4), [3, 1, 2, 0]);
+        assert_eq!(closure.references_first([2]), [1, 3, 2]);
+        assert_eq!(closure.references_first([]), [0; 0]);
     }
 
     #[test]

@@ -33,12 +33,6 @@ impl StoreLocation {
         }
     }
 
-    /// Where the files of `path` are.
-    #[must_use]
-    pub fn real_path(&self, path: &StorePath) -> PathBuf {
-        self.real_dir.join(path.to_basename())
-    }
-
     /// `path` with the logical store dir in front, as Nix prints it.
     #[must_use]
     pub fn print(&self, path: &StorePath) -> String {

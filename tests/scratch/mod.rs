@@ -61,6 +61,11 @@ impl Scratch {
         self.location().store_dir.parse_path(printed.trim_ascii_end()).expect("a store path")
     }
 
+    /// Where the files of `path` are.
+    pub fn real_path(&self, path: &StorePath) -> PathBuf {
+        self.location().real_dir.join(path.to_basename())
+    }
+
     pub fn files(&self) -> StoreFiles {
         StoreFiles::open(&self.location().real_dir).expect("a store")
     }

@@ -246,11 +246,25 @@ impl Archive<'_> {
         Ok(Delivered { record, blob: encoder.finish()?.1 })
     }
 
+    /// An OCI archive names a blob as it is; a docker archive may need it otherwise.
     fn write_blob(&mut self, index: usize, blob: &LayerBlob) -> anyhow::Result<()> {
         let job = &self.jobs[index];
-        self.sink.begin(job, Some(&blob.record()), blob.size)?;
-        blob.copy(&mut Counted { out: self.sink, progress: self.progress })?;
-        self.end(index, Delivered { record: job.known_blob()?, blob: blob.record() })
+        let record = job.known_blob()?;
+        let by_digest = self.sink.names_by_digest();
+        let is_plain = !by_digest && blob.plain.is_some();
+        let delivered = if is_plain {
+            Delivered::plain(record.clone())
+        } else {
+            Delivered { record: record.clone(), blob: blob.record() }
+        };
+        self.sink.begin(job, Some(&delivered.blob), delivered.blob.size)?;
+        let mut out = Counted { out: self.sink, progress: self.progress };
+        if by_digest {
+            blob.copy(&mut out)?
+        } else {
+            blob.copy_for_docker(&record, &mut out)?
+        };
+        self.end(index, delivered)
     }
 
     fn end(&mut self, index: usize, delivered: Delivered) -> anyhow::Result<()> {

@@ -70,7 +70,7 @@ impl Model {
             *weight = weight.max(rates[id]);
         }
         let mut events = vec![[0; WORDS]; closure.len()];
-        for id in leaves_first(closure) {
+        for id in closure.references_first(0..closure.len()) {
             let mut set = [0; WORDS];
             set[0] = tracks[id].changed;
             set[1 + bits[id] / 64] |= 1 << (bits[id] % 64);
@@ -144,27 +144,4 @@ fn sums(weights: &[f64]) -> Vec<[f64; 256]> {
         (0..8).filter(|bit| value >> bit & 1 == 1).fold(0.0, |sum, bit| sum + weights[bit])
     };
     weights.chunks(8).map(|weights| std::array::from_fn(|value| sum(weights, value))).collect()
-}
-
-/// The paths, each after all that it refers to, unless in a cycle.
-fn leaves_first(closure: &Closure) -> Vec<NodeId> {
-    let mut order = Vec::with_capacity(closure.len());
-    let mut seen = vec![false; closure.len()];
-    let mut stack: Vec<(NodeId, usize)> = Vec::new();
-    for start in 0..closure.len() {
-        if !std::mem::replace(&mut seen[start], true) {
-            stack.push((start, 0));
-        }
-        while let Some((id, next)) = stack.pop() {
-            let Some(reference) = closure.references(id).get(next) else {
-                order.push(id);
-                continue;
-            };
-            stack.push((id, next + 1));
-            if !std::mem::replace(&mut seen[*reference], true) {
-                stack.push((*reference, 0));
-            }
-        }
-    }
-    order
 }

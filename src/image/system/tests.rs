@@ -1,0 +1,190 @@
+use super::*;
+use crate::image::ground::tests::root;
+use crate::store::closure::tests::{info, path};
+use crate::store::{NarHash, PathInfo, StoreDir};
+
+/// All that [`SystemLayer`] points to.
+#[derive(Clone)]
+struct Inputs {
+    spec: ImageSpec,
+    user: User,
+    root: Option<parent::Root>,
+    store_dir: StoreDir,
+    infos: Vec<PathInfo>,
+    contents: Vec<StorePath>,
+}
+
+impl Inputs {
+    fn key(&self) -> LayerKey {
+        let closure = Closure::new(&self.store_dir, self.infos.clone(), None).expect("closed");
+        let index = LayerIndex::new(std::path::Path::new("/none"));
+        SystemLayer {
+            spec: &self.spec,
+            user: &self.user,
+            closure: &closure,
+            contents: &self.contents,
+            index: &index,
+            ground: self.root.as_ref().map_or_else(Ground::default, |root| Ground::new(root, &self.store_dir)),
+        }
+        .key()
+    }
+}
+
+/// Three paths, of which the first refers to the second, and the last is a
+/// derivation. What nix.conf says of a hook, it says without one.
+fn inputs() -> Inputs {
+    let (a, b, drv) = (path('a', "a"), path('b', "b"), path('c', "c.drv"));
+    let nix_conf = [("post-build-hook".to_owned(), format!("/{HOOK}"))].into();
+    Inputs {
+        spec: ImageSpec { nix_conf, ..ImageSpec::default() },
+        user: User::default(),
+        root: None,
+        store_dir: StoreDir::default(),
+        infos: vec![info(&a, &[&b]), info(&b, &[]), info(&drv, &[])],
+        contents: vec![a, b],
+    }
+}
+
+#[test]
+fn everything_that_bytes_depend_on_changes_the_key() {
+    type Change = fn(&mut Inputs);
+    let changes: [(&str, Change); 29] = [
+        ("a parent", |inputs| inputs.root = Some(root(&[]))),
+        ("a folder of a parent's", |inputs| inputs.root = Some(root(&["a/"]))),
+        ("a file of a parent's", |inputs| inputs.root = Some(root(&["a"]))),
+        ("a link of a parent's", |inputs| inputs.root = Some(root(&["a>"]))),
+        ("another link of a parent's", |inputs| inputs.root = Some(root(&["a>b"]))),
+        ("an owner in a parent", |inputs| {
+            let mut root = root(&["a/"]);
+            root.entries.values_mut().for_each(|entry| entry.uid = 5);
+            inputs.root = Some(root);
+        }),
+        ("a text of a parent's", |inputs| {
+            let texts = [("etc/passwd", "a:x:1".to_owned())].into();
+            inputs.root = Some(parent::Root { texts, ..root(&[]) });
+        }),
+        ("the store dir", |inputs| inputs.store_dir = StoreDir::new("/gnu/store").expect("valid")),
+        ("the user's name", |inputs| inputs.user.name = "other".to_owned()),
+        ("the user's number", |inputs| inputs.user.uid = 77),
+        ("the group's number", |inputs| inputs.user.gid = 77),
+        ("the home folder", |inputs| inputs.user.home = "/other".to_owned()),
+        ("the shell", |inputs| inputs.user.shell = "/other".to_owned()),
+        ("a value in nix.conf", |inputs| drop(inputs.spec.nix_conf.insert("sandbox".to_owned(), "true".to_owned()))),
+        ("a name in nix.conf", |inputs| drop(inputs.spec.nix_conf.insert("cores".to_owned(), String::new()))),
+        ("the hook", |inputs| inputs.spec.hook = true),
+        ("the database", |inputs| inputs.spec.include_nix_db = false),
+        ("no contents", |inputs| inputs.contents.clear()),
+        ("fewer contents", |inputs| drop(inputs.contents.pop())),
+        ("the contents' order", |inputs| inputs.contents.reverse()),
+        ("one path more", |inputs| inputs.infos.push(info(&path('d', "d"), &[]))),
+        ("a path's name", |inputs| inputs.infos[2].path = path('c', "other.drv")),
+        ("a hash", |inputs| inputs.infos[0].nar_hash = NarHash::new([1; 32])),
+        ("a size", |inputs| inputs.infos[0].nar_size = 7),
+        ("a content address", |inputs| inputs.infos[0].ca = Some("fixed:x".to_owned())),
+        ("a deriver in the closure", |inputs| inputs.infos[0].deriver = Some(path('c', "c.drv"))),
+        ("no references", |inputs| inputs.infos[0].references.clear()),
+        ("a reference to itself", |inputs| inputs.infos[1].references.push(path('b', "b"))),
+        ("another reference", |inputs| inputs.infos[0].references = vec![path('c', "c.drv")]),
+    ];
+    let mut keys = BTreeMap::from([(inputs().key(), "nothing")]);
+    for (what, change) in changes {
+        let mut inputs = inputs();
+        change(&mut inputs);
+        if let Some(other) = keys.insert(inputs.key(), what) {
+            panic!("{what} changes no more than {other}");
+        }
+    }
+}
+
+#[test]
+fn what_the_layer_does_not_have_does_not_change_the_key() {
+    let mut other = inputs();
+    other.infos[0].deriver = Some(path('d', "unknown.drv"));
+    other.infos[0].signatures = vec!["key:signature".to_owned()];
+    other.infos.reverse();
+    other.spec.created = "2020-01-01T00:00:00Z".to_owned();
+    other.spec.max_layers = Some(7);
+    assert_eq!(other.key(), inputs().key());
+}
+
+/// The names in the layer on a parent's `root`, with their owners.
+fn names_on(root: parent::Root, spec: ImageSpec) -> BTreeMap<String, (u32, u32)> {
+    let closure = Closure::new(&StoreDir::default(), vec![info(&path('a', "a"), &[])], None).expect("closed");
+    let index = LayerIndex::new(std::path::Path::new("/none"));
+    let (user, ground) = (User::default(), Ground::new(&root, closure.store_dir()));
+    let layer = SystemLayer { spec: &spec, user: &user, closure: &closure, contents: &[], index: &index, ground };
+    let store = tempfile::tempdir().expect("a folder");
+    let tar = layer.make(&StoreFiles::open(store.path()).expect("a store")).expect("nothing in the way");
+    let mut archive = tar::Archive::new(&tar[..]);
+    let entry = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+        let entry = entry.expect("valid");
+        let name = String::from_utf8(entry.path_bytes().into_owned()).expect("ASCII");
+        (
+            name,
+            (
+                u32::try_from(entry.header().uid().expect("a number")).expect("small"),
+                entry.header().mode().expect("a number"),
+            ),
+        )
+    };
+    archive.entries().expect("a tar").map(entry).collect()
+}
+
+#[test]
+fn the_state_of_a_parents_nix_is_the_users_and_without_locks_and_logs() {
+    let mut ground = root(&[
+        "nix/",
+        "nix/store/",
+        "nix/store/.links/",
+        "nix/var/",
+        "nix/var/log/",
+        "nix/var/nix/",
+        "nix/var/nix/db/",
+        "nix/var/nix/db/db.sqlite",
+        "nix/var/nix/db/db.sqlite-wal",
+        "nix/var/nix/gc.lock",
+        "nix/var/nix/temproots/",
+        "nix/var/nix/temproots/5",
+        "nix/var/nix/profiles/",
+        "nix/var/nix/profiles/per-user/",
+        "nix/var/nix/profiles/per-user/p.lock",
+        "nix/var/nix/profiles/default>x",
+        "nix/var/nix/gcroots/",
+        "nix/var/nix/gcroots/profiles/",
+        "var/",
+        "var/tmp>/tmp",
+        "etc/",
+        "etc/nsswitch.conf",
+    ]);
+    ground.entries.get_mut(&b"etc"[..]).expect("there").mode = 0o2750;
+    let names = names_on(ground.clone(), ImageSpec::default());
+    for name in [
+        "nix/store/",
+        "nix/store/.links/",
+        "nix/var/",
+        "nix/var/log/",
+        "nix/var/nix/",
+        "nix/var/nix/db/",
+        "nix/var/nix/profiles/per-user/",
+        "nix/var/nix/gcroots/profiles/",
+        "home/user/",
+    ] {
+        assert_eq!(names.get(name), Some(&(1000, 0o755)), "{name}");
+    }
+    for name in ["db/.wh..wh..opq", ".wh.gc.lock", ".wh.temproots", "profiles/per-user/.wh.p.lock", "db/db.sqlite"] {
+        assert!(names.contains_key(&format!("nix/var/nix/{name}")), "{name}");
+    }
+    for name in ["nix/var/nix/temproots/", "nix/var/nix/profiles/default", "etc/nsswitch.conf", "var/tmp/"] {
+        assert!(!names.contains_key(name), "{name}");
+    }
+    assert_eq!((names["etc/"], names["tmp/"]), ((0, 0o2750), (0, 0o1777)));
+    // Without a database there is none: the parent's would not know what is new.
+    let names = names_on(ground, ImageSpec { include_nix_db: false, ..ImageSpec::default() });
+    assert!(names.contains_key("nix/var/nix/.wh.db") && !names.contains_key("nix/var/nix/db/"), "{names:?}");
+    // Ours takes the place of what an image of ours has there.
+    let names = names_on(
+        root(&["nix/", "nix/var/", "nix/var/nix/", "nix/var/nix/db/", "nix/var/nix/db/schema"]),
+        ImageSpec::default(),
+    );
+    assert!(!names.contains_key("nix/var/nix/db/.wh..wh..opq"));
+}
