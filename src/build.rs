@@ -1,6 +1,7 @@
 //! From a closure to an image at its destinations, in a straight line.
 
 pub mod base;
+pub mod copy;
 pub mod layers;
 
 use std::path::Path;
@@ -9,16 +10,25 @@ use anyhow::Context as _;
 use base::Base;
 use layers::{Layers, Said};
 
-use crate::destination::folder::ReadFolder;
-use crate::destination::{self, Delivery, DestinationError, ImageReference};
-use crate::image::{Image, ImageLayer, ImageName, ImageSpec, config, manifest};
-use crate::layer::LayerRecord;
+use crate::destination::{self, Delivery, ImageReference};
+use crate::image::manifest::{self, Descriptor};
+use crate::image::{Image, ImageLayer, ImageName, ImageSpec, config};
+use crate::layer::Delivered;
+use crate::layer::compress::Compression;
 use crate::layer::deliver::{Content, LayerJob, Progress, Source};
 use crate::layer::index::LayerIndex;
 use crate::parent::Parent;
 use crate::plan::Previous;
 use crate::store::{Closure, StoreLocation, StorePath, roots};
 use crate::tree::StoreFiles;
+
+/// Where an image is to go, and how.
+pub struct Place {
+    /// Where.
+    pub reference: ImageReference,
+    /// How its layers are to be compressed, unless as they usually are there.
+    pub compression: Option<Compression>,
+}
 
 /// What an image is made of, and with.
 pub struct Build<'a> {
@@ -48,12 +58,14 @@ pub struct Build<'a> {
     pub progress: Progress<'a>,
 }
 
-/// Builds the image and puts it at each of `references`.
+/// Builds the image and puts it at each of `places`.
 ///
 /// # Errors
 /// When it does not fit its parent, a path is gone, a layer can't be made, or a
 /// destination not be written.
-pub fn build(build: &Build<'_>, references: &[ImageReference]) -> anyhow::Result<Image> {
+pub fn build(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
+    let compressions = places.iter().map(|place| destination::compression(&place.reference, place.compression));
+    let compressions = compressions.collect::<Result<Vec<_>, _>>()?;
     let base = Base::new(build.parent, build.spec, build.closure)?;
     let files = StoreFiles::open(&build.location.real_dir)?;
     for path in base.wanted().into_iter().chain(build.contents) {
@@ -62,16 +74,20 @@ pub fn build(build: &Build<'_>, references: &[ImageReference]) -> anyhow::Result
     let Layers { layers, history } = Layers::plan(build, &base, &files)?;
     let (jobs, said): (Vec<LayerJob<'_>>, Vec<Said>) = layers.into_iter().map(|layer| (layer.job, layer.said)).unzip();
     let source = Source { files: &files, store_dir: base.store_dir() };
-    let mut delivery = Delivery { source, jobs, threads: build.threads, progress: build.progress };
+    let mut delivery =
+        Delivery { source, jobs, compression: Compression::None, threads: build.threads, progress: build.progress };
     let mut image = None;
-    for reference in references {
+    for (Place { reference, .. }, compression) in places.iter().zip(compressions) {
+        delivery.compression = compression;
+        recall(build.index, &mut delivery);
         let mut destination = destination::open(reference)?;
         if let ImageReference::Folder { folder } = reference {
             hold(build, &base, folder);
         }
-        let records = destination.put_layers(&delivery)?;
-        remember(build.index, &mut delivery.jobs, &records);
-        let built = assemble(build, &base, records, &said, history.as_deref())?;
+        let delivered = destination.put_layers(&delivery)?;
+        remember(build.index, &mut delivery, &delivered);
+        let layers = finished(&delivery, delivered, &said);
+        let built = assemble(build, &base, layers, history.as_deref())?;
         destination.finish(&built, &delivery)?;
         if let ImageReference::Folder { folder } = reference {
             release(build, &base, folder);
@@ -81,9 +97,21 @@ pub fn build(build: &Build<'_>, references: &[ImageReference]) -> anyhow::Result
     image.context("no destination was named")
 }
 
+/// Finds what is known of the layers in the form that a destination wants.
+fn recall(index: &LayerIndex, delivery: &mut Delivery<'_>) {
+    for job in &mut delivery.jobs {
+        let known = job.known.as_ref().filter(|_| !delivery.compression.is_none());
+        job.packed = known.and_then(|known| index.packed(&job.key, &known.diff_id, delivery.compression));
+    }
+}
+
 /// Remembers what is new, for the next destination and the next build.
-fn remember(index: &LayerIndex, jobs: &mut [LayerJob<'_>], records: &[LayerRecord]) {
-    for (job, record) in jobs.iter_mut().zip(records) {
+fn remember(index: &LayerIndex, delivery: &mut Delivery<'_>, delivered: &[Delivered]) {
+    for (job, Delivered { record, blob }) in delivery.jobs.iter_mut().zip(delivered) {
+        let is_kept = matches!(job.content, Content::Blob(_));
+        if !is_kept && !delivery.compression.is_none() && job.packed.as_ref() != Some(blob) {
+            index.put_packed(&job.key, &record.diff_id, delivery.compression, blob);
+        }
         if job.known.as_ref() != Some(record) {
             index.put(&job.key, record);
             job.known = Some(record.clone());
@@ -91,27 +119,32 @@ fn remember(index: &LayerIndex, jobs: &mut [LayerJob<'_>], records: &[LayerRecor
     }
 }
 
+/// The layers as config and manifest list them.
+fn finished(delivery: &Delivery<'_>, delivered: Vec<Delivered>, said: &[Said]) -> Vec<ImageLayer> {
+    let layer = |(Delivered { record, blob }, said): (Delivered, &Said)| {
+        let media_type = delivery.compression.media_type().to_owned();
+        let blob = Descriptor { media_type, digest: blob.digest, size: blob.size };
+        ImageLayer { record, comment: said.comment.clone(), blob: said.blob.clone().unwrap_or(blob) }
+    };
+    delivered.into_iter().zip(said).map(layer).collect()
+}
+
 fn assemble(
     build: &Build<'_>,
     base: &Base<'_>,
-    records: Vec<LayerRecord>,
-    said: &[Said],
+    layers: Vec<ImageLayer>,
     history: Option<&str>,
 ) -> anyhow::Result<Image> {
     let spec = build.spec;
     let inherited = &base.inherited;
     let of_parent = base.parent.map_or(0, |parent| parent.layers.len());
-    let own = spec.architecture.clone().or_else(|| config::architecture(records.iter().skip(of_parent)));
+    let records = layers.iter().skip(of_parent).map(|layer| &layer.record);
+    let own = spec.architecture.clone().or_else(|| config::architecture(records));
     let parent = base.parent.map_or("", |parent| &parent.name);
     let architecture = inherited.architecture(own, parent)?.unwrap_or_else(|| {
         tracing::warn!("no program in the image tells its architecture; it is taken to be amd64, unless the spec's `architecture` says otherwise");
         "amd64".to_owned()
     });
-    let layer = |(record, said): (LayerRecord, &Said)| {
-        let plain = ImageLayer::plain(record, said.comment.clone());
-        ImageLayer { blob: said.blob.clone().unwrap_or(plain.blob), ..plain }
-    };
-    let layers: Vec<ImageLayer> = records.into_iter().zip(said).map(layer).collect();
     let container = inherited.container(&spec.config, &base.user, spec.user.is_some());
     let config = config::serialise(&spec.created, &architecture, &container, &layers, inherited, history);
     let manifest = manifest::oci(&config, &layers);
@@ -133,39 +166,4 @@ fn release(build: &Build<'_>, base: &Base<'_>, folder: &Path) {
     {
         tracing::warn!("store paths of an older image are still held by {}: {error}", folder.display());
     }
-}
-
-/// Puts an image that was read from a folder at `reference`.
-///
-/// # Errors
-/// As for [`build`].
-pub fn copy(
-    read: ReadFolder,
-    reference: &ImageReference,
-    real_dir: Option<&Path>,
-    threads: usize,
-    progress: Progress<'_>,
-) -> anyhow::Result<Image> {
-    let files = StoreFiles::open(real_dir.unwrap_or(Path::new(read.store_dir.as_str())))?;
-    for job in &read.jobs {
-        if let Content::Store { paths, .. } = &job.content {
-            paths.iter().try_for_each(|path| files.check(path))?;
-        }
-    }
-    let source = Source { files: &files, store_dir: &read.store_dir };
-    let delivery = Delivery { source, jobs: read.jobs, threads, progress };
-    let mut destination = destination::open(reference)?;
-    let records = destination.put_layers(&delivery)?;
-    for (record, layer) in records.iter().zip(&read.image.layers) {
-        if record.diff_id != layer.record.diff_id {
-            return Err(DestinationError::Changed {
-                paths: layer.comment.clone(),
-                expected: layer.record.diff_id.to_string(),
-                found: record.diff_id.to_string(),
-            }
-            .into());
-        }
-    }
-    destination.finish(&read.image, &delivery)?;
-    Ok(read.image)
 }

@@ -17,6 +17,7 @@
 //! |---|---|---|
 //! | `build.rs` | from a closure to an image at its destinations, in a straight line | IO |
 //! | `build/base.rs` | what an image has from its parent | pure |
+//! | `build/copy.rs` | from an image to another place for it | IO |
 //! | `build/layers.rs` | which layers an image has, and how many | IO |
 //! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
 //! | `cache/compress.rs` | writes one NAR, compressed and verified | IO |
@@ -43,10 +44,12 @@
 //! | `cli/plan.rs` | `stowage plan` | IO |
 //! | `cli/settings.rs` | what arguments and environment mean; the only reader of the environment | IO |
 //! | `cli/why.rs` | `stowage why` | IO |
+//! | `destination/archive_file.rs` | the file of an archive, whole or not at all | IO |
 //! | `destination/blobs.rs` | a folder of blobs, each there only once it is complete | IO |
 //! | `destination/docker_archive.rs` | docker archives, streamed in one pass | IO |
 //! | `destination/folder.rs` | image folders, whose store layers are named, not written | IO |
 //! | `destination/mod.rs` | what a destination is | IO |
+//! | `destination/oci_archive.rs` | OCI archives, streamed | IO |
 //! | `destination/oci_layout.rs` | OCI layouts | IO |
 //! | `destination/reference.rs` | names of places for images | pure |
 //! | `digest.rs` | SHA-256 digests as OCI writes them | pure |
@@ -72,7 +75,12 @@
 //! | `image/user.rs` | the image's user | pure |
 //! | `layer/blob.rs` | layers that are there already, taken as they are | pure |
 //! | `layer/chunks.rs` | a layer's bytes in chunks | pure |
+//! | `layer/compress.rs` | the forms that a layer's bytes can have | pure |
+//! | `layer/compress/block.rs` | compresses one block of a layer | pure |
+//! | `layer/compress/encoder.rs` | compresses layers on some threads | pure |
 //! | `layer/deliver.rs` | makes layers on all processors and hands them to a destination | IO |
+//! | `layer/deliver/archive.rs` | layers for archives, one after the other | IO |
+//! | `layer/deliver/memory.rs` | bounds what is in memory of layers | pure |
 //! | `layer/elf.rs` | the architecture of a program | pure |
 //! | `layer/index.rs` | remembers layers by their keys | IO |
 //! | `layer/key.rs` | the layer key | pure |
@@ -92,6 +100,7 @@
 //! | `parent/merge.rs` | merges registrations with those of a parent | pure |
 //! | `parent/mod.rs` | what is known of a parent image | pure |
 //! | `parent/overlay.rs` | what layers hide of each other | pure |
+//! | `parent/parts.rs` | the parts of an image that is only copied | IO |
 //! | `parent/read.rs` | reads a parent, in a straight line | IO |
 //! | `parent/references.rs` | finds references in bytes | pure |
 //! | `parent/registrations.rs` | registrations for all store paths of a parent | IO |

@@ -177,7 +177,7 @@ fn rows_are_exactly_the_paths_on_disk() {
 fn a_copy_has_the_digests_of_the_image_folder() {
     let scratch = Scratch::new();
     let built = scratch.built(&[&printed(ENVIRONMENT), "--name", "golden", "--strategy", "popularity"]);
-    for destination in ["oci:layout", "docker-archive:archive.tar"] {
+    for destination in ["oci:layout", "docker-archive:archive.tar", "oci-archive:archive.oci"] {
         let root = scratch.root();
         let output =
             scratch.stowage(&["copy", "stowage:image", destination, "--json", "--store"]).arg(root).assert().success();
@@ -197,7 +197,7 @@ fn a_layer_whose_paths_changed_is_not_copied_under_its_old_digest() {
     scratch.built(&[&printed(ENVIRONMENT)]);
     std::fs::write(scratch.store_file(HELLO).join("share/doc/README"), "cod\n").expect("writable");
     let root = scratch.root();
-    for destination in ["oci:layout", "docker-archive:archive.tar"] {
+    for destination in ["oci:layout", "docker-archive:archive.tar", "oci-archive:archive.oci"] {
         let output = scratch.stowage(&["copy", "stowage:image", destination, "--store"]).arg(&root).assert().code(5);
         assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("its store paths were changed"));
     }

@@ -46,7 +46,7 @@ pub struct Planned<'a> {
 pub struct Said {
     /// What the history says of it.
     pub comment: String,
-    /// What the manifest says of it, if it is not to be made, but is there.
+    /// What the manifest says of it, if it is a blob that is kept as it is.
     pub blob: Option<Descriptor>,
 }
 
@@ -92,7 +92,13 @@ impl<'a> Layers<'a> {
             let key = LayerKey::of_store_paths(base.store_dir(), &owner, infos.clone());
             let paths: Vec<StorePath> = infos.map(|info| info.path.clone()).collect();
             let content = Content::Store { paths, owner };
-            let job = LayerJob { key, content, estimate: layer.nar_size(&base.new), known: build.index.get(&key) };
+            let job = LayerJob {
+                key,
+                content,
+                estimate: layer.nar_size(&base.new),
+                known: build.index.get(&key),
+                packed: None,
+            };
             let comment = saved::layer_comment(layer.paths.iter().map(|id| base.new.print(*id)));
             layers.push(Planned { job, said: Said { comment, blob: None } });
         }
@@ -159,8 +165,9 @@ fn kept(number: usize, layer: &ParentLayer) -> Planned<'static> {
             (hasher.finish(), Content::Blob(taken(&blob, &open)))
         }
     };
-    let job = LayerJob { key, content, estimate: layer.record.size, known: Some(layer.record.clone()) };
-    Planned { job, said: Said { comment: layer.comment.clone(), blob: Some(blob) } }
+    let blob = matches!(content, Content::Blob(_)).then_some(blob);
+    let job = LayerJob { key, content, estimate: layer.record.size, known: Some(layer.record.clone()), packed: None };
+    Planned { job, said: Said { comment: layer.comment.clone(), blob } }
 }
 
 /// The layer with stowage itself, unless the parent has the same.
@@ -169,7 +176,7 @@ fn hook<'a>(build: &Build<'a>, base: &'a Base<'a>) -> Option<Planned<'a>> {
     let ground = base.ground();
     let key = system::hook_layer_key(program, ground);
     let content = Content::Made(Box::new(move || Ok(system::hook_layer(program, ground))));
-    let job = LayerJob { key, content, estimate: program.len() as u64, known: build.index.get(&key) };
+    let job = LayerJob { key, content, estimate: program.len() as u64, known: build.index.get(&key), packed: None };
     let layers = base.parent.map_or(&[][..], |parent| &parent.layers[..]);
     // The last of them is the one that is seen.
     let last = layers.iter().rev().find(|layer| layer.comment == HOOK_COMMENT);
@@ -186,7 +193,7 @@ fn system<'a>(build: &Build<'a>, base: &'a Base<'a>, files: &'a StoreFiles) -> P
     let system = SystemLayer { spec, user: &base.user, closure: &base.all, contents, index, ground: base.ground() };
     let key = system.key();
     let content = Content::Made(Box::new(move || system.make(files)));
-    let job = LayerJob { key, content, estimate: 0, known: index.get(&key) };
+    let job = LayerJob { key, content, estimate: 0, known: index.get(&key), packed: None };
     Planned { job, said: Said { comment: SYSTEM_COMMENT.to_owned(), blob: None } }
 }
 

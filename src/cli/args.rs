@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::cache::setup::Format;
 use crate::destination::ImageReference;
+use crate::layer::compress::Compression;
 use crate::plan::Strategy;
 
 const AFTER_HELP: &str = "\
@@ -49,7 +50,7 @@ pub enum Command {
     Diff(DiffArguments),
     /// Show the chain of references that brought a store path into an image
     Why(WhyArguments),
-    /// Copy an image folder to an archive or a layout
+    /// Copy an image from any place to any other
     Copy(CopyArguments),
     /// Show what an image is made of
     Inspect(InspectArguments),
@@ -133,9 +134,14 @@ pub struct BuildArguments {
     #[arg(long, value_name = "NAME[:TAG]")]
     pub name: Option<String>,
     /// Where to put the image: docker-archive:FILE[:NAME:TAG] (`-`: standard output),
-    /// oci:DIR[:TAG], or stowage:DIR; can be repeated
+    /// oci:DIR[:TAG], oci-archive:FILE[:TAG], or stowage:DIR; can be repeated
     #[arg(long, value_name = "DEST", default_value = "stowage:./image")]
     pub to: Vec<ImageReference>,
+    /// How to compress the layers: none, gzip or zstd, or with a level as in zstd:9; given as
+    /// often as --to, it is one for each. By default none; a parent's layers stay as they are,
+    /// and image folders have no compressed ones
+    #[arg(long, value_name = "CODEC[:LEVEL]")]
+    pub compress: Vec<Compression>,
     /// How many layers the image may have, its parent's included, at most 125; by default 62,
     /// and with a parent half of what that has left
     #[arg(long, value_name = "N")]
@@ -194,13 +200,18 @@ pub struct PlanArguments {
 /// Arguments of `copy`.
 #[derive(Debug, Args)]
 pub struct CopyArguments {
-    /// The image folder: stowage:DIR
+    /// The image: stowage:DIR, docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], or
+    /// oci-archive:FILE[:TAG]; `-` is standard input
     #[arg(value_name = "SOURCE")]
     pub from: ImageReference,
-    /// Where to put the image: docker-archive:FILE[:NAME:TAG] (`-`: standard output), or
-    /// oci:DIR[:TAG]
+    /// Where to put the image: docker-archive:FILE[:NAME:TAG] (`-`: standard output),
+    /// oci:DIR[:TAG], oci-archive:FILE[:TAG], or stowage:DIR
     #[arg(value_name = "DEST")]
     pub to: ImageReference,
+    /// How to compress the layers: none, gzip or zstd, or with a level as in zstd:9; by default
+    /// they stay as they are
+    #[arg(long, value_name = "CODEC[:LEVEL]")]
+    pub compress: Option<Compression>,
     /// Where the store is
     #[command(flatten)]
     pub store: StoreArguments,

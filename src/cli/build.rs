@@ -12,10 +12,11 @@ use super::exit::UsageError;
 use super::output::{self, Meter};
 use super::parent;
 use super::settings::{self, Settings};
-use crate::build::{self, Build};
+use crate::build::{self, Build, Place};
 use crate::destination::ImageReference;
 use crate::image::spec::MAX_LAYERS;
 use crate::image::{Image, ImageName, ImageSpec, config};
+use crate::layer::compress::Compression;
 use crate::parent::Parent;
 use crate::plan::{self, Strategy};
 use crate::store::source::RegistrationSource;
@@ -43,6 +44,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     if arguments.from.is_some() {
         spec.from_image = arguments.from;
     }
+    let places = places(arguments.to, &arguments.compress, spec.compression)?;
     let previous = earlier::previous(&arguments.previous)?;
     let contents = contents(&location, &arguments.paths, &spec)?;
     let source = arguments.source.registrations();
@@ -71,10 +73,26 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
             hold: !settings.in_nix_build,
             progress: &|bytes| meter.add(bytes),
         },
-        &arguments.to,
+        &places,
     );
     meter.finish();
-    report(&image?, &arguments.to, arguments.json, settings.quiet || to_stdout)
+    let to: Vec<ImageReference> = places.into_iter().map(|place| place.reference).collect();
+    report(&image?, &to, arguments.json, settings.quiet || to_stdout)
+}
+
+/// Each destination with its compression: those that were asked for, or the spec's.
+fn places(
+    references: Vec<ImageReference>,
+    asked: &[Compression],
+    spec: Option<Compression>,
+) -> Result<Vec<Place>, UsageError> {
+    if asked.len() > 1 && asked.len() != references.len() {
+        let problem = format!("--compress is given {} times, and --to {}", asked.len(), references.len());
+        return Err(UsageError(format!("{problem}; give it once, or once for each --to")));
+    }
+    let compression = |number| if asked.len() > 1 { asked.get(number) } else { asked.first() };
+    let place = |(number, reference)| Place { reference, compression: compression(number).copied().or(spec) };
+    Ok(references.into_iter().enumerate().map(place).collect())
 }
 
 /// About how many bytes go to a destination.
@@ -97,7 +115,7 @@ pub fn report(image: &Image, destinations: &[ImageReference], json: bool, quiet:
         let layers: Vec<_> = image
             .layers
             .iter()
-            .map(|layer| json!({ "diffId": layer.record.diff_id, "size": layer.record.size }))
+            .map(|layer| json!({ "diffId": layer.record.diff_id, "size": layer.record.size, "blob": layer.blob }))
             .collect();
         let report = json!({
             "name": image.name.repository, "tag": image.name.tag, "digest": image.digest(), "config": image.config_digest(),
@@ -118,7 +136,10 @@ pub fn report(image: &Image, destinations: &[ImageReference], json: bool, quiet:
 /// Whether an image goes to standard output.
 #[must_use]
 pub fn is_stdout(reference: &ImageReference) -> bool {
-    matches!(reference, ImageReference::DockerArchive { file, .. } if file == Path::new("-"))
+    matches!(
+        reference,
+        ImageReference::DockerArchive { file, .. } | ImageReference::OciArchive { file, .. } if file == Path::new("-")
+    )
 }
 
 /// The spec in a file, with what the command line says in its place.

@@ -5,37 +5,35 @@ use super::build::{is_stdout, report};
 use super::exit::UsageError;
 use super::output::Meter;
 use super::settings::Settings;
-use crate::build;
-use crate::destination::{ImageReference, folder};
+use crate::build::Place;
+use crate::build::copy::{Means, Original};
+use crate::destination::ImageReference;
 
 /// Copies an image.
 ///
 /// # Errors
 /// See [`super::exit::Exit`].
 pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> {
-    let ImageReference::Folder { folder } = &arguments.from else {
-        return Err(UsageError(format!(
-            "{} can't be copied from in this version of stowage, only stowage:DIR; skopeo copies the others",
-            arguments.from
-        ))
-        .into());
-    };
-    if matches!(arguments.to, ImageReference::Folder { .. }) {
-        return Err(UsageError("an image folder is made by `stowage build`; copy one with `cp -a`".to_owned()).into());
+    let CopyArguments { from, to, compress, store, jobs, json } = arguments;
+    let is_folder = |reference: &ImageReference| matches!(reference, ImageReference::Folder { .. });
+    if is_folder(&from) && is_folder(&to) {
+        return Err(UsageError("copy an image folder to an image folder with `cp -a`".to_owned()).into());
     }
-    if is_stdout(&arguments.to) && arguments.json {
+    if is_stdout(&to) && json {
         return Err(UsageError(
             "--json and an archive can't both go to standard output; name a file: docker-archive:FILE".to_owned(),
         )
         .into());
     }
-    let real_dir = arguments.store.root.as_deref().map(|root| settings.location(Some(root)).real_dir);
-    let read = folder::read(folder)?;
-    let total = read.image.layers.iter().fold(0_u64, |sum, layer| sum.saturating_add(layer.record.size));
-    let meter = Meter::new(total, settings.quiet);
-    let image =
-        build::copy(read, &arguments.to, real_dir.as_deref(), arguments.jobs.threads(), &|bytes| meter.add(bytes));
+    let real_dir = store.root.as_deref().map(|root| settings.location(Some(root)).real_dir);
+    let threads = jobs.threads();
+    let original = Original::read(&from, threads)?;
+    let meter = Meter::new(original.size(), settings.quiet);
+    let progress = |bytes| meter.add(bytes);
+    let means = Means { real_dir: real_dir.as_deref(), index: &settings.index, threads, progress: &progress };
+    let place = Place { reference: to, compression: compress };
+    let image = original.copy(&place, &means);
     meter.finish();
-    let quiet = settings.quiet || is_stdout(&arguments.to);
-    report(&image?, &[arguments.to], arguments.json, quiet)
+    let quiet = settings.quiet || is_stdout(&place.reference);
+    report(&image?, &[place.reference], json, quiet)
 }

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use crate::build::base::BaseError;
 use crate::cache::CacheError;
 use crate::cache::setup::SetupError;
-use crate::destination::{DestinationError, NotBuilt, ReferenceError};
+use crate::destination::{DestinationError, ReferenceError, UnreadableLayers};
 use crate::image::contents::ContentsError;
 use crate::image::inherit::PlatformError;
 use crate::image::name::NameError;
 use crate::image::spec::SpecError;
 use crate::layer::blob::BlobError;
 use crate::layer::chunks::PackError;
+use crate::layer::deliver::SpoolError;
 use crate::parent::ParentError;
 use crate::parent::merge::MergeError;
 use crate::store::ClosureError;
@@ -64,7 +65,7 @@ impl Exit {
             || cause.is::<SpecError>()
             || cause.is::<NameError>()
             || cause.is::<ReferenceError>()
-            || cause.is::<NotBuilt>()
+            || cause.is::<UnreadableLayers>()
             || cause.is::<SetupError>()
             || cause.is::<PlatformError>()
         {
@@ -89,7 +90,7 @@ impl Exit {
                 BaseError::Merge(MergeError::Open { .. }) | BaseError::Store { .. } => Self::Destination,
             });
         }
-        if cause.is::<ParentError>() || cause.is::<BlobError>() {
+        if cause.is::<ParentError>() || cause.is::<BlobError>() || cause.is::<SpoolError>() {
             return Some(Self::Destination);
         }
         if cause.is::<DestinationError>() {

@@ -4,8 +4,24 @@ use serde_json::{Value, json};
 
 use super::args::InspectArguments;
 use super::output;
-use crate::destination::{DestinationError, ImageReference, NotBuilt, docker_archive, folder, oci_layout};
+use crate::destination::{DestinationError, ImageReference, docker_archive, folder, oci_layout};
 use crate::digest::Digest;
+use crate::image::manifest::Descriptor;
+use crate::parent::compression::Compression;
+use crate::parent::parts;
+
+/// A layer as it is kept.
+struct Blob {
+    /// Perhaps compressed.
+    size: u64,
+    media_type: String,
+}
+
+impl From<&Descriptor> for Blob {
+    fn from(blob: &Descriptor) -> Self {
+        Self { size: blob.size, media_type: blob.media_type.clone() }
+    }
+}
 
 /// What was found out of an image.
 pub struct Inspected {
@@ -14,7 +30,7 @@ pub struct Inspected {
     /// Its config, whole.
     pub config: Value,
     config_digest: Digest,
-    layer_sizes: Vec<u64>,
+    blobs: Vec<Blob>,
 }
 
 /// Shows what an image is made of.
@@ -46,7 +62,7 @@ pub fn inspect(image: &ImageReference) -> anyhow::Result<Inspected> {
                 digest: Some(image.digest()),
                 config: parse(&image.config)?,
                 config_digest: image.config_digest(),
-                layer_sizes: image.layers.iter().map(|layer| layer.record.size).collect(),
+                blobs: image.layers.iter().map(|layer| (&layer.blob).into()).collect(),
             }
         }
         ImageReference::Oci { folder, tag } => {
@@ -56,10 +72,20 @@ pub fn inspect(image: &ImageReference) -> anyhow::Result<Inspected> {
                 digest: Some(found.digest),
                 config: parse(&found.config)?,
                 config_digest: Digest::of(&found.config),
-                layer_sizes: found.manifest.layers.iter().map(|layer| layer.size).collect(),
+                blobs: found.manifest.layers.iter().map(Blob::from).collect(),
             }
         }
-        ImageReference::OciArchive { .. } => return Err(NotBuilt("oci-archive").into()),
+        ImageReference::OciArchive { .. } => {
+            let found = parts::find(image)?;
+            let blobs = found.layers.iter().filter_map(|layer| layer.descriptor.as_ref());
+            Inspected {
+                names: found.called.into_iter().collect(),
+                digest: found.manifest.as_deref().map(Digest::of),
+                config: parse(&found.config)?,
+                config_digest: Digest::of(&found.config),
+                blobs: blobs.map(Blob::from).collect(),
+            }
+        }
         ImageReference::DockerArchive { file, .. } => {
             let listing = docker_archive::read(file)?;
             Inspected {
@@ -67,13 +93,17 @@ pub fn inspect(image: &ImageReference) -> anyhow::Result<Inspected> {
                 digest: None,
                 config: parse(&listing.config)?,
                 config_digest: Digest::of(&listing.config),
-                layer_sizes: listing.layer_sizes,
+                blobs: listing
+                    .layers
+                    .into_iter()
+                    .map(|(size, first)| Blob { size, media_type: Compression::of(&first).media_type().to_owned() })
+                    .collect(),
             }
         }
     })
 }
 
-/// Each layer's diff ID, size and comment.
+/// Each layer's diff ID, its size as it is kept, and its comment.
 pub fn layers(inspected: &Inspected) -> impl Iterator<Item = (&str, u64, &str)> {
     let diff_ids = inspected.config["rootfs"]["diff_ids"].as_array().into_iter().flatten();
     let history = inspected.config["history"].as_array().into_iter().flatten();
@@ -81,14 +111,17 @@ pub fn layers(inspected: &Inspected) -> impl Iterator<Item = (&str, u64, &str)> 
     let history = history.filter(|entry| entry["empty_layer"] != true);
     let comments = history.map(|entry| entry["comment"].as_str().unwrap_or_default()).chain(std::iter::repeat(""));
     diff_ids
-        .zip(&inspected.layer_sizes)
+        .zip(&inspected.blobs)
         .zip(comments)
-        .map(|((diff_id, size), comment)| (diff_id.as_str().unwrap_or_default(), *size, comment))
+        .map(|((diff_id, blob), comment)| (diff_id.as_str().unwrap_or_default(), blob.size, comment))
 }
 
 fn as_json(inspected: &Inspected) -> String {
     let layers: Vec<_> = layers(inspected)
-        .map(|(diff_id, size, comment)| json!({ "diffId": diff_id, "size": size, "comment": comment }))
+        .zip(&inspected.blobs)
+        .map(|((diff_id, size, comment), Blob { media_type, .. })| {
+            json!({ "diffId": diff_id, "size": size, "mediaType": media_type, "comment": comment })
+        })
         .collect();
     let text = json!({
         "names": inspected.names, "digest": inspected.digest, "configDigest": inspected.config_digest, "config": inspected.config, "layers": layers,
@@ -115,16 +148,18 @@ fn as_text(inspected: &Inspected) -> String {
     for entry in list(&config["config"]["Env"]) {
         out += &format!("env:           {entry}\n");
     }
-    for (number, (diff_id, size, comment)) in layers(inspected).enumerate() {
+    for ((number, (diff_id, size, comment)), blob) in layers(inspected).enumerate().zip(&inspected.blobs) {
         let short: String = comment.chars().take(100).collect();
         let dots = if short.len() < comment.len() { "…" } else { "" };
         out += &format!(
-            "{:>4}  {}  {:>10}  {short}{dots}\n",
+            "{:>4}  {}  {:>10}  {:<8}  {short}{dots}\n",
             number + 1,
             diff_id.get(..19).unwrap_or(diff_id),
-            output::size(size)
+            output::size(size),
+            // All of it is in the JSON: `tar`, `tar+zstd`.
+            blob.media_type.rsplit('.').next().unwrap_or_default(),
         );
     }
-    let total: u64 = inspected.layer_sizes.iter().sum();
-    out + &format!("{} layers, {}\n", inspected.layer_sizes.len(), output::size(total))
+    let total = inspected.blobs.iter().fold(0_u64, |sum, blob| sum.saturating_add(blob.size));
+    out + &format!("{} layers, {}\n", inspected.blobs.len(), output::size(total))
 }

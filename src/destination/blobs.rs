@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use super::DestinationError;
 use crate::digest::Digest;
 use crate::fs::PartialFile;
-use crate::layer::LayerRecord;
 use crate::layer::blob::OpenBlob;
 use crate::layer::deliver::{BlobSink, BlobWriter, Content, LayerJob};
+use crate::layer::{Delivered, LayerRecord};
 
 /// `blobs/sha256` of an OCI layout, or of an image folder.
 #[derive(Debug)]
@@ -52,16 +52,6 @@ impl Blobs {
     #[must_use]
     pub fn has(&self, digest: &Digest, size: u64) -> bool {
         std::fs::symlink_metadata(self.path(digest)).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size)
-    }
-
-    /// Whether the blob of a layer is there.
-    #[must_use]
-    pub fn has_layer(&self, job: &LayerJob<'_>) -> bool {
-        match (&job.content, &job.known) {
-            (Content::Blob(blob), _) => self.has(&blob.digest, blob.size),
-            (_, Some(known)) => self.has(&known.diff_id, known.size),
-            (_, None) => false,
-        }
     }
 
     /// What opens the blob.
@@ -117,19 +107,13 @@ impl Blobs {
 impl BlobSink for Blobs {
     fn open(&self, job: &LayerJob<'_>) -> anyhow::Result<Box<dyn BlobWriter + '_>> {
         let file = PartialFile::create(&self.folder).map_err(DestinationError::write(&self.folder))?;
-        let name = match &job.content {
-            Content::Blob(blob) => Some(blob.digest),
-            Content::Store { .. } | Content::Made(_) => None,
-        };
-        Ok(Box::new(NewBlob { blobs: self, file, name, expected: job.known.clone(), paths: some_paths(job) }))
+        Ok(Box::new(NewBlob { blobs: self, file, expected: job.known.clone(), paths: some_paths(job) }))
     }
 }
 
 struct NewBlob<'a> {
     blobs: &'a Blobs,
     file: PartialFile,
-    /// Its digest, where that is not the layer's.
-    name: Option<Digest>,
     expected: Option<LayerRecord>,
     paths: String,
 }
@@ -145,16 +129,16 @@ impl Write for NewBlob<'_> {
 }
 
 impl BlobWriter for NewBlob<'_> {
-    fn finish(self: Box<Self>, record: &LayerRecord) -> anyhow::Result<()> {
-        expect(self.expected.as_ref(), record, &self.paths)?;
-        let path = self.blobs.path(&self.name.unwrap_or(record.diff_id));
+    fn finish(self: Box<Self>, delivered: &Delivered) -> anyhow::Result<()> {
+        expect(self.expected.as_ref(), &delivered.record, &self.paths)?;
+        let path = self.blobs.path(&delivered.blob.digest);
         self.file.persist(&path).map_err(DestinationError::write(&path))?;
         Ok(())
     }
 }
 
 /// Compares what a layer is with what was known of it.
-fn expect(known: Option<&LayerRecord>, record: &LayerRecord, paths: &str) -> Result<(), DestinationError> {
+pub(super) fn expect(known: Option<&LayerRecord>, record: &LayerRecord, paths: &str) -> Result<(), DestinationError> {
     match known {
         Some(known) if known.diff_id != record.diff_id => Err(DestinationError::Changed {
             paths: paths.to_owned(),
@@ -166,10 +150,10 @@ fn expect(known: Option<&LayerRecord>, record: &LayerRecord, paths: &str) -> Res
 }
 
 /// The first paths of a layer, for messages.
-fn some_paths(job: &LayerJob<'_>) -> String {
+pub(super) fn some_paths(job: &LayerJob<'_>) -> String {
     match &job.content {
         Content::Made(_) => "the image's own files".to_owned(),
-        Content::Blob(blob) => format!("the blob {}", blob.digest),
+        Content::Blob(blob) | Content::Tar(blob) => format!("the blob {}", blob.digest),
         Content::Store { paths, .. } => {
             let first: Vec<String> = paths.iter().take(3).map(|path| path.to_basename()).collect();
             let more = paths.len().saturating_sub(first.len());
@@ -200,7 +184,7 @@ impl Write for Nowhere {
 }
 
 impl BlobWriter for Nowhere {
-    fn finish(self: Box<Self>, _: &LayerRecord) -> anyhow::Result<()> {
+    fn finish(self: Box<Self>, _: &Delivered) -> anyhow::Result<()> {
         Ok(())
     }
 }

@@ -19,7 +19,7 @@ use crate::fs::LockedFolder;
 use crate::image::manifest::{Descriptor, Manifest};
 use crate::image::{Image, ImageLayer, ImageName};
 use crate::layer::deliver::{BlobSink, BlobWriter, Content, LayerJob};
-use crate::layer::{LayerKey, LayerRecord, Owner};
+use crate::layer::{Delivered, LayerKey, LayerRecord, Owner};
 use crate::parent::compression::taken;
 use crate::store::{StoreDir, StorePath};
 
@@ -69,7 +69,7 @@ struct Layer {
 fn owner<'a>(job: &'a LayerJob<'_>) -> Option<&'a Owner> {
     match &job.content {
         Content::Store { owner, .. } => Some(owner),
-        Content::Made(_) | Content::Blob(_) => None,
+        Content::Made(_) | Content::Blob(_) | Content::Tar(_) => None,
     }
 }
 
@@ -104,10 +104,12 @@ impl ImageFolder {
 }
 
 impl Destination for ImageFolder {
-    fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<LayerRecord>> {
-        let is_there = |job: &LayerJob<'_>| match job.content {
+    fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<Delivered>> {
+        let is_there = |job: &LayerJob<'_>, expected: &Delivered| match job.content {
             Content::Store { .. } => true,
-            Content::Made(_) | Content::Blob(_) => self.blobs.has_layer(job),
+            Content::Made(_) | Content::Blob(_) | Content::Tar(_) => {
+                self.blobs.has(&expected.blob.digest, expected.blob.size)
+            }
         };
         super::put_missing(delivery, &self.folder, &NoStorePaths(&self.blobs), is_there)
     }
@@ -181,7 +183,7 @@ impl Layer {
     fn new(job: &LayerJob<'_>, layer: &ImageLayer, store_dir: &StoreDir, image_owner: &Owner) -> Self {
         let paths = match &job.content {
             Content::Store { paths, .. } => paths.iter().map(|path| store_dir.render_path(path)).collect(),
-            Content::Made(_) | Content::Blob(_) => Vec::new(),
+            Content::Made(_) | Content::Blob(_) | Content::Tar(_) => Vec::new(),
         };
         Self {
             key: job.key,
@@ -205,7 +207,7 @@ struct NoStorePaths<'a>(&'a Blobs);
 impl BlobSink for NoStorePaths<'_> {
     fn open(&self, job: &LayerJob<'_>) -> anyhow::Result<Box<dyn BlobWriter + '_>> {
         match job.content {
-            Content::Made(_) | Content::Blob(_) => self.0.open(job),
+            Content::Made(_) | Content::Blob(_) | Content::Tar(_) => self.0.open(job),
             Content::Store { .. } => OnlyHash.open(job),
         }
     }
@@ -279,5 +281,5 @@ fn job(layer: Layer, blobs: &Blobs, store_dir: &StoreDir, owner: &Owner) -> Resu
         let paths = layer.paths.iter().map(parse).collect::<Result<Vec<StorePath>, _>>()?;
         Content::Store { paths, owner: layer.owner.unwrap_or_else(|| owner.clone()) }
     };
-    Ok(LayerJob { key: layer.key, content, estimate: layer.record.size, known: Some(layer.record) })
+    Ok(LayerJob { key: layer.key, content, estimate: layer.record.size, known: Some(layer.record), packed: None })
 }

@@ -3,17 +3,20 @@
 //! A destination knows blobs and layers, and no store path but those that an
 //! image folder names.
 
+pub mod archive_file;
 pub mod blobs;
 pub mod docker_archive;
 pub mod folder;
+pub mod oci_archive;
 pub mod oci_layout;
 pub mod reference;
 
 use std::path::{Path, PathBuf};
 
 use crate::image::Image;
-use crate::layer::LayerRecord;
+use crate::layer::Delivered;
 use crate::layer::chunks::PackError;
+use crate::layer::compress::Compression;
 use crate::layer::deliver::{self, LayerJob, Progress, Source};
 pub use reference::{ImageReference, ReferenceError};
 
@@ -61,10 +64,13 @@ pub enum DestinationError {
     Terminal,
 }
 
-/// A kind of place that nothing can be put at, or shown of, so far.
+/// Layers that those who read such places can't decompress.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}: is not built yet in this version of stowage; use oci:DIR")]
-pub struct NotBuilt(pub &'static str);
+#[error("{reference}: `docker load` reads no zstd; give it `--compress gzip` or `--compress none`")]
+pub struct UnreadableLayers {
+    /// The place.
+    pub reference: ImageReference,
+}
 
 impl DestinationError {
     /// An error of writing `path`.
@@ -98,6 +104,8 @@ pub struct Delivery<'a> {
     pub source: Source<'a>,
     /// The layers, the lowest first.
     pub jobs: Vec<LayerJob<'a>>,
+    /// How to compress those that are not blobs already.
+    pub compression: Compression,
     /// On how many threads to make them.
     pub threads: usize,
     /// Told how much is done.
@@ -110,7 +118,7 @@ pub trait Destination {
     ///
     /// # Errors
     /// When a layer can't be made or kept.
-    fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<LayerRecord>>;
+    fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<Delivered>>;
 
     /// Puts what describes the image beside its layers. Only this makes the image
     /// visible.
@@ -118,6 +126,32 @@ pub trait Destination {
     /// # Errors
     /// When it can't be kept.
     fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()>;
+}
+
+/// How layers are compressed at `reference`, where `asked` is what somebody wants.
+///
+/// # Errors
+/// When nobody could read them there.
+pub fn compression(reference: &ImageReference, asked: Option<Compression>) -> Result<Compression, UnreadableLayers> {
+    match (reference, asked) {
+        (reference, Some(asked)) if !takes(reference, asked.media_type()) => {
+            Err(UnreadableLayers { reference: reference.clone() })
+        }
+        // Its layers are named, not written.
+        (ImageReference::Folder { .. }, _) | (_, None) => Ok(Compression::None),
+        (_, Some(asked)) => Ok(asked),
+    }
+}
+
+/// Whether layers of that media type can be at `reference`. Tried: `docker load` of Docker 20.10
+/// takes no zstd, though podman and skopeo do.
+#[must_use]
+pub fn takes(reference: &ImageReference, media_type: &str) -> bool {
+    match reference {
+        ImageReference::DockerArchive { .. } => !media_type.ends_with("zstd"),
+        // OCI knows no xz.
+        _ => !media_type.ends_with("xz"),
+    }
 }
 
 /// Opens the place that `reference` names.
@@ -130,7 +164,7 @@ pub fn open(reference: &ImageReference) -> anyhow::Result<Box<dyn Destination>> 
             Box::new(docker_archive::DockerArchive::create(file, name.clone())?)
         }
         ImageReference::Oci { folder, tag } => Box::new(oci_layout::OciLayout::create(folder, tag.clone())?),
-        ImageReference::OciArchive { .. } => return Err(NotBuilt("oci-archive").into()),
+        ImageReference::OciArchive { file, tag } => Box::new(oci_archive::OciArchive::create(file, tag.clone())?),
         ImageReference::Folder { folder } => Box::new(folder::ImageFolder::create(folder)?),
     })
 }
@@ -141,18 +175,19 @@ fn put_missing(
     delivery: &Delivery<'_>,
     path: &Path,
     sink: &dyn deliver::BlobSink,
-    is_there: impl Fn(&LayerJob<'_>) -> bool,
-) -> anyhow::Result<Vec<LayerRecord>> {
+    is_there: impl Fn(&LayerJob<'_>, &Delivered) -> bool,
+) -> anyhow::Result<Vec<Delivered>> {
+    let Delivery { source, jobs, compression, threads, progress } = delivery;
     // Asked once, since what is made is there afterwards.
-    let found = |job: &LayerJob<'_>| job.known.clone().filter(|_| is_there(job));
-    let found: Vec<Option<LayerRecord>> = delivery.jobs.iter().map(found).collect();
-    let missing = delivery.jobs.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(job, _)| job);
+    let found = |job: &LayerJob<'_>| job.expected(*compression).filter(|expected| is_there(job, expected));
+    let found: Vec<Option<Delivered>> = jobs.iter().map(found).collect();
+    let missing = jobs.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(job, _)| job);
     let missing: Vec<&LayerJob<'_>> = missing.collect();
-    let made = deliver::in_parallel(delivery.source, &missing, sink, delivery.threads, delivery.progress);
+    let made = deliver::in_parallel(*source, &missing, sink, *compression, *threads, *progress);
     let mut made = made.map_err(|error| as_write_error(error, path))?.into_iter();
     Ok(found
         .into_iter()
-        .filter_map(|found| found.inspect(|known| (delivery.progress)(known.size)).or_else(|| made.next()))
+        .filter_map(|found| found.inspect(|known| progress(known.record.size)).or_else(|| made.next()))
         .collect())
 }
 

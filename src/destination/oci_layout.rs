@@ -12,11 +12,14 @@ use crate::digest::Digest;
 use crate::fs::LockedFolder;
 use crate::image::Image;
 use crate::image::manifest::{self, Manifest, OCI_INDEX, OCI_MANIFEST};
-use crate::layer::LayerRecord;
+use crate::layer::Delivered;
 use crate::layer::deliver::LayerJob;
 
 /// The annotation with an image's tag.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
+
+/// What says that something is a layout, in the file `oci-layout`.
+pub(super) const MARKER: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// A layout that an image is put into.
 pub struct OciLayout {
@@ -43,8 +46,7 @@ impl OciLayout {
         }
         // First, so that a killed run leaves a layout, if one without an image.
         if !marker.exists() {
-            crate::fs::write_atomically(&marker, br#"{"imageLayoutVersion":"1.0.0"}"#)
-                .map_err(DestinationError::write(&marker))?;
+            crate::fs::write_atomically(&marker, MARKER).map_err(DestinationError::write(&marker))?;
         }
         let layout = Self { folder: folder.to_owned(), blobs: Blobs::create(folder)?, tag, _lock: lock };
         if !layout.index().exists() {
@@ -58,15 +60,14 @@ impl OciLayout {
     }
 
     fn write_index(&self, manifests: &Value) -> Result<(), DestinationError> {
-        let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
-        crate::fs::write_atomically(&self.index(), &manifest::to_json(&index))
-            .map_err(DestinationError::write(&self.index()))
+        crate::fs::write_atomically(&self.index(), &index(manifests)).map_err(DestinationError::write(&self.index()))
     }
 }
 
 impl Destination for OciLayout {
-    fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<LayerRecord>> {
-        let is_there = |job: &LayerJob<'_>| self.blobs.has_layer(job);
+    fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<Delivered>> {
+        let is_there =
+            |_: &LayerJob<'_>, expected: &Delivered| self.blobs.has(&expected.blob.digest, expected.blob.size);
         super::put_missing(delivery, &self.folder, &self.blobs, is_there)
     }
 
@@ -76,15 +77,25 @@ impl Destination for OciLayout {
         let tag = self.tag.as_deref().unwrap_or(&image.name.tag);
         let mut manifests = read_index(&self.folder)?;
         manifests.retain(|entry| entry["annotations"][REF_NAME] != tag);
-        manifests.push(json!({
-            "mediaType": OCI_MANIFEST,
-            "digest": digest,
-            "size": image.manifest.len(),
-            "annotations": Value::Object(Map::from_iter([(REF_NAME.to_owned(), tag.into())])),
-        }));
+        manifests.push(index_entry(&digest, image.manifest.len(), tag));
         self.write_index(&Value::Array(manifests))?;
         Ok(())
     }
+}
+
+/// The bytes of an index that lists `manifests`.
+pub(super) fn index(manifests: &Value) -> Vec<u8> {
+    manifest::to_json(&json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests }))
+}
+
+/// What an index says of an image.
+pub(super) fn index_entry(digest: &Digest, size: usize, tag: &str) -> Value {
+    json!({
+        "mediaType": OCI_MANIFEST,
+        "digest": digest,
+        "size": size,
+        "annotations": Value::Object(Map::from_iter([(REF_NAME.to_owned(), tag.into())])),
+    })
 }
 
 /// An image that was found in a layout.

@@ -22,7 +22,7 @@ pub enum ImageReference {
         /// What the image is called in it, if not by its own tag.
         tag: Option<String>,
     },
-    /// `oci-archive:FILE[:TAG]`; only read so far.
+    /// `oci-archive:FILE[:TAG]`; the file `-` is standard output.
     OciArchive {
         /// The archive.
         file: PathBuf,

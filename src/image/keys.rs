@@ -6,7 +6,7 @@ use super::config::ContainerConfig;
 use super::spec::SpecError;
 
 /// The keys that work.
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "name",
     "tag",
     "fromImage",
@@ -27,18 +27,18 @@ const KEYS: [&str; 21] = [
     "popularity",
     "layers",
     "hook",
+    "compression",
     "$schema",
 ];
 
 /// The keys that are known, but not built yet.
-const LATER: [&str; 16] = [
+const LATER: [&str; 15] = [
     "mtime",
     "extraCommands",
     "fakeRootCommands",
     "buildDepsOf",
     "nixpkgs",
     "perms",
-    "compression",
     "annotations",
     "storeOwner",
     "includeStorePaths",

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{ImageLayer, ImageName};
 use crate::digest::Digest;
+use crate::layer::compress;
 
 /// The media type of an OCI manifest.
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -15,7 +16,7 @@ pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// The media type of an OCI index.
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// The media type of an uncompressed layer.
-pub const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+pub const OCI_LAYER: &str = compress::TAR;
 
 /// A blob's kind, digest and size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,8 +78,8 @@ pub fn oci(config: &[u8], layers: &[ImageLayer]) -> Vec<u8> {
 pub fn oci_media_type(media_type: &str) -> &str {
     match media_type {
         "application/vnd.docker.image.rootfs.diff.tar" => OCI_LAYER,
-        "application/vnd.docker.image.rootfs.diff.tar.gzip" => "application/vnd.oci.image.layer.v1.tar+gzip",
-        "application/vnd.docker.image.rootfs.diff.tar.zstd" => "application/vnd.oci.image.layer.v1.tar+zstd",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" => compress::TAR_GZIP,
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" => compress::TAR_ZSTD,
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => {
             "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
         }

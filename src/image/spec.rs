@@ -14,6 +14,7 @@ use super::config::ContainerConfig;
 use super::name::{ImageName, NameError};
 use super::user::User;
 use super::{keys, kinds};
+use crate::layer::compress::{Compression, CompressionError};
 use crate::layer::{Owner, elf};
 use crate::plan::{Hint, Pattern, Policy, Previous, Strategy};
 
@@ -55,6 +56,8 @@ pub struct ImageSpec {
     pub groups: Vec<Vec<Pattern>>,
     /// Whether stowage and its hook are in the image.
     pub hook: bool,
+    /// How its layers are compressed, where that is not left to the destination.
+    pub compression: Option<Compression>,
 }
 
 /// What is wrong with a spec.
@@ -125,6 +128,7 @@ struct Keys {
     popularity: Option<BTreeMap<String, f64>>,
     layers: Option<Vec<Vec<String>>>,
     hook: Option<bool>,
+    compression: Option<String>,
 }
 
 /// A path, or a list of them, as dockerTools takes either.
@@ -160,6 +164,7 @@ impl Default for ImageSpec {
             hints: Vec::new(),
             groups: Vec::new(),
             hook: false,
+            compression: None,
         }
     }
 }
@@ -213,6 +218,7 @@ impl ImageSpec {
             groups: groups(keys.layers.as_ref())?,
             paths_per_layer: keys.paths_per_layer.unwrap_or_default(),
             hook: keys.hook.unwrap_or(false),
+            compression: keys.compression.map(compression).transpose()?,
         };
         spec.check()?;
         Ok(spec)
@@ -315,6 +321,11 @@ fn name(name: Option<String>, tag: Option<String>) -> Result<Option<ImageName>, 
         (None, Some(_)) => Err(SpecError::Nonsense { key: "tag", problem: "a tag needs a name".to_owned() }),
         (None, None) => Ok(None),
     }
+}
+
+fn compression(text: String) -> Result<Compression, SpecError> {
+    text.parse()
+        .map_err(|error: CompressionError| SpecError::Nonsense { key: "compression", problem: error.to_string() })
 }
 
 /// The strategy that is named, or that of the keys that are for one only.

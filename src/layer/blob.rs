@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use super::LayerRecord;
 use super::chunks::CHUNK;
+use super::{BlobRecord, LayerRecord};
 use crate::digest::Digest;
 
 /// Opens a blob, whenever it is wanted.
@@ -49,6 +49,12 @@ pub enum BlobError {
 }
 
 impl LayerBlob {
+    /// What its bytes are.
+    #[must_use]
+    pub fn record(&self) -> BlobRecord {
+        BlobRecord { digest: self.digest, size: self.size }
+    }
+
     /// Writes the blob to `out`, and compares it with its digest.
     ///
     /// # Errors

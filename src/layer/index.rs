@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{LayerKey, LayerRecord};
+use super::compress::Compression;
+use super::{BlobRecord, LayerKey, LayerRecord};
+use crate::digest::Digest;
 
 /// The version of the files' form; files of another are passed over.
 const VERSION: u32 = 1;
@@ -27,6 +29,15 @@ struct File<T> {
     version: u32,
     #[serde(flatten)]
     known: T,
+}
+
+/// A layer in one form.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Packed {
+    diff_id: Digest,
+    #[serde(flatten)]
+    blob: BlobRecord,
 }
 
 impl LayerIndex {
@@ -45,6 +56,19 @@ impl LayerIndex {
     /// Remembers `record` for the layer with the key `key`.
     pub fn put(&self, key: &LayerKey, record: &LayerRecord) {
         self.remember("layer", key, record);
+    }
+
+    /// What the bytes of that layer are, whose tar has the digest `diff_id`, when it is
+    /// compressed so.
+    #[must_use]
+    pub fn packed(&self, key: &LayerKey, diff_id: &Digest, compression: Compression) -> Option<BlobRecord> {
+        let packed: Packed = self.recall(&compression.form(), key)?;
+        (packed.diff_id == *diff_id).then_some(packed.blob)
+    }
+
+    /// Remembers it.
+    pub fn put_packed(&self, key: &LayerKey, diff_id: &Digest, compression: Compression, blob: &BlobRecord) {
+        self.remember(&compression.form(), key, &Packed { diff_id: *diff_id, blob: *blob });
     }
 
     /// Something else that is known by a key: what of it, `kind` says.
@@ -75,7 +99,6 @@ impl LayerIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
     use crate::layer::key::KeyHasher;
 
     fn record() -> LayerRecord {
@@ -90,6 +113,21 @@ mod tests {
         assert_eq!(index.get(&key), None);
         index.put(&key, &record());
         assert_eq!(LayerIndex::new(&folder.path().join("new/folder")).get(&key), Some(record()));
+    }
+
+    #[test]
+    fn each_form_of_a_layer_is_remembered_for_itself_and_for_that_tar() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let key = KeyHasher::new("test").finish();
+        let index = LayerIndex::new(folder.path());
+        let (tar, other) = (Digest::of(b"layer"), Digest::of(b"other"));
+        let blob = BlobRecord { digest: Digest::of(b"zstd"), size: 4 };
+        index.put_packed(&key, &tar, Compression::Zstd(3), &blob);
+        assert_eq!(index.packed(&key, &tar, Compression::Zstd(3)), Some(blob));
+        assert_eq!(index.packed(&key, &tar, Compression::Zstd(4)), None);
+        assert_eq!(index.packed(&key, &tar, Compression::Gzip(3)), None);
+        assert_eq!(index.packed(&key, &other, Compression::Zstd(3)), None);
+        assert_eq!(index.get(&key), None);
     }
 
     #[test]

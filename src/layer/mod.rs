@@ -2,6 +2,7 @@
 
 pub mod blob;
 pub mod chunks;
+pub mod compress;
 pub mod deliver;
 pub mod elf;
 pub mod index;
@@ -37,5 +38,33 @@ impl LayerRecord {
     #[must_use]
     pub fn of_tar(tar: &[u8]) -> Self {
         Self { diff_id: Digest::of(tar), size: tar.len() as u64, architectures: BTreeMap::new() }
+    }
+}
+
+/// A layer's bytes as they are kept: perhaps compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlobRecord {
+    /// Their digest.
+    pub digest: Digest,
+    /// How many there are.
+    pub size: u64,
+}
+
+/// What has become of a layer at a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// What it is.
+    pub record: LayerRecord,
+    /// What its bytes are there.
+    pub blob: BlobRecord,
+}
+
+impl Delivered {
+    /// A layer that is not compressed.
+    #[must_use]
+    pub fn plain(record: LayerRecord) -> Self {
+        let blob = BlobRecord { digest: record.diff_id, size: record.size };
+        Self { record, blob }
     }
 }

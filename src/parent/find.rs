@@ -31,6 +31,10 @@ pub struct Found {
     pub config: Vec<u8>,
     /// The layers, the lowest first.
     pub layers: Vec<FoundLayer>,
+    /// The manifest's bytes; docker archives have none.
+    pub manifest: Option<Vec<u8>>,
+    /// What the image is called, whole or only by a tag.
+    pub called: Option<String>,
 }
 
 /// A layer's blob, and what a manifest says of it.
@@ -81,7 +85,8 @@ impl Search<'_> {
             Ok(FoundLayer { blob: files.get(name)?.ok_or_else(missing)?, descriptor: None })
         };
         let layers = entry.layers.iter().enumerate().map(layer).collect::<Result<_, ParentError>>()?;
-        Ok(Found { config, layers })
+        let called = entry.repo_tags.iter().flatten().next().map(|name| short(name).to_owned());
+        Ok(Found { config, layers, manifest: None, called })
     }
 
     /// Configs are called by their digests. Another digest is another config.
@@ -121,7 +126,7 @@ impl Search<'_> {
             return Err(self.choice("has several images; name one by its tag".to_owned(), tags()));
         }
         let fitting = if digests.len() > 1 { &fitting[..] } else { &fitting[..1] };
-        self.choose(files, fitting, 0)
+        Ok(Found { called: tag_of(fitting[0]), ..self.choose(files, fitting, 0)? })
     }
 
     /// The image for the platform among those of an index.
@@ -183,7 +188,7 @@ impl Search<'_> {
             let entries: Vec<&Value> = value["manifests"].as_array().into_iter().flatten().collect();
             return self.choose(files, &entries, depth + 1);
         }
-        self.manifest(files, &self.parse(&bytes, "manifest")?)
+        Ok(Found { manifest: Some(bytes.clone()), ..self.manifest(files, &self.parse(&bytes, "manifest")?)? })
     }
 
     /// The parts that a manifest lists.
@@ -199,7 +204,7 @@ impl Search<'_> {
             Ok(FoundLayer { blob: blob.ok_or_else(missing)?, descriptor: Some(descriptor.clone()) })
         };
         let layers = manifest.layers.iter().enumerate().map(layer).collect::<Result<_, ParentError>>()?;
-        Ok(Found { config, layers })
+        Ok(Found { config, layers, manifest: None, called: None })
     }
 
     fn descriptor(&self, entry: &Value) -> Result<Descriptor, ParentError> {

@@ -17,6 +17,7 @@ pub mod layers;
 pub mod look;
 pub mod merge;
 pub mod overlay;
+pub mod parts;
 pub mod read;
 pub mod references;
 pub mod registrations;

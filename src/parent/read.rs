@@ -72,7 +72,7 @@ fn find(
         ImageReference::OciArchive { file, tag } => search.oci(&Files::open_archive(file, name)?, tag.as_deref())?,
         ImageReference::Oci { folder, tag } => search.oci(&Files::Folder(folder.clone()), tag.as_deref())?,
     };
-    let Found { config, layers } = found;
+    let Found { config, layers, .. } = found;
     Ok((config, layers.into_iter().map(Unread::Blob).collect()))
 }
 
@@ -102,7 +102,7 @@ fn find_in_folder(name: &str, path: &Path, store_dir: &StoreDir) -> Result<(Vec<
     Ok((read.image.config, unread))
 }
 
-fn parse_config(name: &str, bytes: &[u8]) -> Result<Value, ParentError> {
+pub(super) fn parse_config(name: &str, bytes: &[u8]) -> Result<Value, ParentError> {
     let problem = |problem: String| ParentError::NoImage { name: name.to_owned(), problem };
     let config: Value =
         serde_json::from_slice(bytes).map_err(|error| problem(format!("has a config that can't be read: {error}")))?;
@@ -113,7 +113,7 @@ fn parse_config(name: &str, bytes: &[u8]) -> Result<Value, ParentError> {
 }
 
 /// What the config says of the digests of the uncompressed layers.
-fn diff_ids(name: &str, config: &Value, layers: usize) -> Result<Vec<Digest>, ParentError> {
+pub(super) fn diff_ids(name: &str, config: &Value, layers: usize) -> Result<Vec<Digest>, ParentError> {
     let problem = |problem: String| ParentError::NoImage { name: name.to_owned(), problem };
     let listed = config["rootfs"]["diff_ids"].as_array().map(Vec::as_slice).unwrap_or_default();
     if listed.len() != layers {

@@ -1,0 +1,174 @@
+//! From an image to another place for it: the same config and the same tars, and
+//! where nothing has to be compressed otherwise, the same blobs and manifest.
+
+use std::path::Path;
+
+use super::{Place, finished, layers::Said, recall, remember};
+use crate::destination::folder::{self, ReadFolder};
+use crate::destination::{self, Delivery, DestinationError, ImageReference};
+use crate::image::manifest::{self, Manifest, OCI_MANIFEST};
+use crate::image::{Image, ImageLayer, ImageName};
+use crate::layer::blob::{LayerBlob, OpenBlob};
+use crate::layer::compress::Compression;
+use crate::layer::deliver::{Content, LayerJob, Progress, Source};
+use crate::layer::index::LayerIndex;
+use crate::layer::key::KeyHasher;
+use crate::parent::compression::{Compression as Packing, taken};
+use crate::parent::parts::{self, Part, Parts};
+use crate::store::StoreDir;
+use crate::tree::StoreFiles;
+
+/// An image that is to be copied.
+pub struct Original {
+    image: Image,
+    store_dir: StoreDir,
+    layers: Vec<Layer>,
+}
+
+struct Layer {
+    job: LayerJob<'static>,
+    /// Opens its bare tar, if it is a blob.
+    unpack: Option<OpenBlob>,
+}
+
+/// What it takes to copy images.
+pub struct Means<'a> {
+    /// Where the files of the store are that an image folder names, if not where it says.
+    pub real_dir: Option<&'a Path>,
+    /// What is known of layers made before.
+    pub index: &'a LayerIndex,
+    /// On how many threads to make layers.
+    pub threads: usize,
+    /// Told how much is done.
+    pub progress: Progress<'a>,
+}
+
+impl Original {
+    /// Reads the image that `reference` names, on `threads` threads.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged.
+    pub fn read(reference: &ImageReference, threads: usize) -> anyhow::Result<Self> {
+        let ImageReference::Folder { folder } = reference else {
+            return Ok(Self::of_parts(parts::parts(reference, threads)?, reference));
+        };
+        let ReadFolder { image, store_dir, jobs } = folder::read(folder)?;
+        let layer = |(job, listed): (LayerJob<'static>, &ImageLayer)| {
+            let unpack = match &job.content {
+                Content::Blob(blob) => Some(Packing::of_media_type(&listed.blob.media_type).uncompressed(&blob.open)),
+                _ => None,
+            };
+            Layer { job, unpack }
+        };
+        let layers = jobs.into_iter().zip(&image.layers).map(layer).collect();
+        Ok(Self { image, store_dir, layers })
+    }
+
+    fn of_parts(parts: Parts, reference: &ImageReference) -> Self {
+        let name = name(reference, parts.called.as_deref());
+        let (mut layers, mut listed) = (Vec::new(), Vec::new());
+        for (number, Part { record, blob, comment, open }) in parts.layers.into_iter().enumerate() {
+            let content = Content::Blob(taken(&blob, &open));
+            let unpack = Packing::of_media_type(&blob.media_type).uncompressed(&open);
+            let mut hasher = KeyHasher::new("stowage copied layer v1");
+            // Some images have a layer twice.
+            hasher.add(&number.to_be_bytes());
+            hasher.add(record.diff_id.to_string().as_bytes());
+            let (key, estimate) = (hasher.finish(), record.size);
+            let job = LayerJob { key, content, estimate, known: Some(record.clone()), packed: None };
+            layers.push(Layer { job, unpack: Some(unpack) });
+            listed.push(ImageLayer { record, comment, blob });
+        }
+        let is_ours = |bytes: &Vec<u8>| {
+            let read = serde_json::from_slice::<Manifest>(bytes);
+            read.is_ok_and(|read| read.media_type.is_none_or(|kind| kind == OCI_MANIFEST))
+        };
+        let manifest = parts.manifest.filter(is_ours).unwrap_or_else(|| manifest::oci(&parts.config, &listed));
+        let image = Image { name, config: parts.config, manifest, layers: listed };
+        Self { image, store_dir: StoreDir::default(), layers }
+    }
+
+    /// How many bytes its layers are, uncompressed.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.image.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.record.size))
+    }
+
+    /// Puts it at `place`.
+    ///
+    /// # Errors
+    /// When a path that its layers are made of is gone, a layer is another than it was, or
+    /// the destination can't be written.
+    pub fn copy(self, place: &Place, means: &Means<'_>) -> anyhow::Result<Image> {
+        let Self { image, store_dir, layers } = self;
+        let compression = destination::compression(&place.reference, place.compression)?;
+        let names_stores = layers.iter().any(|layer| matches!(layer.job.content, Content::Store { .. }));
+        let real_dir = means.real_dir.unwrap_or(Path::new(store_dir.as_str()));
+        // Blobs alone need no store.
+        let files = StoreFiles::open(if names_stores { real_dir } else { Path::new("/") })?;
+        let is_wanted = |layer: &ImageLayer| match (&place.reference, place.compression) {
+            (ImageReference::Folder { .. }, _) | (_, None) => {
+                destination::takes(&place.reference, &layer.blob.media_type)
+            }
+            (_, Some(_)) => same_codec(&layer.blob.media_type, compression),
+        };
+        let (mut jobs, mut said) = (Vec::new(), Vec::new());
+        for (Layer { mut job, unpack }, layer) in layers.into_iter().zip(&image.layers) {
+            if let Content::Store { paths, .. } = &job.content {
+                paths.iter().try_for_each(|path| files.check(path))?;
+            }
+            let mut blob = Some(layer.blob.clone()).filter(|_| matches!(job.content, Content::Blob(_)));
+            if let (Some(open), false) = (unpack, is_wanted(layer)) {
+                let (digest, size) = (layer.record.diff_id, layer.record.size);
+                job.content = Content::Tar(LayerBlob { digest, size, open, plain: None });
+                blob = None;
+            }
+            said.push(Said { comment: layer.comment.clone(), blob });
+            jobs.push(job);
+        }
+        let source = Source { files: &files, store_dir: &store_dir };
+        let mut delivery = Delivery { source, jobs, compression, threads: means.threads, progress: means.progress };
+        recall(means.index, &mut delivery);
+        let mut destination = destination::open(&place.reference)?;
+        let delivered = destination.put_layers(&delivery)?;
+        for (delivered, layer) in delivered.iter().zip(&image.layers) {
+            if delivered.record.diff_id != layer.record.diff_id {
+                return Err(DestinationError::Changed {
+                    paths: layer.comment.clone(),
+                    expected: layer.record.diff_id.to_string(),
+                    found: delivered.record.diff_id.to_string(),
+                }
+                .into());
+            }
+        }
+        remember(means.index, &mut delivery, &delivered);
+        let layers = finished(&delivery, delivered, &said);
+        // What nobody had to change has its digest still.
+        let is_same =
+            layers.iter().map(|layer| layer.blob.digest).eq(image.layers.iter().map(|layer| layer.blob.digest));
+        let manifest = if is_same { image.manifest } else { manifest::oci(&image.config, &layers) };
+        let image = Image { manifest, layers, ..image };
+        destination.finish(&image, &delivery)?;
+        Ok(image)
+    }
+}
+
+/// Whether a blob of that type is compressed by the same codec; its level nobody knows.
+fn same_codec(media_type: &str, compression: Compression) -> bool {
+    manifest::oci_media_type(media_type) == compression.media_type()
+}
+
+/// What an image is called that is called so at `reference`; a docker archive has to say.
+fn name(reference: &ImageReference, called: Option<&str>) -> ImageName {
+    let path = match reference {
+        ImageReference::DockerArchive { file, .. } | ImageReference::OciArchive { file, .. } => file,
+        ImageReference::Oci { folder, .. } | ImageReference::Folder { folder } => folder,
+    };
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let usual = ImageName::from_store_name(stem);
+    match (reference, called) {
+        (ImageReference::DockerArchive { .. }, Some(called)) => ImageName::parse(called).unwrap_or(usual),
+        (_, Some(tag)) => ImageName::new(&usual.repository, tag).or_else(|_| ImageName::parse(tag)).unwrap_or(usual),
+        (_, None) => usual,
+    }
+}

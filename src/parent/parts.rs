@@ -1,0 +1,132 @@
+//! The parts of an image that is only copied: its config as it is, and its layers
+//! as blobs. Nothing of the file system in them is looked at.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::compression::Compression;
+use super::error::LayerProblem;
+use super::files::Files;
+use super::find::{Found, FoundLayer, Search};
+use super::layers::same;
+use super::stream::LayerStream;
+use super::{OpenBlob, ParentError, read};
+use crate::destination::ImageReference;
+use crate::digest::Digest;
+use crate::image::manifest::Descriptor;
+use crate::layer::LayerRecord;
+
+/// An image's parts.
+pub struct Parts {
+    /// The config's bytes.
+    pub config: Vec<u8>,
+    /// The manifest's bytes, if there is one.
+    pub manifest: Option<Vec<u8>>,
+    /// What the image is called, whole or only by a tag.
+    pub called: Option<String>,
+    /// The layers, the lowest first.
+    pub layers: Vec<Part>,
+}
+
+/// A layer.
+pub struct Part {
+    /// The digest and size of its tar.
+    pub record: LayerRecord,
+    /// The blob as it is.
+    pub blob: Descriptor,
+    /// What the image's history says of it.
+    pub comment: String,
+    /// Opens the blob as it is.
+    pub open: OpenBlob,
+}
+
+/// Finds the image that `reference` names, which is no image folder.
+///
+/// # Errors
+/// When there is none, or not all of it.
+pub fn find(reference: &ImageReference) -> Result<Found, ParentError> {
+    let name = reference.to_string();
+    let search = Search { name: &name, architecture: None };
+    match reference {
+        ImageReference::DockerArchive { file, name: wanted } => {
+            search.docker(&Files::open_archive(file, &name)?, wanted.as_ref())
+        }
+        ImageReference::OciArchive { file, tag } => search.oci(&Files::open_archive(file, &name)?, tag.as_deref()),
+        ImageReference::Oci { folder, tag } => search.oci(&Files::Folder(folder.clone()), tag.as_deref()),
+        ImageReference::Folder { .. } => {
+            let problem = "is an image folder, which is read otherwise; this is a defect of stowage".to_owned();
+            Err(ParentError::NoImage { name, problem })
+        }
+    }
+}
+
+/// Reads the parts of the image that `reference` names, which is no image folder. Layers
+/// that are compressed are read once, on `threads` threads, and compared with their digests;
+/// the others whoever copies them compares.
+///
+/// # Errors
+/// When there is none, or it is damaged.
+pub fn parts(reference: &ImageReference, threads: usize) -> Result<Parts, ParentError> {
+    let name = reference.to_string();
+    let Found { config, layers, manifest, called } = find(reference)?;
+    let parsed = read::parse_config(&name, &config)?;
+    let diff_ids = read::diff_ids(&name, &parsed, layers.len())?;
+    let history = parsed["history"].as_array().into_iter().flatten();
+    let history = history.filter(|entry| entry["empty_layer"] != true);
+    let comments = history.map(|entry| entry["comment"].as_str().unwrap_or_default()).chain(std::iter::repeat(""));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut measured = BTreeMap::new();
+        while let Some(index) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < layers.len()) {
+            measured.insert(index, measure(&layers[index], diff_ids[index]));
+        }
+        measured
+    };
+    let mut measured = BTreeMap::new();
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.clamp(1, layers.len().max(1))).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().for_each(|worker| measured.extend(worker.join().unwrap_or_default()));
+    });
+    let mut parts = Vec::new();
+    for ((index, layer), comment) in layers.iter().enumerate().zip(comments) {
+        let failed = |problem| {
+            let (name, number, digest) = (name.clone(), index + 1, diff_ids[index]);
+            ParentError::Layer { name, number, digest, problem: Box::new(problem) }
+        };
+        let panicked = || Err(io::Error::other("a thread panicked; this is a defect of stowage").into());
+        let (record, blob) = measured.remove(&index).unwrap_or_else(panicked).map_err(failed)?;
+        parts.push(Part { record, blob, comment: comment.to_owned(), open: layer.blob.clone().opener() });
+    }
+    Ok(Parts { config, manifest, called, layers: parts })
+}
+
+/// What a layer is, whose tar has the digest `diff_id`.
+fn measure(layer: &FoundLayer, diff_id: Digest) -> Result<(LayerRecord, Descriptor), LayerProblem> {
+    let FoundLayer { blob, descriptor } = layer;
+    if let Some(descriptor) = descriptor {
+        let kind = &descriptor.media_type;
+        if !kind.contains(".tar") || kind.ends_with("+encrypted") {
+            return Err(LayerProblem::Kind(kind.clone()));
+        }
+        if blob.size() != descriptor.size {
+            return Err(LayerProblem::Size { expected: descriptor.size, found: blob.size() });
+        }
+    }
+    let compression = Compression::of(&blob.magic()?);
+    let (digest, size) = if compression == Compression::None {
+        (diff_id, blob.size())
+    } else {
+        let mut stream = LayerStream::new(blob)?;
+        io::copy(&mut stream, &mut io::sink())?;
+        let sums = stream.finish()?;
+        same("uncompressed the digest", diff_id, sums.diff_id)?;
+        (sums.blob, sums.size)
+    };
+    if let Some(descriptor) = descriptor {
+        same("the digest", descriptor.digest, digest)?;
+    }
+    let record = LayerRecord { diff_id, size, architectures: BTreeMap::new() };
+    let media_type = compression.media_type().to_owned();
+    Ok((record, Descriptor { media_type, digest, size: blob.size() }))
+}
