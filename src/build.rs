@@ -10,8 +10,9 @@ use anyhow::Context as _;
 use base::Base;
 use layers::{Layers, Said};
 
-use crate::destination::{self, Delivery, ImageReference};
-use crate::image::manifest::{self, Descriptor};
+pub use crate::destination::Place;
+use crate::destination::{self, Delivery, ImageReference, UnreadableLayers};
+use crate::image::manifest::{Descriptor, ManifestFormat};
 use crate::image::{Image, ImageLayer, ImageName, ImageSpec, config};
 use crate::layer::Delivered;
 use crate::layer::compress::Compression;
@@ -19,16 +20,9 @@ use crate::layer::deliver::{Content, LayerJob, Progress, Source};
 use crate::layer::index::LayerIndex;
 use crate::parent::Parent;
 use crate::plan::Previous;
+use crate::registry::Registries;
 use crate::store::{Closure, StoreLocation, StorePath, roots};
 use crate::tree::StoreFiles;
-
-/// Where an image is to go, and how.
-pub struct Place {
-    /// Where.
-    pub reference: ImageReference,
-    /// How its layers are to be compressed, unless as they usually are there.
-    pub compression: Option<Compression>,
-}
 
 /// What an image is made of, and with.
 pub struct Build<'a> {
@@ -54,8 +48,17 @@ pub struct Build<'a> {
     pub threads: usize,
     /// Whether image folders hold their store paths by GC roots.
     pub hold: bool,
+    /// How to reach registries.
+    pub registries: &'a Registries,
     /// Told how much is done.
     pub progress: Progress<'a>,
+}
+
+/// A parent's layers stay as they are, and a registry has no other form of them.
+fn check_parent(parent: Option<&Parent>, places: &[Place]) -> Result<(), UnreadableLayers> {
+    let layers = parent.map_or(&[][..], |parent| &parent.layers[..]);
+    let to_registries = places.iter().filter(|place| matches!(place.reference, ImageReference::Registry(_)));
+    to_registries.flat_map(|place| layers.iter().map(move |layer| place.check(&layer.blob.media_type))).collect()
 }
 
 /// Builds the image and puts it at each of `places`.
@@ -64,8 +67,8 @@ pub struct Build<'a> {
 /// When it does not fit its parent, a path is gone, a layer can't be made, or a
 /// destination not be written.
 pub fn build(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
-    let compressions = places.iter().map(|place| destination::compression(&place.reference, place.compression));
-    let compressions = compressions.collect::<Result<Vec<_>, _>>()?;
+    let compressions = places.iter().map(Place::compression).collect::<Result<Vec<_>, _>>()?;
+    check_parent(build.parent, places)?;
     let base = Base::new(build.parent, build.spec, build.closure)?;
     let files = StoreFiles::open(&build.location.real_dir)?;
     for path in base.wanted().into_iter().chain(build.contents) {
@@ -77,17 +80,17 @@ pub fn build(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
     let mut delivery =
         Delivery { source, jobs, compression: Compression::None, threads: build.threads, progress: build.progress };
     let mut image = None;
-    for (Place { reference, .. }, compression) in places.iter().zip(compressions) {
+    for (Place { reference, format, .. }, compression) in places.iter().zip(compressions) {
         delivery.compression = compression;
         recall(build.index, &mut delivery);
-        let mut destination = destination::open(reference)?;
+        let mut destination = destination::open(reference, build.registries)?;
         if let ImageReference::Folder { folder } = reference {
             hold(build, &base, folder);
         }
         let delivered = destination.put_layers(&delivery)?;
         remember(build.index, &mut delivery, &delivered);
         let layers = finished(&delivery, delivered, &said);
-        let built = assemble(build, &base, layers, history.as_deref())?;
+        let built = assemble(build, &base, *format, layers, history.as_deref())?;
         destination.finish(&built, &delivery)?;
         if let ImageReference::Folder { folder } = reference {
             release(build, &base, folder);
@@ -132,6 +135,7 @@ fn finished(delivery: &Delivery<'_>, delivered: Vec<Delivered>, said: &[Said]) -
 fn assemble(
     build: &Build<'_>,
     base: &Base<'_>,
+    format: ManifestFormat,
     layers: Vec<ImageLayer>,
     history: Option<&str>,
 ) -> anyhow::Result<Image> {
@@ -147,7 +151,7 @@ fn assemble(
     });
     let container = inherited.container(&spec.config, &base.user, spec.user.is_some());
     let config = config::serialise(&spec.created, &architecture, &container, &layers, inherited, history);
-    let manifest = manifest::oci(&config, &layers);
+    let manifest = format.manifest(&config, &layers);
     Ok(Image { name: build.name.clone(), config, manifest, layers })
 }
 

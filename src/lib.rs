@@ -52,6 +52,8 @@
 //! | `destination/oci_archive.rs` | OCI archives, streamed | IO |
 //! | `destination/oci_layout.rs` | OCI layouts | IO |
 //! | `destination/reference.rs` | names of places for images | pure |
+//! | `destination/registry.rs` | images in registries | IO |
+//! | `destination/registry/uploads.rs` | sends blobs side by side | IO |
 //! | `digest.rs` | SHA-256 digests as OCI writes them | pure |
 //! | `fs.rs` | files that appear whole or not at all, and reading what is a file | IO |
 //! | `hook.rs` | what Nix tells its post-build hook, and what is done then | IO |
@@ -121,6 +123,15 @@
 //! | `plan/stable/model.rs` | what changes together, as far as one can tell | pure |
 //! | `plan/stable/tests.rs` | tests of the strategy | pure |
 //! | `plan/tests.rs` | what must hold for every strategy | pure |
+//! | `registry/challenge.rs` | what a registry asks for before it answers | pure |
+//! | `registry/connection.rs` | talks to one registry | IO |
+//! | `registry/credentials.rs` | users and passwords, as docker and podman keep them | IO |
+//! | `registry/error.rs` | why a registry does not give or take something | pure |
+//! | `registry/mod.rs` | registries, each opened once | pure |
+//! | `registry/name.rs` | names of images in registries | pure |
+//! | `registry/repository.rs` | manifests and blobs of a repository | IO |
+//! | `registry/trust.rs` | which registries are trusted | IO |
+//! | `registry/upload.rs` | uploads, at once or in chunks | IO |
 //! | `store/closure.rs` | registrations closed under references | pure |
 //! | `store/content_address.rs` | finds content addresses again that a list has lost | IO |
 //! | `store/db.rs` | reads a live Nix database | IO |
@@ -149,6 +160,7 @@ pub mod layer;
 pub mod nar;
 pub mod parent;
 pub mod plan;
+pub mod registry;
 pub mod store;
 pub mod tree;
 mod url;

@@ -125,7 +125,14 @@ impl Scratch {
 
 fn read_with(reference: &str, architecture: Option<&str>, host: &[PathInfo]) -> Result<Parent, ParentError> {
     let host = |paths: &[StorePath]| host.iter().filter(|info| paths.contains(&info.path)).cloned().collect();
-    let options = ReadOptions { store_dir: &StoreDir::default(), architecture, host: &host };
+    let registries = stowage::registry::Registries::default();
+    let options = ReadOptions {
+        store_dir: &StoreDir::default(),
+        architecture,
+        believe_history: false,
+        registries: &registries,
+        host: &host,
+    };
     read(&reference.parse().expect("a reference"), &options)
 }
 
@@ -178,7 +185,7 @@ fn a_blob_is_what_was_hashed_however_it_is_compressed_and_wherever_it_lies() {
         for (layer, blob) in parent.layers.iter().zip(&blobs) {
             assert_eq!((layer.record.diff_id, layer.record.size), (Digest::of(&tar), tar.len() as u64));
             assert_eq!((layer.blob.digest, layer.blob.size), (Digest::of(blob), blob.len() as u64));
-            let LayerBytes::Blob(open) = &layer.bytes else { panic!("a blob") };
+            let LayerBytes::Blob { open, .. } = &layer.bytes else { panic!("a blob") };
             let mut bytes = Vec::new();
             open().expect("open").read_to_end(&mut bytes).expect("readable");
             assert!(bytes == *blob);

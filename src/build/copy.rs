@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
-use super::{Place, finished, layers::Said, recall, remember};
+use super::{finished, layers::Said, recall, remember};
 use crate::destination::folder::{self, ReadFolder};
-use crate::destination::{self, Delivery, DestinationError, ImageReference};
-use crate::image::manifest::{self, Manifest, OCI_MANIFEST};
+use crate::destination::{self, Delivery, DestinationError, ImageReference, Place};
+use crate::image::manifest::{self, Manifest, ManifestFormat, OCI_MANIFEST};
 use crate::image::{Image, ImageLayer, ImageName};
 use crate::layer::blob::{LayerBlob, OpenBlob};
 use crate::layer::compress::Compression;
@@ -14,7 +14,8 @@ use crate::layer::deliver::{Content, LayerJob, Progress, Source};
 use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
 use crate::parent::compression::{Compression as Packing, taken};
-use crate::parent::parts::{self, Part, Parts};
+use crate::parent::parts::{self, Part, Parts, Reading};
+use crate::registry::Registries;
 use crate::store::StoreDir;
 use crate::tree::StoreFiles;
 
@@ -39,18 +40,31 @@ pub struct Means<'a> {
     pub index: &'a LayerIndex,
     /// On how many threads to make layers.
     pub threads: usize,
+    /// How to reach registries.
+    pub registries: &'a Registries,
     /// Told how much is done.
     pub progress: Progress<'a>,
 }
 
 impl Original {
-    /// Reads the image that `reference` names, on `threads` threads.
+    /// Reads the image that `reference` names, which is to be copied to `place`, on `threads`
+    /// threads.
     ///
     /// # Errors
     /// When there is none, or it is damaged.
-    pub fn read(reference: &ImageReference, threads: usize) -> anyhow::Result<Self> {
+    pub fn read(
+        reference: &ImageReference,
+        place: &Place,
+        registries: &Registries,
+        threads: usize,
+    ) -> anyhow::Result<Self> {
+        let compression = place.compression()?;
+        // An image folder says how large its layers are.
+        let is_folder = matches!(place.reference, ImageReference::Folder { .. });
+        let as_it_is = |media_type: &str| !is_folder && is_wanted(place, compression, media_type);
         let ImageReference::Folder { folder } = reference else {
-            return Ok(Self::of_parts(parts::parts(reference, threads)?, reference));
+            let reading = Reading { registries, threads, as_it_is: &as_it_is };
+            return Ok(Self::of_parts(parts::parts(reference, &reading)?, reference));
         };
         let ReadFolder { image, store_dir, jobs } = folder::read(folder)?;
         let layer = |(job, listed): (LayerJob<'static>, &ImageLayer)| {
@@ -67,8 +81,8 @@ impl Original {
     fn of_parts(parts: Parts, reference: &ImageReference) -> Self {
         let name = name(reference, parts.called.as_deref());
         let (mut layers, mut listed) = (Vec::new(), Vec::new());
-        for (number, Part { record, blob, comment, open }) in parts.layers.into_iter().enumerate() {
-            let content = Content::Blob(taken(&blob, &open));
+        for (number, Part { record, blob, comment, open, origin }) in parts.layers.into_iter().enumerate() {
+            let content = Content::Blob(LayerBlob { origin, ..taken(&blob, &open) });
             let unpack = Packing::of_media_type(&blob.media_type).uncompressed(&open);
             let mut hasher = KeyHasher::new("stowage copied layer v1");
             // Some images have a layer twice.
@@ -101,26 +115,20 @@ impl Original {
     /// the destination can't be written.
     pub fn copy(self, place: &Place, means: &Means<'_>) -> anyhow::Result<Image> {
         let Self { image, store_dir, layers } = self;
-        let compression = destination::compression(&place.reference, place.compression)?;
+        let compression = place.compression()?;
         let names_stores = layers.iter().any(|layer| matches!(layer.job.content, Content::Store { .. }));
         let real_dir = means.real_dir.unwrap_or(Path::new(store_dir.as_str()));
         // Blobs alone need no store.
         let files = StoreFiles::open(if names_stores { real_dir } else { Path::new("/") })?;
-        let is_wanted = |layer: &ImageLayer| match (&place.reference, place.compression) {
-            (ImageReference::Folder { .. }, _) | (_, None) => {
-                destination::takes(&place.reference, &layer.blob.media_type)
-            }
-            (_, Some(_)) => same_codec(&layer.blob.media_type, compression),
-        };
         let (mut jobs, mut said) = (Vec::new(), Vec::new());
         for (Layer { mut job, unpack }, layer) in layers.into_iter().zip(&image.layers) {
             if let Content::Store { paths, .. } = &job.content {
                 paths.iter().try_for_each(|path| files.check(path))?;
             }
             let mut blob = Some(layer.blob.clone()).filter(|_| matches!(job.content, Content::Blob(_)));
-            if let (Some(open), false) = (unpack, is_wanted(layer)) {
+            if let (Some(open), false) = (unpack, is_wanted(place, compression, &layer.blob.media_type)) {
                 let (digest, size) = (layer.record.diff_id, layer.record.size);
-                job.content = Content::Tar(LayerBlob { digest, size, open, plain: None });
+                job.content = Content::Tar(LayerBlob { digest, size, open, origin: None, plain: None });
                 blob = None;
             }
             said.push(Said { comment: layer.comment.clone(), blob });
@@ -129,7 +137,7 @@ impl Original {
         let source = Source { files: &files, store_dir: &store_dir };
         let mut delivery = Delivery { source, jobs, compression, threads: means.threads, progress: means.progress };
         recall(means.index, &mut delivery);
-        let mut destination = destination::open(&place.reference)?;
+        let mut destination = destination::open(&place.reference, means.registries)?;
         let delivered = destination.put_layers(&delivery)?;
         for (delivered, layer) in delivered.iter().zip(&image.layers) {
             if delivered.record.diff_id != layer.record.diff_id {
@@ -146,16 +154,21 @@ impl Original {
         // What nobody had to change has its digest still.
         let is_same =
             layers.iter().map(|layer| layer.blob.digest).eq(image.layers.iter().map(|layer| layer.blob.digest));
-        let manifest = if is_same { image.manifest } else { manifest::oci(&image.config, &layers) };
+        let is_same = is_same && place.format == ManifestFormat::Oci;
+        let manifest = if is_same { image.manifest } else { place.format.manifest(&image.config, &layers) };
         let image = Image { manifest, layers, ..image };
         destination.finish(&image, &delivery)?;
         Ok(image)
     }
 }
 
-/// Whether a blob of that type is compressed by the same codec; its level nobody knows.
-fn same_codec(media_type: &str, compression: Compression) -> bool {
-    manifest::oci_media_type(media_type) == compression.media_type()
+/// Whether a layer of that media type goes to `place` as it is. Of one that is compressed by
+/// the codec that was asked for, nobody knows the level.
+fn is_wanted(place: &Place, compression: Compression, media_type: &str) -> bool {
+    match (&place.reference, place.compression) {
+        (ImageReference::Folder { .. }, _) | (_, None) => place.takes(media_type),
+        (_, Some(_)) => manifest::oci_media_type(media_type) == compression.media_type(),
+    }
 }
 
 /// What an image is called that is called so at `reference`; a docker archive has to say.
@@ -163,6 +176,10 @@ fn name(reference: &ImageReference, called: Option<&str>) -> ImageName {
     let path = match reference {
         ImageReference::DockerArchive { file, .. } | ImageReference::OciArchive { file, .. } => file,
         ImageReference::Oci { folder, .. } | ImageReference::Folder { folder } => folder,
+        ImageReference::Registry(image) => {
+            let whole = ImageName::new(&image.at.repository, image.tag.as_deref().unwrap_or("latest"));
+            return whole.unwrap_or_else(|_| ImageName::from_store_name(&image.at.repository));
+        }
     };
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let usual = ImageName::from_store_name(stem);

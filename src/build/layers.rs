@@ -10,6 +10,7 @@ use crate::image::manifest::Descriptor;
 use crate::image::spec::{MAX_LAYERS, SpecError};
 use crate::image::system::{self, SystemLayer};
 use crate::image::{ImageLayer, ImageSpec};
+use crate::layer::blob::LayerBlob;
 use crate::layer::deliver::{Content, LayerJob};
 use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
@@ -152,7 +153,7 @@ fn kept(number: usize, layer: &ParentLayer) -> Planned<'static> {
         LayerBytes::Store { key, owner, .. } => {
             (*key, Content::Store { paths: layer.paths.clone(), owner: owner.clone() })
         }
-        LayerBytes::Blob(open) => {
+        LayerBytes::Blob { open, origin } => {
             let mut hasher = KeyHasher::new("stowage parent layer v1");
             // Some images have a layer twice.
             hasher.add(&number.to_be_bytes());
@@ -162,7 +163,7 @@ fn kept(number: usize, layer: &ParentLayer) -> Planned<'static> {
                 open = compression.uncompressed(&open);
                 blob = ImageLayer::plain(layer.record.clone(), String::new()).blob;
             }
-            (hasher.finish(), Content::Blob(taken(&blob, &open)))
+            (hasher.finish(), Content::Blob(LayerBlob { origin: origin.clone(), ..taken(&blob, &open) }))
         }
     };
     let blob = matches!(content, Content::Blob(_)).then_some(blob);

@@ -6,13 +6,14 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::cache::setup::Format;
 use crate::destination::ImageReference;
+use crate::image::manifest::ManifestFormat;
 use crate::layer::compress::Compression;
 use crate::plan::Strategy;
 
 const AFTER_HELP: &str = "\
 Examples:
   stowage build ./result --name ci --to docker-archive:- | docker load
-  stowage build --spec ci.json --to oci:layout:latest
+  stowage build --spec ci.json --to docker://registry.example/team/ci:latest
   stowage build ./result --from stowage:./tools --to stowage:./project
   stowage plan ./result --previous oci:layout:latest
   stowage diff oci:layout:old oci:layout:new
@@ -22,7 +23,7 @@ Examples:
 Exit codes: 0 done; 1 something failed; 2 the command line or the spec is wrong;
 3 registrations can't be read; 4 the Nix database can't be read; 5 a store path
 is not valid, gone or changed; 6 the destination can't be written, or an image
-or a cache not be read; 7 contents conflict.";
+or a cache not be read, or a registry refuses; 7 contents conflict.";
 
 /// Gets what Nix builds into container images and binary caches.
 #[derive(Debug, Parser)]
@@ -31,6 +32,10 @@ pub struct Arguments {
     /// Say nothing but errors and results
     #[arg(long, short, global = true)]
     pub quiet: bool,
+    /// Ask this registry without TLS; can be repeated. Those on this machine are asked so if
+    /// they have none
+    #[arg(long, value_name = "HOST[:PORT]", global = true)]
+    pub plain_http: Vec<String>,
     /// Say more; twice: even more
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -123,7 +128,7 @@ pub struct BuildArguments {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub spec: Option<PathBuf>,
     /// The image to build on, whose layers go below those that are new:
-    /// docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG], stowage:DIR, or
+    /// docker://HOST/REPOSITORY[:TAG], docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG], stowage:DIR, or
     /// the path of one of these
     ///
     /// Its config, its user and its files stay, but for what the spec says otherwise. Store
@@ -133,15 +138,22 @@ pub struct BuildArguments {
     /// What to call the image; by default like the first path
     #[arg(long, value_name = "NAME[:TAG]")]
     pub name: Option<String>,
-    /// Where to put the image: docker-archive:FILE[:NAME:TAG] (`-`: standard output),
-    /// oci:DIR[:TAG], oci-archive:FILE[:TAG], or stowage:DIR; can be repeated
+    /// Where to put the image: docker://HOST/REPOSITORY[:TAG], docker-archive:FILE[:NAME:TAG]
+    /// (`-`: standard output), oci:DIR[:TAG], oci-archive:FILE[:TAG], or stowage:DIR; can be
+    /// repeated
     #[arg(long, value_name = "DEST", default_value = "stowage:./image")]
     pub to: Vec<ImageReference>,
     /// How to compress the layers: none, gzip or zstd, or with a level as in zstd:9; given as
-    /// often as --to, it is one for each. By default none; a parent's layers stay as they are,
+    /// often as --to, it is one for each. By default zstd for registries, else none; a parent's layers stay as they are,
     /// and image folders have no compressed ones
     #[arg(long, value_name = "CODEC[:LEVEL]")]
     pub compress: Vec<Compression>,
+    /// Which kind of manifest a registry gets
+    #[arg(long, value_name = "KIND", default_value = "oci")]
+    pub format: ManifestFormat,
+    /// Write the digest of the image's manifest into this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub digest_file: Option<PathBuf>,
     /// How many layers the image may have, its parent's included, at most 125; by default 62,
     /// and with a parent half of what that has left
     #[arg(long, value_name = "N")]
@@ -200,18 +212,24 @@ pub struct PlanArguments {
 /// Arguments of `copy`.
 #[derive(Debug, Args)]
 pub struct CopyArguments {
-    /// The image: stowage:DIR, docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], or
-    /// oci-archive:FILE[:TAG]; `-` is standard input
+    /// The image: stowage:DIR, docker://HOST/REPOSITORY[:TAG], docker-archive:FILE[:NAME:TAG],
+    /// oci:DIR[:TAG], or oci-archive:FILE[:TAG]; `-` is standard input
     #[arg(value_name = "SOURCE")]
     pub from: ImageReference,
-    /// Where to put the image: docker-archive:FILE[:NAME:TAG] (`-`: standard output),
-    /// oci:DIR[:TAG], oci-archive:FILE[:TAG], or stowage:DIR
+    /// Where to put the image: docker://HOST/REPOSITORY[:TAG], docker-archive:FILE[:NAME:TAG]
+    /// (`-`: standard output), oci:DIR[:TAG], oci-archive:FILE[:TAG], or stowage:DIR
     #[arg(value_name = "DEST")]
     pub to: ImageReference,
     /// How to compress the layers: none, gzip or zstd, or with a level as in zstd:9; by default
     /// they stay as they are
     #[arg(long, value_name = "CODEC[:LEVEL]")]
     pub compress: Option<Compression>,
+    /// Which kind of manifest a registry gets
+    #[arg(long, value_name = "KIND", default_value = "oci")]
+    pub format: ManifestFormat,
+    /// Write the digest of the image's manifest into this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub digest_file: Option<PathBuf>,
     /// Where the store is
     #[command(flatten)]
     pub store: StoreArguments,
@@ -254,7 +272,8 @@ pub struct WhyArguments {
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArguments {
-    /// The image: stowage:DIR, oci:DIR[:TAG], or docker-archive:FILE
+    /// The image: stowage:DIR, docker://HOST/REPOSITORY[:TAG], oci:DIR[:TAG], or
+    /// docker-archive:FILE
     #[arg(value_name = "IMAGE")]
     pub image: ImageReference,
     /// Print everything as JSON

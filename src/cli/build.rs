@@ -13,7 +13,8 @@ use super::output::{self, Meter};
 use super::parent;
 use super::settings::{self, Settings};
 use crate::build::{self, Build, Place};
-use crate::destination::ImageReference;
+use crate::destination::{DestinationError, ImageReference};
+use crate::image::manifest::ManifestFormat;
 use crate::image::spec::MAX_LAYERS;
 use crate::image::{Image, ImageName, ImageSpec, config};
 use crate::layer::compress::Compression;
@@ -44,8 +45,9 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     if arguments.from.is_some() {
         spec.from_image = arguments.from;
     }
-    let places = places(arguments.to, &arguments.compress, spec.compression)?;
-    let previous = earlier::previous(&arguments.previous)?;
+    let places = places(arguments.to, &arguments.compress, spec.compression, arguments.format)?;
+    let digest_file = arguments.digest_file;
+    let previous = earlier::previous(&arguments.previous, &settings.registries)?;
     let contents = contents(&location, &arguments.paths, &spec)?;
     let source = arguments.source.registrations();
     let mut closure = closure(&source, &location, &contents, &spec)?;
@@ -55,8 +57,10 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     }
     let program = spec.hook.then(own_program).transpose()?;
     let parent = spec.from_image.as_ref();
-    let parent =
-        parent.map(|text| parent::parent(text, spec.architecture.as_deref(), &closure, &location)).transpose()?;
+    let believe = places.iter().all(|place| place.keeps_blobs());
+    let parent = parent
+        .map(|text| parent::parent(text, &spec, &closure, &location, &settings.registries, believe))
+        .transpose()?;
     let meter = Meter::new(total(&closure, parent.as_ref()), settings.quiet);
     let image = build::build(
         &Build {
@@ -69,6 +73,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
             index: &settings.index,
             hook: program.as_deref(),
             previous: &previous,
+            registries: &settings.registries,
             threads: arguments.jobs.threads(),
             hold: !settings.in_nix_build,
             progress: &|bytes| meter.add(bytes),
@@ -77,7 +82,9 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     );
     meter.finish();
     let to: Vec<ImageReference> = places.into_iter().map(|place| place.reference).collect();
-    report(&image?, &to, arguments.json, settings.quiet || to_stdout)
+    let image = image?;
+    write_digest(digest_file.as_deref(), &image)?;
+    report(&image, &to, arguments.json, settings.quiet || to_stdout)
 }
 
 /// Each destination with its compression: those that were asked for, or the spec's.
@@ -85,14 +92,44 @@ fn places(
     references: Vec<ImageReference>,
     asked: &[Compression],
     spec: Option<Compression>,
+    format: ManifestFormat,
 ) -> Result<Vec<Place>, UsageError> {
     if asked.len() > 1 && asked.len() != references.len() {
         let problem = format!("--compress is given {} times, and --to {}", asked.len(), references.len());
         return Err(UsageError(format!("{problem}; give it once, or once for each --to")));
     }
     let compression = |number| if asked.len() > 1 { asked.get(number) } else { asked.first() };
-    let place = |(number, reference)| Place { reference, compression: compression(number).copied().or(spec) };
+    check_format(format, &references)?;
+    let place = |(number, reference)| {
+        let is_registry = matches!(reference, ImageReference::Registry(_));
+        let format = if is_registry { format } else { ManifestFormat::Oci };
+        Place { reference, compression: compression(number).copied().or(spec), format }
+    };
     Ok(references.into_iter().enumerate().map(place).collect())
+}
+
+/// Docker's manifests are for registries; everywhere else there is one kind.
+///
+/// # Errors
+/// When they were asked for elsewhere.
+pub fn check_format(format: ManifestFormat, references: &[ImageReference]) -> Result<(), UsageError> {
+    let is_registry = |reference: &ImageReference| matches!(reference, ImageReference::Registry(_));
+    if format == ManifestFormat::Docker && !references.iter().any(is_registry) {
+        return Err(UsageError("--format docker is for registries: give it a destination docker://…".to_owned()));
+    }
+    Ok(())
+}
+
+/// Writes an image's digest into a file, for scripts.
+///
+/// # Errors
+/// When it can't be written.
+pub fn write_digest(file: Option<&Path>, image: &Image) -> anyhow::Result<()> {
+    if let Some(file) = file {
+        let text = image.digest().to_string();
+        crate::fs::write_atomically(file, text.as_bytes()).map_err(DestinationError::write(file))?;
+    }
+    Ok(())
 }
 
 /// About how many bytes go to a destination.

@@ -1,7 +1,7 @@
 //! `stowage copy`.
 
 use super::args::CopyArguments;
-use super::build::{is_stdout, report};
+use super::build::{check_format, is_stdout, report, write_digest};
 use super::exit::UsageError;
 use super::output::Meter;
 use super::settings::Settings;
@@ -14,7 +14,7 @@ use crate::destination::ImageReference;
 /// # Errors
 /// See [`super::exit::Exit`].
 pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> {
-    let CopyArguments { from, to, compress, store, jobs, json } = arguments;
+    let CopyArguments { from, to, compress, format, digest_file, store, jobs, json } = arguments;
     let is_folder = |reference: &ImageReference| matches!(reference, ImageReference::Folder { .. });
     if is_folder(&from) && is_folder(&to) {
         return Err(UsageError("copy an image folder to an image folder with `cp -a`".to_owned()).into());
@@ -27,13 +27,22 @@ pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> 
     }
     let real_dir = store.root.as_deref().map(|root| settings.location(Some(root)).real_dir);
     let threads = jobs.threads();
-    let original = Original::read(&from, threads)?;
+    check_format(format, std::slice::from_ref(&to))?;
+    let place = Place { reference: to, compression: compress, format };
+    let original = Original::read(&from, &place, &settings.registries, threads)?;
     let meter = Meter::new(original.size(), settings.quiet);
     let progress = |bytes| meter.add(bytes);
-    let means = Means { real_dir: real_dir.as_deref(), index: &settings.index, threads, progress: &progress };
-    let place = Place { reference: to, compression: compress };
+    let means = Means {
+        real_dir: real_dir.as_deref(),
+        index: &settings.index,
+        registries: &settings.registries,
+        threads,
+        progress: &progress,
+    };
     let image = original.copy(&place, &means);
     meter.finish();
+    let image = image?;
+    write_digest(digest_file.as_deref(), &image)?;
     let quiet = settings.quiet || is_stdout(&place.reference);
-    report(&image?, &[place.reference], json, quiet)
+    report(&image, &[place.reference], json, quiet)
 }

@@ -1,6 +1,7 @@
 //! `stowage diff`.
 
 use super::args::DiffArguments;
+use super::settings::Settings;
 use super::{earlier, output};
 use crate::plan::diff::Difference;
 
@@ -8,8 +9,9 @@ use crate::plan::diff::Difference;
 ///
 /// # Errors
 /// When one of them can't be read.
-pub fn run(arguments: &DiffArguments) -> anyhow::Result<()> {
-    let (old, new) = (earlier::read(&arguments.old)?.layout, earlier::read(&arguments.new)?.layout);
+pub fn run(settings: &Settings, arguments: &DiffArguments) -> anyhow::Result<()> {
+    let read = |text| earlier::read(text, &settings.registries);
+    let (old, new) = (read(&arguments.old)?.layout, read(&arguments.new)?.layout);
     let difference = Difference::between(&old, &new);
     let text =
         if arguments.json { format!("{:#}\n", serde_json::to_value(&difference)?) } else { as_text(&difference) };

@@ -13,6 +13,7 @@ use crate::digest::Digest;
 use crate::plan::Previous;
 use crate::plan::diff::{Layout, LayoutLayer};
 use crate::plan::saved::{self, SavedPlan};
+use crate::registry::Registries;
 
 /// What is known of an earlier image or plan.
 pub struct Earlier {
@@ -27,7 +28,7 @@ pub struct Earlier {
 ///
 /// # Errors
 /// When it is neither.
-pub fn read(text: &str) -> anyhow::Result<Earlier> {
+pub fn read(text: &str, registries: &Registries) -> anyhow::Result<Earlier> {
     let path = Path::new(text);
     if text == "-" || may_be_plan(path) {
         return of_plan(text).with_context(|| format!("the plan {text}"));
@@ -36,7 +37,7 @@ pub fn read(text: &str) -> anyhow::Result<Earlier> {
         let hint = "give an image, or a file of `stowage plan --json`";
         return Err(UsageError(format!("{text} is not there; {hint}")).into());
     }
-    of_image(&parent::reference(text)?)
+    of_image(&parent::reference(text)?, registries)
 }
 
 /// Whether what is there begins as JSON does, and no archive; an empty file is none. A pipe is not looked
@@ -54,8 +55,8 @@ fn may_be_plan(path: &Path) -> bool {
 ///
 /// # Errors
 /// As for [`read`].
-pub fn previous(texts: &[String]) -> anyhow::Result<Vec<Previous>> {
-    texts.iter().map(|text| Ok(read(text)?.previous)).collect()
+pub fn previous(texts: &[String], registries: &Registries) -> anyhow::Result<Vec<Previous>> {
+    texts.iter().map(|text| Ok(read(text, registries)?.previous)).collect()
 }
 
 fn of_plan(text: &str) -> anyhow::Result<Earlier> {
@@ -72,8 +73,8 @@ fn of_plan(text: &str) -> anyhow::Result<Earlier> {
     Ok(Earlier { layout: (&plan).into(), previous })
 }
 
-fn of_image(reference: &ImageReference) -> anyhow::Result<Earlier> {
-    let inspected = inspect::inspect(reference)?;
+fn of_image(reference: &ImageReference, registries: &Registries) -> anyhow::Result<Earlier> {
+    let inspected = inspect::inspect(reference, registries)?;
     let history = inspected.config["history"].as_array().into_iter().flatten();
     let comment = |entry: &'_ serde_json::Value| entry["comment"].as_str().unwrap_or_default().to_owned();
     let comments: Vec<(String, bool)> = history.map(|entry| (comment(entry), entry["empty_layer"] != true)).collect();

@@ -15,6 +15,7 @@ use crate::layer::chunks::PackError;
 use crate::layer::deliver::SpoolError;
 use crate::parent::ParentError;
 use crate::parent::merge::MergeError;
+use crate::registry::RegistryError;
 use crate::store::ClosureError;
 use crate::store::db::DatabaseError;
 use crate::store::source::RegistrationError;
@@ -90,7 +91,11 @@ impl Exit {
                 BaseError::Merge(MergeError::Open { .. }) | BaseError::Store { .. } => Self::Destination,
             });
         }
-        if cause.is::<ParentError>() || cause.is::<BlobError>() || cause.is::<SpoolError>() {
+        if cause.is::<ParentError>()
+            || cause.is::<RegistryError>()
+            || cause.is::<BlobError>()
+            || cause.is::<SpoolError>()
+        {
             return Some(Self::Destination);
         }
         if cause.is::<DestinationError>() {

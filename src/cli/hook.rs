@@ -30,7 +30,7 @@ fn survive(body: impl FnOnce() -> anyhow::Result<()> + UnwindSafe) -> anyhow::Re
 }
 
 fn export() -> anyhow::Result<()> {
-    let settings = Settings::read(true)?;
+    let settings = Settings::read(true, Vec::new())?;
     let summary =
         run(&settings::variables(), settings::current_folder, &settings.location(None), settings::processors())?;
     tracing::info!("{} paths exported, {} were there", summary.added, summary.skipped);

@@ -4,11 +4,13 @@ use serde_json::{Value, json};
 
 use super::args::InspectArguments;
 use super::output;
+use super::settings::Settings;
 use crate::destination::{DestinationError, ImageReference, docker_archive, folder, oci_layout};
 use crate::digest::Digest;
 use crate::image::manifest::Descriptor;
 use crate::parent::compression::Compression;
 use crate::parent::parts;
+use crate::registry::Registries;
 
 /// A layer as it is kept.
 struct Blob {
@@ -37,8 +39,8 @@ pub struct Inspected {
 ///
 /// # Errors
 /// When it can't be read.
-pub fn run(arguments: &InspectArguments) -> anyhow::Result<()> {
-    let inspected = inspect(&arguments.image)?;
+pub fn run(settings: &Settings, arguments: &InspectArguments) -> anyhow::Result<()> {
+    let inspected = inspect(&arguments.image, &settings.registries)?;
     let text = if arguments.json { as_json(&inspected) } else { as_text(&inspected) };
     Ok(output::print(&text)?)
 }
@@ -47,7 +49,7 @@ pub fn run(arguments: &InspectArguments) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When it can't be read.
-pub fn inspect(image: &ImageReference) -> anyhow::Result<Inspected> {
+pub fn inspect(image: &ImageReference, registries: &Registries) -> anyhow::Result<Inspected> {
     let parse = |config: &[u8]| {
         serde_json::from_slice(config).map_err(|error| DestinationError::Foreign {
             path: image.to_string().into(),
@@ -75,8 +77,8 @@ pub fn inspect(image: &ImageReference) -> anyhow::Result<Inspected> {
                 blobs: found.manifest.layers.iter().map(Blob::from).collect(),
             }
         }
-        ImageReference::OciArchive { .. } => {
-            let found = parts::find(image)?;
+        ImageReference::OciArchive { .. } | ImageReference::Registry(_) => {
+            let found = parts::find(image, registries)?;
             let blobs = found.layers.iter().filter_map(|layer| layer.descriptor.as_ref());
             Inspected {
                 names: found.called.into_iter().collect(),

@@ -58,14 +58,14 @@ fn complain(message: impl Display) {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let settings = || Settings::read(arguments.quiet);
+    let settings = || Settings::read(arguments.quiet, arguments.plain_http.clone());
     match arguments.command {
         Command::Build(arguments) => build::run(&settings()?, arguments),
         Command::Plan(arguments) => plan::run(&settings()?, arguments),
         Command::Copy(arguments) => copy::run(&settings()?, arguments),
-        Command::Diff(arguments) => diff::run(&arguments),
+        Command::Diff(arguments) => diff::run(&settings()?, &arguments),
         Command::Why(arguments) => why::run(&settings()?, &arguments),
-        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&settings()?, &arguments),
         Command::Hook => {
             hook::main();
             Ok(())

@@ -4,21 +4,25 @@ use std::path::Path;
 
 use super::exit::UsageError;
 use crate::destination::ImageReference;
+use crate::image::ImageSpec;
 use crate::parent::files::Files;
 use crate::parent::{Parent, ReadOptions, read};
+use crate::registry::Registries;
 use crate::store::db::{DatabaseError, StoreDb};
 use crate::store::{Closure, PathInfo, StoreLocation, StorePath};
 
 /// Reads the image that `text` names. What its own database does not know,
-/// `closure` and the store at `location` may.
+/// `closure` and the store at `location` may. `believe_history`: see [`ReadOptions`].
 ///
 /// # Errors
 /// When there is none, or it can't be believed.
 pub fn parent(
     text: &str,
-    architecture: Option<&str>,
+    spec: &ImageSpec,
     closure: &Closure,
     location: &StoreLocation,
+    registries: &Registries,
+    believe_history: bool,
 ) -> anyhow::Result<Parent> {
     let host = |paths: &[StorePath]| {
         let (known, unknown): (Vec<&StorePath>, Vec<&StorePath>) =
@@ -27,7 +31,9 @@ pub fn parent(
         let unknown: Vec<StorePath> = unknown.into_iter().cloned().collect();
         known.chain(registered(location, &unknown)).collect()
     };
-    let options = ReadOptions { store_dir: closure.store_dir(), architecture, host: &host };
+    let architecture = spec.architecture.as_deref();
+    let store_dir = closure.store_dir();
+    let options = ReadOptions { store_dir, architecture, believe_history, registries, host: &host };
     let parent = read(&reference(text)?, &options)?;
     tracing::info!("{} has {} layers and {} store paths", parent.name, parent.layers.len(), parent.registrations.len());
     Ok(parent)

@@ -33,11 +33,15 @@ pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> 
         Some(_) => build::closure(&source, &location, &contents, &spec)?,
         None => source.closure(&location, &contents, &[])?,
     };
-    let old = arguments.previous.iter().map(|text| earlier::read(text)).collect::<Result<Vec<_>, _>>()?;
+    let old = arguments
+        .previous
+        .iter()
+        .map(|text| earlier::read(text, &settings.registries))
+        .collect::<Result<Vec<_>, _>>()?;
     let (layouts, previous): (Vec<_>, Vec<_>) = old.into_iter().map(|old| (old.layout, old.previous)).unzip();
     let parent = arguments.from.as_ref().or(spec.from_image.as_ref());
     let parent =
-        parent.map(|text| parent::parent(text, spec.architecture.as_deref(), &closure, &location)).transpose()?;
+        parent.map(|text| parent::parent(text, &spec, &closure, &location, &settings.registries, true)).transpose()?;
     // What the parent has is not planned again.
     let closure = match &parent {
         None => closure,

@@ -9,6 +9,9 @@ use super::args::{JobsArguments, SourceArguments};
 use super::exit::UsageError;
 use crate::fs::MAX_LINKS;
 use crate::layer::index::LayerIndex;
+use crate::registry::Registries;
+use crate::registry::credentials::{Credentials, Sources};
+use crate::registry::trust::Trust;
 use crate::store::source::{Mention, RegistrationSource};
 use crate::store::{StoreDir, StoreLocation, StorePath};
 
@@ -43,6 +46,8 @@ pub struct Settings {
     state_dir: PathBuf,
     /// What is known of layers made before.
     pub index: LayerIndex,
+    /// How to reach registries.
+    pub registries: Registries,
     /// Whether this is a Nix build, whose output Nix holds, and which may not
     /// write Nix's state.
     pub in_nix_build: bool,
@@ -53,7 +58,7 @@ impl Settings {
     ///
     /// # Errors
     /// When `NIX_STORE_DIR` is no absolute path.
-    pub fn read(quiet: bool) -> Result<Self, UsageError> {
+    pub fn read(quiet: bool, plain_http: Vec<String>) -> Result<Self, UsageError> {
         let store_dir = std::env::var("NIX_STORE_DIR").unwrap_or_else(|_| "/nix/store".to_owned());
         let store_dir = StoreDir::new(store_dir).map_err(|error| UsageError(format!("NIX_STORE_DIR: {error}")))?;
         Ok(Self {
@@ -61,6 +66,7 @@ impl Settings {
             store_dir,
             state_dir: folder_variable("NIX_STATE_DIR").unwrap_or_else(|| "/nix/var/nix".into()),
             index: LayerIndex::new(&cache_folder().join("layers")),
+            registries: Registries::new(credentials(), trust(), plain_http),
             in_nix_build: std::env::var_os("NIX_BUILD_TOP").is_some() && std::env::var_os("IN_NIX_SHELL").is_none(),
         })
     }
@@ -134,6 +140,38 @@ fn cache_folder() -> PathBuf {
         folder_variable("HOME").map(|home| home.join(".cache"))
     });
     base.unwrap_or_else(|| "/var/cache".into()).join("stowage")
+}
+
+/// Where docker and podman keep credentials, and what CI gives; `containers-auth.json(5)` has
+/// the order.
+fn credentials() -> Sources {
+    let named = std::env::var_os("REGISTRY_AUTH_FILE").map(PathBuf::from);
+    let first_is_named = named.is_some();
+    let home = folder_variable("HOME");
+    let podman = |folder: PathBuf| folder.join("containers/auth.json");
+    let runtime = folder_variable("XDG_RUNTIME_DIR")
+        .unwrap_or_else(|| format!("/run/containers/{}", rustix::process::getuid().as_raw()).into());
+    let config = folder_variable("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
+    let docker = folder_variable("DOCKER_CONFIG").or_else(|| Some(home.as_ref()?.join(".docker")));
+    let docker = docker.map(|folder| folder.join("config.json"));
+    let usual = [Some(podman(runtime)), config.map(podman), docker].into_iter().flatten();
+    let files = if let Some(named) = named { vec![named] } else { usual.collect() };
+    let text = |name: &'static str| Some((std::env::var(name).ok().filter(|text| !text.is_empty())?, name));
+    let ci = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let given = ci("CI_REGISTRY").and_then(|registry| {
+        let (name, password) = (ci("CI_REGISTRY_USER")?, ci("CI_REGISTRY_PASSWORD")?);
+        Some((registry, Credentials::User { name, password }))
+    });
+    Sources { text: text("DOCKER_AUTH_CONFIG"), files, first_is_named, given }
+}
+
+/// Where docker and podman have certificates of registries.
+fn trust() -> Trust {
+    let mut folders: Vec<PathBuf> = vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into()];
+    folders.extend(folder_variable("HOME").map(|home| home.join(".config/containers/certs.d")));
+    // SSL_CERT_FILE is understood anyway.
+    let is_usual = std::env::var_os("SSL_CERT_FILE").is_some();
+    Trust { folders, authorities: folder_variable("NIX_SSL_CERT_FILE").filter(|_| !is_usual) }
 }
 
 /// A variable with an absolute path.

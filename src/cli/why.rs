@@ -26,7 +26,13 @@ struct Reason {
 pub fn run(settings: &Settings, arguments: &WhyArguments) -> anyhow::Result<()> {
     let store_dir = settings.location(None).store_dir;
     let reference = parent::reference(&arguments.image)?;
-    let options = ReadOptions { store_dir: &store_dir, architecture: None, host: &|_| Vec::new() };
+    let options = ReadOptions {
+        store_dir: &store_dir,
+        architecture: None,
+        host: &|_| Vec::new(),
+        believe_history: true,
+        registries: &settings.registries,
+    };
     let parent = read(&reference, &options)?;
     let closure = Closure::new(&store_dir, parent.registrations.clone(), None)?;
     let pattern = Pattern::new(&arguments.path).map_err(|error| UsageError(error.to_string()))?;

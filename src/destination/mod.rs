@@ -10,14 +10,17 @@ pub mod folder;
 pub mod oci_archive;
 pub mod oci_layout;
 pub mod reference;
+pub mod registry;
 
 use std::path::{Path, PathBuf};
 
 use crate::image::Image;
+use crate::image::manifest::ManifestFormat;
 use crate::layer::Delivered;
 use crate::layer::chunks::PackError;
 use crate::layer::compress::Compression;
 use crate::layer::deliver::{self, LayerJob, Progress, Source};
+use crate::registry::Registries;
 pub use reference::{ImageReference, ReferenceError};
 
 /// Why an image can't be put where it should go, or be read from there.
@@ -66,10 +69,12 @@ pub enum DestinationError {
 
 /// Layers that those who read such places can't decompress.
 #[derive(Debug, thiserror::Error)]
-#[error("{reference}: `docker load` reads no zstd; give it `--compress gzip` or `--compress none`")]
+#[error("{reference}: {reason}; give it `--compress gzip` or `--compress none`")]
 pub struct UnreadableLayers {
     /// The place.
-    pub reference: ImageReference,
+    pub reference: Box<ImageReference>,
+    /// Who can't.
+    pub reason: &'static str,
 }
 
 impl DestinationError {
@@ -128,29 +133,65 @@ pub trait Destination {
     fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()>;
 }
 
-/// How layers are compressed at `reference`, where `asked` is what somebody wants.
-///
-/// # Errors
-/// When nobody could read them there.
-pub fn compression(reference: &ImageReference, asked: Option<Compression>) -> Result<Compression, UnreadableLayers> {
-    match (reference, asked) {
-        (reference, Some(asked)) if !takes(reference, asked.media_type()) => {
-            Err(UnreadableLayers { reference: reference.clone() })
-        }
-        // Its layers are named, not written.
-        (ImageReference::Folder { .. }, _) | (_, None) => Ok(Compression::None),
-        (_, Some(asked)) => Ok(asked),
-    }
+/// Where an image is to go, and how.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Where.
+    pub reference: ImageReference,
+    /// How its layers are to be compressed, unless as they usually are there.
+    pub compression: Option<Compression>,
+    /// What kind of manifest lists them.
+    pub format: ManifestFormat,
 }
 
-/// Whether layers of that media type can be at `reference`. Tried: `docker load` of Docker 20.10
-/// takes no zstd, though podman and skopeo do.
-#[must_use]
-pub fn takes(reference: &ImageReference, media_type: &str) -> bool {
-    match reference {
-        ImageReference::DockerArchive { .. } => !media_type.ends_with("zstd"),
+impl Place {
+    /// How layers are compressed there.
+    ///
+    /// # Errors
+    /// When nobody could read them so.
+    pub fn compression(&self) -> Result<Compression, UnreadableLayers> {
+        if let Some(asked) = self.compression {
+            self.check(asked.media_type())?;
+        }
+        Ok(match (&self.reference, self.compression, self.format) {
+            // Its layers are named, not written.
+            (ImageReference::Folder { .. }, ..) => Compression::None,
+            (_, Some(asked), _) => asked,
+            (ImageReference::Registry(_), None, ManifestFormat::Oci) => Compression::ZSTD,
+            (ImageReference::Registry(_), None, ManifestFormat::Docker) => Compression::GZIP,
+            (_, None, _) => Compression::None,
+        })
+    }
+
+    /// Whether a parent's blobs stay there as they are, so that nobody asks what is in them.
+    #[must_use]
+    pub fn keeps_blobs(&self) -> bool {
+        use ImageReference::{Oci, OciArchive, Registry};
+        matches!(self.reference, Registry(_) | Oci { .. } | OciArchive { .. })
+    }
+
+    /// Whether layers of that media type can be there.
+    #[must_use]
+    pub fn takes(&self, media_type: &str) -> bool {
         // OCI knows no xz.
-        _ => !media_type.ends_with("xz"),
+        self.check(media_type).is_ok() && !media_type.ends_with("xz")
+    }
+
+    /// Refuses zstd where nobody reads it. Tried: `docker load` of Docker 20.10 takes none,
+    /// though podman and skopeo do.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn check(&self, media_type: &str) -> Result<(), UnreadableLayers> {
+        let reason = match (&self.reference, self.format) {
+            (ImageReference::DockerArchive { .. }, _) => "`docker load` reads no zstd",
+            (_, ManifestFormat::Docker) => "Docker's manifests, schema 2, know no zstd",
+            _ => return Ok(()),
+        };
+        if media_type.ends_with("zstd") {
+            return Err(UnreadableLayers { reference: Box::new(self.reference.clone()), reason });
+        }
+        Ok(())
     }
 }
 
@@ -158,13 +199,14 @@ pub fn takes(reference: &ImageReference, media_type: &str) -> bool {
 ///
 /// # Errors
 /// When it can't be written.
-pub fn open(reference: &ImageReference) -> anyhow::Result<Box<dyn Destination>> {
+pub fn open(reference: &ImageReference, registries: &Registries) -> anyhow::Result<Box<dyn Destination>> {
     Ok(match reference {
         ImageReference::DockerArchive { file, name } => {
             Box::new(docker_archive::DockerArchive::create(file, name.clone())?)
         }
         ImageReference::Oci { folder, tag } => Box::new(oci_layout::OciLayout::create(folder, tag.clone())?),
         ImageReference::OciArchive { file, tag } => Box::new(oci_archive::OciArchive::create(file, tag.clone())?),
+        ImageReference::Registry(image) => Box::new(registry::RegistryPlace::open(image, registries)?),
         ImageReference::Folder { folder } => Box::new(folder::ImageFolder::create(folder)?),
     })
 }

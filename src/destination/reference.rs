@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::image::ImageName;
+use crate::registry::RegistryImage;
 
 /// A place for an image, by its kind and path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub enum ImageReference {
         /// What the image is called in it, if not the only one.
         tag: Option<String>,
     },
+    /// `docker://[HOST/]REPOSITORY[:TAG][@DIGEST]`, in a registry.
+    Registry(RegistryImage),
     /// `stowage:DIR`.
     Folder {
         /// The image folder.
@@ -39,7 +42,7 @@ pub enum ImageReference {
 /// A text that names no place for an image.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{text:?} names no place for an image: {problem}; there are docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG] and stowage:DIR"
+    "{text:?} names no place for an image: {problem}; there are docker://HOST/REPOSITORY[:TAG], docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG] and stowage:DIR"
 )]
 pub struct ReferenceError {
     text: String,
@@ -47,7 +50,7 @@ pub struct ReferenceError {
 }
 
 /// The kinds of places that later versions will know.
-const LATER: [&str; 3] = ["docker-daemon", "docker", "containers-storage"];
+const LATER: [&str; 2] = ["docker-daemon", "containers-storage"];
 
 impl std::str::FromStr for ImageReference {
     type Err = ReferenceError;
@@ -55,6 +58,10 @@ impl std::str::FromStr for ImageReference {
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
         let error = |problem: String| ReferenceError { text: text.to_owned(), problem };
         let (kind, rest) = text.split_once(':').ok_or_else(|| error("it has no kind, as in `oci:DIR`".to_owned()))?;
+        if kind == "docker" {
+            let image = rest.strip_prefix("//").ok_or_else(|| error("it has no `//` after `docker:`".to_owned()))?;
+            return Ok(Self::Registry(RegistryImage::parse(image).map_err(error)?));
+        }
         let (path, name) = rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name)));
         if path.is_empty() {
             return Err(error("it has no path".to_owned()));
@@ -87,6 +94,7 @@ impl fmt::Display for ImageReference {
             Self::Oci { folder, tag: Some(tag) } => write!(formatter, "oci:{}:{tag}", folder.display()),
             Self::OciArchive { file, tag: None } => write!(formatter, "oci-archive:{}", file.display()),
             Self::OciArchive { file, tag: Some(tag) } => write!(formatter, "oci-archive:{}:{tag}", file.display()),
+            Self::Registry(image) => write!(formatter, "docker://{image}"),
             Self::Folder { folder } => write!(formatter, "stowage:{}", folder.display()),
         }
     }
@@ -106,6 +114,7 @@ mod tests {
             "oci-archive:a.tar",
             "oci-archive:a.tar:tag",
             "stowage:./image",
+            "docker://localhost:5000/team/ci:1",
         ] {
             assert_eq!(text.parse::<ImageReference>().expect(text).to_string(), text);
         }
@@ -119,7 +128,9 @@ mod tests {
             ("oci:dir:", "tag is empty"),
             ("oci-archive:f:", "tag is empty"),
             ("docker-archive:f:A B", "not an image name"),
-            ("docker://host/repo:tag", "docker: is not built yet"),
+            ("docker:host/repo:tag", "no `//`"),
+            ("docker://r.example/A:b", "not an image name"),
+            ("containers-storage:x", "is not built yet"),
             ("tarball:x", "no kind \"tarball\""),
         ] {
             let error = text.parse::<ImageReference>().expect_err(text).to_string();

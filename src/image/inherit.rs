@@ -223,7 +223,7 @@ mod tests {
             blob: Descriptor { media_type: String::new(), digest: Digest::of(b""), size: 0 },
             comment: comment.to_owned(),
             paths: Vec::new(),
-            bytes: LayerBytes::Blob(std::sync::Arc::new(|| Ok(Box::new(&b""[..])))),
+            bytes: LayerBytes::Blob { open: std::sync::Arc::new(|| Ok(Box::new(&b""[..]))), origin: None },
         };
         let layers = vec![layer("one"), layer("two")];
         Parent { name: "oci:base".to_owned(), config, layers, root: Root::default(), registrations: Vec::new() }

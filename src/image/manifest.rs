@@ -15,6 +15,12 @@ pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// The media type of an OCI index.
 pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// The media type of Docker's manifest, schema 2.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// The media type of Docker's config.
+pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// The media type of Docker's own index.
+pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// The media type of an uncompressed layer.
 pub const OCI_LAYER: &str = compress::TAR;
 
@@ -57,19 +63,52 @@ pub struct DockerArchiveEntry {
     pub layers: Vec<String>,
 }
 
+/// A kind of manifest: the same content by other names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ManifestFormat {
+    /// OCI's
+    #[default]
+    Oci,
+    /// Docker's, schema 2, which older tools want
+    Docker,
+}
+
+impl ManifestFormat {
+    /// The bytes of the manifest of an image with that config and those layers.
+    #[must_use]
+    pub fn manifest(self, config: &[u8], layers: &[ImageLayer]) -> Vec<u8> {
+        let (manifest, of_config) = match self {
+            Self::Oci => (OCI_MANIFEST, OCI_CONFIG),
+            Self::Docker => (DOCKER_MANIFEST, DOCKER_CONFIG),
+        };
+        let layer = |layer: &ImageLayer| {
+            let oci = oci_media_type(&layer.blob.media_type);
+            let media_type = if self == Self::Docker { docker_media_type(oci) } else { oci };
+            Descriptor { media_type: media_type.to_owned(), ..layer.blob.clone() }
+        };
+        let (digest, size) = (Digest::of(config), config.len() as u64);
+        to_json(&Manifest {
+            schema_version: 2,
+            media_type: Some(manifest.to_owned()),
+            config: Descriptor { media_type: of_config.to_owned(), digest, size },
+            layers: layers.iter().map(layer).collect(),
+        })
+    }
+}
+
 /// The bytes of the OCI manifest of an image with that config and those layers.
 #[must_use]
 pub fn oci(config: &[u8], layers: &[ImageLayer]) -> Vec<u8> {
-    let layer = |layer: &ImageLayer| Descriptor {
-        media_type: oci_media_type(&layer.blob.media_type).to_owned(),
-        ..layer.blob.clone()
-    };
-    to_json(&Manifest {
-        schema_version: 2,
-        media_type: Some(OCI_MANIFEST.to_owned()),
-        config: Descriptor { media_type: OCI_CONFIG.to_owned(), digest: Digest::of(config), size: config.len() as u64 },
-        layers: layers.iter().map(layer).collect(),
-    })
+    ManifestFormat::Oci.manifest(config, layers)
+}
+
+/// Docker's name for a layer that OCI calls so, if it has one.
+fn docker_media_type(media_type: &str) -> &str {
+    match media_type {
+        compress::TAR => "application/vnd.docker.image.rootfs.diff.tar",
+        compress::TAR_GZIP => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        other => other,
+    }
 }
 
 /// OCI's name for the media type of a layer; Docker's image manifest schema 2 has
@@ -85,6 +124,13 @@ pub fn oci_media_type(media_type: &str) -> &str {
         }
         other => other,
     }
+}
+
+/// What a manifest says that it is.
+#[must_use]
+pub fn media_type(manifest: &[u8]) -> String {
+    let read = serde_json::from_slice::<Manifest>(manifest).ok();
+    read.and_then(|read| read.media_type).unwrap_or_else(|| OCI_MANIFEST.to_owned())
 }
 
 /// The bytes of a docker archive's `manifest.json`.

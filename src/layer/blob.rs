@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::chunks::CHUNK;
 use super::{BlobRecord, LayerRecord};
 use crate::digest::Digest;
+use crate::registry::RepositoryName;
 
 /// Opens a blob, whenever it is wanted.
 pub type OpenBlob = Arc<dyn Fn() -> io::Result<Box<dyn Read + Send>> + Send + Sync>;
@@ -22,6 +23,8 @@ pub struct LayerBlob {
     pub size: u64,
     /// Opens it.
     pub open: OpenBlob,
+    /// The repository of a registry that has it, if one does.
+    pub origin: Option<RepositoryName>,
     /// Opens it uncompressed, if it is of a compression that docker archives can't
     /// have.
     pub plain: Option<OpenBlob>,
@@ -114,7 +117,8 @@ mod tests {
 
     fn copied(bytes: &'static [u8], digest: Digest, size: u64) -> anyhow::Result<Vec<u8>> {
         let mut out = Vec::new();
-        LayerBlob { digest, size, open: Arc::new(move || Ok(Box::new(bytes))), plain: None }.copy(&mut out)?;
+        LayerBlob { digest, size, open: Arc::new(move || Ok(Box::new(bytes))), origin: None, plain: None }
+            .copy(&mut out)?;
         Ok(out)
     }
 
@@ -132,7 +136,7 @@ mod tests {
     fn docker_archives_get_what_they_can_have() {
         let open = |bytes: &'static [u8]| -> OpenBlob { Arc::new(move || Ok(Box::new(bytes))) };
         let record = LayerRecord::of_tar(b"layer");
-        let mut blob = LayerBlob { digest: Digest::of(b"zip"), size: 3, open: open(b"zip"), plain: None };
+        let mut blob = LayerBlob { digest: Digest::of(b"zip"), size: 3, open: open(b"zip"), origin: None, plain: None };
         for (plain, expected) in [(None, &b"zip"[..]), (Some(open(b"layer")), b"layer")] {
             blob.plain = plain;
             let mut out = Vec::new();
@@ -147,8 +151,10 @@ mod tests {
     fn a_blob_that_is_gone_is_named() {
         let digest = Digest::of(b"layer");
         let open: OpenBlob = Arc::new(|| Err(io::ErrorKind::NotFound.into()));
-        let error =
-            LayerBlob { digest, size: 5, open, plain: None }.copy(&mut Vec::new()).expect_err("gone").to_string();
+        let error = LayerBlob { digest, size: 5, open, origin: None, plain: None }
+            .copy(&mut Vec::new())
+            .expect_err("gone")
+            .to_string();
         assert!(error.contains(&digest.to_string()), "{error}");
     }
 }

@@ -6,7 +6,7 @@
 //! they are compressed, if they are to be.
 
 mod archive;
-mod memory;
+pub mod memory;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

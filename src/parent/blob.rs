@@ -5,21 +5,70 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
 
 use super::{OpenBlob, ParentError};
+use crate::registry::RepositoryName;
 
 /// How much is read with one call.
 const BUFFER_SIZE: usize = 256 * 1024;
 
-/// A part of an open file.
-#[derive(Clone, Debug)]
+/// A part of an open file, or a blob that becomes one when somebody looks into it.
+#[derive(Clone)]
 pub struct Blob {
-    file: Arc<File>,
+    bytes: Bytes,
     offset: u64,
     size: u64,
+}
+
+#[derive(Clone)]
+enum Bytes {
+    File(Arc<File>),
+    Remote(Arc<Remote>),
+}
+
+/// A blob somewhere else.
+struct Remote {
+    open: OpenBlob,
+    origin: RepositoryName,
+    /// The unlinked temporary file with its bytes, once they were needed.
+    fetched: Mutex<Option<Arc<File>>>,
+}
+
+impl std::fmt::Debug for Blob {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Blob({} bytes from {})", self.size, self.offset)
+    }
+}
+
+impl Remote {
+    /// Fetches the blob, the first time. Whoever reads it compares it with its digest.
+    fn file(&self, size: u64) -> io::Result<Arc<File>> {
+        let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = &*fetched {
+            return Ok(file.clone());
+        }
+        // One byte more than there should be is seen, and a million are not fetched.
+        let bytes = (self.open)()?.take(size.saturating_add(1));
+        let kept = Spool::new()?.keep(bytes).map_err(|error| match error {
+            SpoolError::Read(error) => error,
+            SpoolError::Write(error) => io::Error::new(
+                error.kind(),
+                format!("keeping it in a temporary file: {error}; TMPDIR names another folder for such files"),
+            ),
+        })?;
+        if kept.size != size {
+            return Err(io::Error::other(format!("it has other than the {size} bytes that it should have")));
+        }
+        match kept.bytes {
+            Bytes::File(file) => Ok(fetched.insert(file).clone()),
+            Bytes::Remote(_) => {
+                Err(io::Error::other("a temporary file is somewhere else; this is a defect of stowage"))
+            }
+        }
+    }
 }
 
 impl Blob {
@@ -37,14 +86,37 @@ impl Blob {
         if !metadata.is_file() {
             return Err(ParentError::NotRegular(path.to_owned()));
         }
-        Ok(Self { file: Arc::new(file), offset: 0, size: metadata.len() })
+        Ok(Self { bytes: Bytes::File(Arc::new(file)), offset: 0, size: metadata.len() })
+    }
+
+    /// A blob of `size` bytes in the repository `origin`, which `open` fetches.
+    #[must_use]
+    pub fn remote(open: OpenBlob, origin: RepositoryName, size: u64) -> Self {
+        let remote = Remote { open, origin, fetched: Mutex::default() };
+        Self { bytes: Bytes::Remote(Arc::new(remote)), offset: 0, size }
+    }
+
+    /// The repository that it is in, if it is in one.
+    #[must_use]
+    pub fn origin(&self) -> Option<&RepositoryName> {
+        match &self.bytes {
+            Bytes::File(_) => None,
+            Bytes::Remote(remote) => Some(&remote.origin),
+        }
+    }
+
+    fn file(&self) -> io::Result<Arc<File>> {
+        match &self.bytes {
+            Bytes::File(file) => Ok(file.clone()),
+            Bytes::Remote(remote) => remote.file(self.size),
+        }
     }
 
     /// The part of `size` bytes that begins at `offset`, as far as it is there.
     #[must_use]
     pub fn part(&self, offset: u64, size: u64) -> Self {
         let offset = offset.min(self.size);
-        Self { file: self.file.clone(), offset: self.offset + offset, size: size.min(self.size - offset) }
+        Self { bytes: self.bytes.clone(), offset: self.offset + offset, size: size.min(self.size - offset) }
     }
 
     /// Its size in bytes.
@@ -56,7 +128,7 @@ impl Blob {
     /// Reads it from its beginning.
     #[must_use]
     pub fn reader(&self) -> BlobReader {
-        BlobReader { blob: self.clone(), position: 0 }
+        BlobReader { blob: self.clone(), file: None, position: 0 }
     }
 
     /// Reads it from its beginning, in large pieces.
@@ -88,18 +160,25 @@ impl Blob {
         Ok(bytes)
     }
 
-    /// Opens it for whoever copies the layer.
+    /// Opens it for whoever copies the layer: straight from where it is.
     #[must_use]
     pub fn opener(self) -> OpenBlob {
-        Arc::new(move || Ok(Box::new(self.reader())))
+        Arc::new(move || {
+            if let Bytes::Remote(remote) = &self.bytes
+                && remote.fetched.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+            {
+                return (remote.open)();
+            }
+            Ok(Box::new(self.reader()))
+        })
     }
 }
 
 /// Reads a [`Blob`], without moving the position of its file, which others read
 /// too.
-#[derive(Debug)]
 pub struct BlobReader {
     blob: Blob,
+    file: Option<Arc<File>>,
     position: u64,
 }
 
@@ -126,7 +205,11 @@ impl Read for BlobReader {
         if wanted == 0 {
             return Ok(0);
         }
-        let length = self.blob.file.read_at(&mut space[..wanted], self.blob.offset + self.position)?;
+        let file = match &self.file {
+            Some(file) => file,
+            None => self.file.insert(self.blob.file()?),
+        };
+        let length = file.read_at(&mut space[..wanted], self.blob.offset + self.position)?;
         if length == 0 {
             // The file was cut meanwhile.
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -184,7 +267,7 @@ impl Spool {
             self.size += length as u64;
         }
         self.file.set_len(self.size).map_err(SpoolError::Write)?;
-        Ok(Blob { file: self.file.clone(), offset, size: self.size - offset })
+        Ok(Blob { bytes: Bytes::File(self.file.clone()), offset, size: self.size - offset })
     }
 }
 

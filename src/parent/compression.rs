@@ -129,7 +129,7 @@ pub fn taken(blob: &Descriptor, open: &OpenBlob) -> LayerBlob {
     let compression = Compression::of_media_type(&blob.media_type);
     // Docker 20.10 knows no zstd.
     let plain = (compression == Compression::Zstd).then(|| compression.uncompressed(open));
-    LayerBlob { digest, size, open: open.clone(), plain }
+    LayerBlob { digest, size, open: open.clone(), origin: None, plain }
 }
 
 /// How large something may be that is `compressed` bytes when compressed.

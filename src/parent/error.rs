@@ -6,6 +6,7 @@ use super::compression::TooLarge;
 use super::tar::TarError;
 use crate::destination::DestinationError;
 use crate::digest::Digest;
+use crate::registry::RegistryError;
 
 /// Why a parent can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,9 @@ pub enum ParentError {
     /// An image folder that is none, or incomplete.
     #[error(transparent)]
     Folder(#[from] DestinationError),
+    /// A registry that does not give what it should.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// No space for what has to be looked at twice.
     #[error("writing to the folder for temporary files: {0}; make room there, or name another with TMPDIR")]
     Temporary(#[source] std::io::Error),

@@ -10,6 +10,11 @@ use super::compression::{Bounded, Compression};
 use super::overlay;
 use super::tar::{Input, Kind, TarReader};
 use crate::fs::MAX_LINKS;
+use crate::image::manifest::{
+    DOCKER_CONFIG, DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST,
+};
+use crate::registry::Repository;
+use crate::registry::repository::FoundManifest;
 
 /// How many files an archive may have.
 const MAX_FILES: usize = 100_000;
@@ -18,6 +23,8 @@ const MAX_FILES: usize = 100_000;
 pub enum Files {
     /// Those of a folder.
     Folder(PathBuf),
+    /// The blobs of a repository of a registry, and the manifest that was asked for.
+    Registry(Repository, FoundManifest),
     /// Those of an archive.
     Archive(HashMap<Vec<u8>, Archived>),
 }
@@ -96,6 +103,8 @@ impl Files {
     /// When it is there, and can't be read.
     pub fn get(&self, name: &str) -> Result<Option<Blob>, ParentError> {
         match self {
+            // A registry has blobs only.
+            Self::Registry(..) => Ok(None),
             Self::Folder(folder) => match Blob::open(&folder.join(name)) {
                 Err(ParentError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 other => other.map(Some),
@@ -113,6 +122,39 @@ impl Files {
             }
         }
     }
+}
+
+impl Files {
+    /// The blob that `descriptor` describes, if it is there.
+    ///
+    /// # Errors
+    /// When it is there, and can't be read.
+    pub fn blob(&self, descriptor: &Descriptor) -> Result<Option<Blob>, ParentError> {
+        let Self::Registry(repository, manifest) = self else {
+            return self.get(&format!("blobs/sha256/{}", descriptor.digest.to_hex()));
+        };
+        let Descriptor { media_type, digest, size } = descriptor;
+        if *digest == manifest.digest {
+            return in_memory(&manifest.bytes).map(Some);
+        }
+        if [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX].contains(&media_type.as_str()) {
+            return in_memory(&repository.get_manifest(&digest.to_string())?.bytes).map(Some);
+        }
+        if [OCI_CONFIG, DOCKER_CONFIG].contains(&media_type.as_str()) {
+            return in_memory(&repository.get_blob(digest)?).map(Some);
+        }
+        let (from, digest, size) = (repository.clone(), *digest, *size);
+        let open = move || -> std::io::Result<Box<dyn std::io::Read + Send>> {
+            Ok(Box::new(from.open_blob(&digest, size).map_err(std::io::Error::other)?))
+        };
+        Ok(Some(Blob::remote(std::sync::Arc::new(open), repository.name().clone(), size)))
+    }
+}
+
+/// A blob of these bytes.
+fn in_memory(bytes: &[u8]) -> Result<Blob, ParentError> {
+    let kept = Spool::new().map_err(ParentError::Temporary)?.keep(bytes);
+    kept.map_err(|error| error.of(Path::new("a manifest")))
 }
 
 impl SpoolError {

@@ -11,7 +11,8 @@ use super::blob::Blob;
 use super::files::Files;
 use crate::digest::Digest;
 use crate::image::ImageName;
-use crate::image::manifest::{Descriptor, DockerArchiveEntry, Manifest, OCI_INDEX};
+use crate::image::manifest::{DOCKER_INDEX, Descriptor, DockerArchiveEntry, Manifest, OCI_INDEX};
+use crate::registry::{Registries, RegistryImage};
 
 /// How large a manifest, index or config may be, in bytes; registries take 4 MiB.
 const MAX_JSON: u64 = 16 << 20;
@@ -21,9 +22,6 @@ const MAX_DEPTH: usize = 4;
 
 /// The annotation with an image's tag.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
-
-/// Docker's own index.
-const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// An image's parts, before its layers were looked at.
 pub struct Found {
@@ -129,6 +127,20 @@ impl Search<'_> {
         Ok(Found { called: tag_of(fitting[0]), ..self.choose(files, fitting, 0)? })
     }
 
+    /// The image in a registry; of its layers nothing is fetched yet.
+    ///
+    /// # Errors
+    /// When there is none, or not all of it.
+    pub fn registry(&self, image: &RegistryImage, registries: &Registries) -> Result<Found, ParentError> {
+        let repository = registries.repository(&image.at)?;
+        let manifest = repository.get_manifest(&image.reference())?;
+        let entry = serde_json::json!({
+            "mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.bytes.len(),
+        });
+        let found = self.choose(&Files::Registry(repository, manifest), &[&entry], 0)?;
+        Ok(Found { called: image.tag.clone(), ..found })
+    }
+
     /// The image for the platform among those of an index.
     fn choose(&self, files: &Files, entries: &[&Value], depth: usize) -> Result<Found, ParentError> {
         let platform = |entry: &Value| {
@@ -173,7 +185,7 @@ impl Search<'_> {
             return Err(self.choice(problem, images.iter().map(print).collect()));
         };
         let descriptor = self.descriptor(entry)?;
-        let bytes = self.json(&self.blob(files, &descriptor.digest)?, "manifest")?;
+        let bytes = self.json(&self.blob(files, &descriptor)?, "manifest")?;
         if Digest::of(&bytes) != descriptor.digest {
             return Err(
                 self.problem(format!("has other bytes for {} than the digest says; fetch it again", descriptor.digest))
@@ -193,12 +205,12 @@ impl Search<'_> {
 
     /// The parts that a manifest lists.
     fn manifest(&self, files: &Files, manifest: &Manifest) -> Result<Found, ParentError> {
-        let config = self.json(&self.blob(files, &manifest.config.digest)?, "config")?;
+        let config = self.json(&self.blob(files, &manifest.config)?, "config")?;
         if Digest::of(&config) != manifest.config.digest {
             return Err(self.problem("has a config that is not what its digest says; fetch it again".to_owned()));
         }
         let layer = |(number, descriptor): (usize, &Descriptor)| {
-            let blob = files.get(&blob_name(&descriptor.digest))?;
+            let blob = files.blob(descriptor)?;
             let missing =
                 || self.problem(format!("has no layer {} ({}); fetch it again", number + 1, descriptor.digest));
             Ok(FoundLayer { blob: blob.ok_or_else(missing)?, descriptor: Some(descriptor.clone()) })
@@ -212,8 +224,9 @@ impl Search<'_> {
             .map_err(|error| self.problem(format!("has an index that can't be read: {error}")))
     }
 
-    fn blob(&self, files: &Files, digest: &Digest) -> Result<Blob, ParentError> {
-        self.file(files, &blob_name(digest))
+    fn blob(&self, files: &Files, descriptor: &Descriptor) -> Result<Blob, ParentError> {
+        let missing = || self.problem(format!("has no blob {}: it is not all of an image", descriptor.digest));
+        files.blob(descriptor)?.ok_or_else(missing)
     }
 
     fn file(&self, files: &Files, name: &str) -> Result<Blob, ParentError> {
@@ -235,10 +248,6 @@ impl Search<'_> {
     fn choice(&self, problem: String, choices: Vec<String>) -> ParentError {
         ParentError::Choice { name: self.name.to_owned(), problem, choices }
     }
-}
-
-fn blob_name(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.to_hex())
 }
 
 /// An image's name without what podman and skopeo put before short names.

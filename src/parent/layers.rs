@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::blob::{Blob, Spool};
+use super::compression::Compression;
 use super::error::LayerProblem;
 use super::find::FoundLayer;
 use super::overlay::{Changes, Inode, Overlay, Removed};
@@ -18,6 +19,13 @@ use crate::store::{StoreDir, StorePath};
 pub enum Unread {
     /// A blob.
     Blob(FoundLayer),
+    /// A blob whose store paths are told, so that it need not be looked into.
+    Listed {
+        /// The blob.
+        found: FoundLayer,
+        /// Its store paths.
+        paths: Vec<StorePath>,
+    },
     /// Store paths that are only named.
     Store {
         /// The layer's key.
@@ -130,6 +138,7 @@ pub fn read(
     for (index, (layer, diff_id)) in unread.into_iter().zip(diff_ids).enumerate() {
         let (layer, changes) = match layer {
             Unread::Store { key, record, paths, owner } => named(key, record, paths, owner, store_dir),
+            Unread::Listed { found, paths } => listed(found, *diff_id, &paths, store_dir),
             Unread::Blob(found) => {
                 // The digest that the image itself knows the layer by.
                 let digest = found.descriptor.as_ref().map_or(*diff_id, |descriptor| descriptor.digest);
@@ -198,11 +207,7 @@ fn named(
     owner: Owner,
     store_dir: &StoreDir,
 ) -> (Layer, Changes<Entry>) {
-    let mut changes = Changes::default();
-    for path in &paths {
-        let entry = Entry { node: Node::Directory, mode: 0o555, uid: owner.uid, gid: owner.gid };
-        changes.added.put(store_dir.render_path(path).trim_start_matches('/').as_bytes().to_vec(), entry);
-    }
+    let changes = store_entries(&paths, &owner, store_dir);
     let descriptor = Descriptor { media_type: OCI_LAYER.to_owned(), digest: record.diff_id, size: record.size };
     let bytes = LayerBytes::Store { key, store_dir: store_dir.clone(), owner };
     let layer = Layer {
@@ -214,6 +219,33 @@ fn named(
         watched: BTreeMap::new(),
     };
     (layer, changes)
+}
+
+/// A blob whose store paths are told. Its digest is compared when it is copied.
+fn listed(found: FoundLayer, diff_id: Digest, paths: &[StorePath], store_dir: &StoreDir) -> (Layer, Changes<Entry>) {
+    let size = found.blob.size();
+    let media_type = found.descriptor.as_ref().map(|descriptor| Compression::of_media_type(&descriptor.media_type));
+    let media_type = media_type.unwrap_or(Compression::None).media_type().to_owned();
+    let digest = found.descriptor.map_or(diff_id, |descriptor| descriptor.digest);
+    let layer = Layer {
+        record: LayerRecord { diff_id, size, architectures: BTreeMap::new() },
+        descriptor: Descriptor { media_type, digest, size },
+        content: Content::Blob(found.blob),
+        removed: Removed::default(),
+        store: BTreeMap::new(),
+        watched: BTreeMap::new(),
+    };
+    (layer, store_entries(paths, &Owner::default(), store_dir))
+}
+
+/// What a layer of these store paths has.
+fn store_entries(paths: &[StorePath], owner: &Owner, store_dir: &StoreDir) -> Changes<Entry> {
+    let mut changes = Changes::default();
+    for path in paths {
+        let entry = Entry { node: Node::Directory, mode: 0o555, uid: owner.uid, gid: owner.gid };
+        changes.added.put(store_dir.render_path(path).trim_start_matches('/').as_bytes().to_vec(), entry);
+    }
+    changes
 }
 
 impl Merged {

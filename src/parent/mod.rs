@@ -38,6 +38,7 @@ use crate::digest::Digest;
 use crate::image::manifest::Descriptor;
 pub use crate::layer::blob::OpenBlob;
 use crate::layer::{LayerKey, LayerRecord, Owner};
+use crate::registry::RepositoryName;
 use crate::store::{PathInfo, StoreDir, StorePath};
 
 /// An image that others are built on.
@@ -74,7 +75,12 @@ pub struct ParentLayer {
 #[derive(Clone)]
 pub enum LayerBytes {
     /// The blob, read whenever it is wanted.
-    Blob(OpenBlob),
+    Blob {
+        /// Opens it.
+        open: OpenBlob,
+        /// The repository of a registry that has it, if one does.
+        origin: Option<RepositoryName>,
+    },
     /// The files of a store: a layer that an image folder names.
     Store {
         /// The layer's key.

@@ -14,8 +14,9 @@ use super::stream::LayerStream;
 use super::{OpenBlob, ParentError, read};
 use crate::destination::ImageReference;
 use crate::digest::Digest;
-use crate::image::manifest::Descriptor;
+use crate::image::manifest::{self, Descriptor};
 use crate::layer::LayerRecord;
+use crate::registry::{Registries, RepositoryName};
 
 /// An image's parts.
 pub struct Parts {
@@ -39,13 +40,27 @@ pub struct Part {
     pub comment: String,
     /// Opens the blob as it is.
     pub open: OpenBlob,
+    /// The repository of a registry that has it, if one does.
+    pub origin: Option<RepositoryName>,
+}
+
+/// How to read parts.
+#[derive(Clone, Copy)]
+pub struct Reading<'a> {
+    /// How to reach registries.
+    pub registries: &'a Registries,
+    /// On how many threads.
+    pub threads: usize,
+    /// Whether a layer of that media type only goes on as it is. Such a layer of a registry is
+    /// not looked at, and how large its tar is stays unknown.
+    pub as_it_is: &'a (dyn Fn(&str) -> bool + Sync),
 }
 
 /// Finds the image that `reference` names, which is no image folder.
 ///
 /// # Errors
 /// When there is none, or not all of it.
-pub fn find(reference: &ImageReference) -> Result<Found, ParentError> {
+pub fn find(reference: &ImageReference, registries: &Registries) -> Result<Found, ParentError> {
     let name = reference.to_string();
     let search = Search { name: &name, architecture: None };
     match reference {
@@ -54,6 +69,7 @@ pub fn find(reference: &ImageReference) -> Result<Found, ParentError> {
         }
         ImageReference::OciArchive { file, tag } => search.oci(&Files::open_archive(file, &name)?, tag.as_deref()),
         ImageReference::Oci { folder, tag } => search.oci(&Files::Folder(folder.clone()), tag.as_deref()),
+        ImageReference::Registry(image) => search.registry(image, registries),
         ImageReference::Folder { .. } => {
             let problem = "is an image folder, which is read otherwise; this is a defect of stowage".to_owned();
             Err(ParentError::NoImage { name, problem })
@@ -62,14 +78,14 @@ pub fn find(reference: &ImageReference) -> Result<Found, ParentError> {
 }
 
 /// Reads the parts of the image that `reference` names, which is no image folder. Layers
-/// that are compressed are read once, on `threads` threads, and compared with their digests;
-/// the others whoever copies them compares.
+/// that are compressed are read once, and compared with their digests; the others whoever
+/// copies them compares.
 ///
 /// # Errors
 /// When there is none, or it is damaged.
-pub fn parts(reference: &ImageReference, threads: usize) -> Result<Parts, ParentError> {
+pub fn parts(reference: &ImageReference, reading: &Reading<'_>) -> Result<Parts, ParentError> {
     let name = reference.to_string();
-    let Found { config, layers, manifest, called } = find(reference)?;
+    let Found { config, layers, manifest, called } = find(reference, reading.registries)?;
     let parsed = read::parse_config(&name, &config)?;
     let diff_ids = read::diff_ids(&name, &parsed, layers.len())?;
     let history = parsed["history"].as_array().into_iter().flatten();
@@ -79,13 +95,13 @@ pub fn parts(reference: &ImageReference, threads: usize) -> Result<Parts, Parent
     let work = || {
         let mut measured = BTreeMap::new();
         while let Some(index) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < layers.len()) {
-            measured.insert(index, measure(&layers[index], diff_ids[index]));
+            measured.insert(index, measure(&layers[index], diff_ids[index], reading));
         }
         measured
     };
     let mut measured = BTreeMap::new();
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.clamp(1, layers.len().max(1))).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..reading.threads.clamp(1, layers.len().max(1))).map(|_| scope.spawn(work)).collect();
         workers.into_iter().for_each(|worker| measured.extend(worker.join().unwrap_or_default()));
     });
     let mut parts = Vec::new();
@@ -96,13 +112,18 @@ pub fn parts(reference: &ImageReference, threads: usize) -> Result<Parts, Parent
         };
         let panicked = || Err(io::Error::other("a thread panicked; this is a defect of stowage").into());
         let (record, blob) = measured.remove(&index).unwrap_or_else(panicked).map_err(failed)?;
-        parts.push(Part { record, blob, comment: comment.to_owned(), open: layer.blob.clone().opener() });
+        let (open, origin) = (layer.blob.clone().opener(), layer.blob.origin().cloned());
+        parts.push(Part { record, blob, comment: comment.to_owned(), open, origin });
     }
     Ok(Parts { config, manifest, called, layers: parts })
 }
 
 /// What a layer is, whose tar has the digest `diff_id`.
-fn measure(layer: &FoundLayer, diff_id: Digest) -> Result<(LayerRecord, Descriptor), LayerProblem> {
+fn measure(
+    layer: &FoundLayer,
+    diff_id: Digest,
+    reading: &Reading<'_>,
+) -> Result<(LayerRecord, Descriptor), LayerProblem> {
     let FoundLayer { blob, descriptor } = layer;
     if let Some(descriptor) = descriptor {
         let kind = &descriptor.media_type;
@@ -112,6 +133,13 @@ fn measure(layer: &FoundLayer, diff_id: Digest) -> Result<(LayerRecord, Descript
         if blob.size() != descriptor.size {
             return Err(LayerProblem::Size { expected: descriptor.size, found: blob.size() });
         }
+    }
+    if let (Some(_), Some(listed)) = (blob.origin(), descriptor)
+        && (reading.as_it_is)(manifest::oci_media_type(&listed.media_type))
+    {
+        let media_type = manifest::oci_media_type(&listed.media_type).to_owned();
+        let record = LayerRecord { diff_id, size: listed.size, architectures: BTreeMap::new() };
+        return Ok((record, Descriptor { media_type, ..listed.clone() }));
     }
     let compression = Compression::of(&blob.magic()?);
     let (digest, size) = if compression == Compression::None {

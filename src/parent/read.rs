@@ -16,6 +16,8 @@ use crate::destination::{ImageReference, folder};
 use crate::digest::Digest;
 use crate::image::manifest::Manifest;
 use crate::layer::deliver::Content as JobContent;
+use crate::plan::saved;
+use crate::registry::Registries;
 use crate::store::{PathInfo, StoreDir, StorePath};
 
 /// How many layers an image may have. Docker runs no image with more than 125.
@@ -29,6 +31,12 @@ pub struct ReadOptions<'a> {
     /// The architecture, as Go calls it, for which to choose an image from an index;
     /// without one, there has to be only one.
     pub architecture: Option<&'a str>,
+    /// Whether a layer of an image in a registry is what the image's history tells of it, so
+    /// that layers of store paths need not be fetched. How large their tars are is not known
+    /// then.
+    pub believe_history: bool,
+    /// How to reach registries.
+    pub registries: &'a Registries,
     /// The registrations that this machine's store has for paths: those that it has
     /// any for.
     pub host: &'a dyn Fn(&[StorePath]) -> Vec<PathInfo>,
@@ -65,6 +73,10 @@ fn find(
 ) -> Result<(Vec<u8>, Vec<Unread>), ParentError> {
     let search = Search { name, architecture: options.architecture };
     let found = match reference {
+        ImageReference::Registry(image) => {
+            let found = search.registry(image, options.registries)?;
+            return Ok(unread(found, options));
+        }
         ImageReference::Folder { folder } => return find_in_folder(name, folder, options.store_dir),
         ImageReference::DockerArchive { file, name: wanted } => {
             search.docker(&Files::open_archive(file, name)?, wanted.as_ref())?
@@ -74,6 +86,31 @@ fn find(
     };
     let Found { config, layers, .. } = found;
     Ok((config, layers.into_iter().map(Unread::Blob).collect()))
+}
+
+/// The layers of an image in a registry, of which only those are fetched that have to be.
+fn unread(found: Found, options: &ReadOptions<'_>) -> (Vec<u8>, Vec<Unread>) {
+    let Found { config, layers, .. } = found;
+    let listed = listed(&config, options);
+    let unread = |(number, found): (usize, FoundLayer)| match listed.get(&number) {
+        Some(paths) if found.descriptor.is_some() => Unread::Listed { found, paths: paths.clone() },
+        _ => Unread::Blob(found),
+    };
+    (config, layers.into_iter().enumerate().map(unread).collect())
+}
+
+/// The store paths of the layers, by their numbers, whose history tells them; none where
+/// that is not to be believed.
+fn listed(config: &[u8], options: &ReadOptions<'_>) -> BTreeMap<usize, Vec<StorePath>> {
+    let config: Value = serde_json::from_slice(config).unwrap_or_default();
+    let history = config["history"].as_array().into_iter().flatten().filter(|_| options.believe_history);
+    let layers = history.filter(|entry| entry["empty_layer"] != true).enumerate();
+    let paths = |entry: &Value| {
+        let names = saved::paths_of_comment(entry["comment"].as_str()?);
+        let paths = names.iter().map(|name| StorePath::from_basename(name.as_bytes()).ok());
+        paths.collect::<Option<Vec<_>>>().filter(|paths| !paths.is_empty())
+    };
+    layers.filter_map(|(number, entry)| Some((number, paths(entry)?))).collect()
 }
 
 /// The parts of an image folder.
@@ -160,7 +197,8 @@ fn assemble(layers: Vec<Layer>, config: &Value, places: &BTreeMap<StorePath, usi
                 Content::Store { paths, bytes } => (paths, bytes),
                 Content::Blob(blob) => {
                     let own = places.iter().filter(|(_, layer)| **layer == number).map(|(path, _)| path.clone());
-                    (own.collect(), LayerBytes::Blob(blob.opener()))
+                    let origin = blob.origin().cloned();
+                    (own.collect(), LayerBytes::Blob { open: blob.opener(), origin })
                 }
             };
             ParentLayer { record: layer.record, blob: layer.descriptor, comment: comment.to_owned(), paths, bytes }

@@ -11,7 +11,7 @@ use std::io::{self, Read as _, Seek as _, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use super::memory::{Memory, Share};
+use super::memory::{MEMORY, Memory, Share};
 use super::{BIG, Content, Counted, LayerJob, Progress, Source, make_tar, panicked};
 use crate::layer::blob::LayerBlob;
 use crate::layer::chunks::{CHUNK, PackError};
@@ -58,7 +58,7 @@ pub fn in_turn(
 ) -> anyhow::Result<Vec<Delivered>> {
     let (big, small): (Vec<usize>, Vec<usize>) = (0..jobs.len()).partition(|index| jobs[*index].is_big());
     let press = Press::new(compression, threads);
-    let ahead = PackAhead { source, jobs, small, next: AtomicUsize::new(0), memory: Memory::new(), press: &press };
+    let ahead = PackAhead { source, jobs, small, next: AtomicUsize::new(0), memory: Memory::of(MEMORY), press: &press };
     let mut archive = Archive { source, jobs, sink, press: &press, progress, delivered: vec![None; jobs.len()] };
     std::thread::scope(|scope| {
         let (ready, packed) = channel();

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// How many bytes of layers may be in memory.
-const MEMORY: u64 = 32 << 20;
+/// How many bytes of the layers of an archive may be in memory.
+pub const MEMORY: u64 = 32 << 20;
 
 /// Bounds what is in memory: how many bytes of it are free, and who waits for them.
 pub struct Memory {
+    size: u64,
     free: Arc<(Mutex<u64>, Condvar)>,
 }
 
@@ -17,14 +18,14 @@ pub struct Share {
 }
 
 impl Memory {
-    /// All of it, free.
-    pub fn new() -> Self {
-        Self { free: Arc::new((Mutex::new(MEMORY), Condvar::new())) }
+    /// So many bytes, all of them free.
+    pub fn of(size: u64) -> Self {
+        Self { size, free: Arc::new((Mutex::new(size), Condvar::new())) }
     }
 
     /// Waits for memory; more than all of it counts as all.
     pub fn take(&self, bytes: u64) -> Share {
-        let bytes = bytes.min(MEMORY);
+        let bytes = bytes.min(self.size);
         let (lock, changed) = &*self.free;
         let free = lock.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = changed.wait_while(free, |free| *free < bytes).unwrap_or_else(PoisonError::into_inner);

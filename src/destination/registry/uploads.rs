@@ -1,0 +1,277 @@
+//! Uploads side by side: small blobs wait in a short queue for some threads that
+//! send them; each big one is sent in chunks, while it is still made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use super::super::blobs::{expect, some_paths};
+use crate::digest::Digest;
+use crate::layer::deliver::memory::{Memory, Share};
+use crate::layer::deliver::{BlobSink, BlobWriter, LayerJob};
+use crate::layer::{Delivered, LayerKey, LayerRecord};
+use crate::registry::upload::Upload;
+use crate::registry::{RegistryError, Repository};
+
+/// How much is sent at a time, in bytes: what has to be sent again when a connection breaks.
+const CHUNK: usize = 8 << 20;
+
+/// How many blobs are sent at a time, and how many wait.
+const SENDERS: usize = 6;
+const QUEUE: usize = 2;
+
+/// How much memory the chunks of big blobs may take, in bytes. One is filled, one waits, one is
+/// sent.
+const BIG_MEMORY: u64 = 72 << 20;
+
+/// What is sent to one repository.
+pub struct Uploads {
+    repository: Repository,
+    queue: Mutex<Option<SyncSender<Ready>>>,
+    big: Memory,
+    has_failed: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The first error that nothing helps against.
+    error: Option<RegistryError>,
+    /// The layers that have to be sent again.
+    lost: BTreeSet<LayerKey>,
+    /// Uploads that the registry has begun already.
+    begun: BTreeMap<LayerKey, Upload>,
+    /// Blobs that are not there, so that nobody asks twice.
+    missing: BTreeSet<Digest>,
+}
+
+/// A blob whose last bytes are there.
+struct Ready {
+    key: LayerKey,
+    digest: Digest,
+    upload: Option<Upload>,
+    rest: Vec<u8>,
+    _share: Option<Share>,
+}
+
+impl Uploads {
+    /// Nothing yet.
+    pub fn new(repository: &Repository) -> Self {
+        Self {
+            repository: repository.clone(),
+            queue: Mutex::default(),
+            big: Memory::of(BIG_MEMORY),
+            has_failed: AtomicBool::new(false),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Remembers that a blob is not there.
+    pub fn is_missing(&self, digest: &Digest) {
+        self.state().missing.insert(*digest);
+    }
+
+    /// Remembers an upload that a layer can use.
+    pub fn begun(&self, key: &LayerKey, upload: Upload) {
+        self.state().begun.insert(*key, upload);
+    }
+
+    /// The layers that have to be sent again.
+    pub fn take_lost(&self) -> BTreeSet<LayerKey> {
+        std::mem::take(&mut self.state().lost)
+    }
+
+    /// Sends what `make` hands over, and waits until all of it is sent.
+    ///
+    /// # Errors
+    /// Those of `make`, or of the registry.
+    pub fn run<T>(&self, make: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let (queue, ready) = sync_channel(QUEUE);
+        *self.queue() = Some(queue);
+        let ready = Mutex::new(ready);
+        let made = std::thread::scope(|scope| {
+            for _ in 0..SENDERS {
+                scope.spawn(|| self.send(&ready));
+            }
+            let made = make();
+            *self.queue() = None;
+            made
+        });
+        // What it was that kept others from going on.
+        match self.state().error.take() {
+            Some(error) => Err(error.into()),
+            None => made,
+        }
+    }
+
+    /// A thread that sends blobs.
+    fn send(&self, ready: &Mutex<Receiver<Ready>>) {
+        loop {
+            let next = ready.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(blob) = next else { return };
+            if !self.has_failed.load(Ordering::Relaxed) {
+                let result = self.send_blob(&blob);
+                self.settle(&blob.key, result);
+            }
+        }
+    }
+
+    fn send_blob(&self, blob: &Ready) -> Result<(), RegistryError> {
+        let Ready { digest, upload, rest, .. } = blob;
+        if let Some(upload) = upload {
+            return self.repository.finish_upload(upload.clone(), digest, rest);
+        }
+        let is_missing = self.state().missing.contains(digest);
+        if !is_missing && self.repository.has_blob(digest, rest.len() as u64)? {
+            return Ok(());
+        }
+        self.repository.put_blob(digest, rest)
+    }
+
+    fn settle(&self, key: &LayerKey, result: Result<(), RegistryError>) {
+        match result {
+            Ok(()) => {}
+            Err(RegistryError::Lost { .. }) => {
+                self.state().lost.insert(*key);
+            }
+            Err(error) => {
+                self.has_failed.store(true, Ordering::Relaxed);
+                self.state().error.get_or_insert(error);
+            }
+        }
+    }
+
+    fn stopped(&self) -> io::Error {
+        io::Error::other("the registry does not take any more")
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Option<SyncSender<Ready>>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BlobSink for Uploads {
+    fn open(&self, job: &LayerJob<'_>) -> anyhow::Result<Box<dyn BlobWriter + '_>> {
+        if self.has_failed.load(Ordering::Relaxed) {
+            return Err(self.stopped().into());
+        }
+        Ok(Box::new(NewBlob {
+            uploads: self,
+            key: job.key,
+            known: job.known.clone(),
+            paths: some_paths(job),
+            begun: self.state().begun.remove(&job.key),
+            chunk: Vec::new(),
+            stream: None,
+            is_lost: false,
+        }))
+    }
+}
+
+/// A blob that is made.
+struct NewBlob<'a> {
+    uploads: &'a Uploads,
+    key: LayerKey,
+    known: Option<LayerRecord>,
+    paths: String,
+    begun: Option<Upload>,
+    chunk: Vec<u8>,
+    stream: Option<Stream>,
+    is_lost: bool,
+}
+
+/// The thread that sends the chunks of a big blob.
+struct Stream {
+    chunks: SyncSender<Vec<u8>>,
+    sending: JoinHandle<Result<Upload, RegistryError>>,
+    share: Option<Share>,
+}
+
+impl Stream {
+    fn start(repository: &Repository, begun: Option<Upload>, share: Option<Share>) -> Self {
+        let (chunks, wanted) = sync_channel::<Vec<u8>>(1);
+        let repository = repository.clone();
+        let sending = std::thread::spawn(move || {
+            let mut upload = begun.map_or_else(|| repository.begin_upload(), Ok)?;
+            wanted.into_iter().try_for_each(|chunk| repository.send_chunk(&mut upload, &chunk))?;
+            Ok(upload)
+        });
+        Self { chunks, sending, share }
+    }
+
+    /// Waits until all chunks are sent.
+    fn end(self, repository: &Repository) -> Result<Upload, RegistryError> {
+        drop(self.chunks);
+        let panicked = |_| Err(RegistryError::Lost { host: repository.name().registry.clone() });
+        self.sending.join().unwrap_or_else(panicked)
+    }
+}
+
+impl NewBlob<'_> {
+    /// After an upload has failed the rest is made for its digest only; or not at all, if
+    /// another would fail, too.
+    fn give_up(&mut self) {
+        self.is_lost = true;
+        if let Some(stream) = self.stream.take() {
+            self.uploads.settle(&self.key, stream.end(&self.uploads.repository).map(drop));
+        }
+    }
+}
+
+impl Write for NewBlob<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.chunk.len() >= CHUNK {
+            if self.uploads.has_failed.load(Ordering::Relaxed) {
+                return Err(self.uploads.stopped());
+            }
+            let chunk = std::mem::take(&mut self.chunk);
+            let stream = self.stream.get_or_insert_with(|| {
+                let share = Some(self.uploads.big.take(3 * CHUNK as u64));
+                Stream::start(&self.uploads.repository, self.begun.take(), share)
+            });
+            if stream.chunks.send(chunk).is_err() {
+                self.give_up();
+            }
+        }
+        if self.is_lost {
+            return Ok(bytes.len());
+        }
+        let length = bytes.len().min(CHUNK - self.chunk.len());
+        self.chunk.extend_from_slice(&bytes[..length]);
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl BlobWriter for NewBlob<'_> {
+    fn finish(self: Box<Self>, delivered: &Delivered) -> anyhow::Result<()> {
+        expect(self.known.as_ref(), &delivered.record, &self.paths)?;
+        let Self { uploads, key, chunk: rest, mut stream, begun, is_lost, .. } = *self;
+        if is_lost {
+            return Ok(());
+        }
+        let share = stream.as_mut().and_then(|stream| stream.share.take());
+        let upload = match stream.map(|stream| stream.end(&uploads.repository)) {
+            None => begun,
+            Some(Ok(upload)) => Some(upload),
+            Some(Err(error)) => {
+                uploads.settle(&key, Err(error));
+                return Ok(());
+            }
+        };
+        let ready = Ready { key, digest: delivered.blob.digest, upload, rest, _share: share };
+        let queue = uploads.queue().clone();
+        // Only after an error nobody takes it.
+        queue.and_then(|queue| queue.send(ready).ok()).ok_or_else(|| uploads.stopped().into())
+    }
+}
