@@ -60,6 +60,9 @@ struct Layer {
     /// have had another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     owner: Option<Owner>,
+    /// Whether the blob is the bare tar of a layer that was made for this image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    made: bool,
     /// The blob, where it is not the layer's bare tar.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     blob: Option<Descriptor>,
@@ -190,6 +193,7 @@ impl Layer {
             record: layer.record.clone(),
             comment: layer.comment.clone(),
             paths,
+            made: matches!(job.content, Content::Made(_)),
             owner: owner(job).filter(|owner| *owner != image_owner).cloned(),
             blob: Some(layer.blob.clone()).filter(|blob| blob.digest != layer.record.diff_id),
         }
@@ -275,7 +279,9 @@ pub fn read(folder: &Path) -> Result<ReadFolder, DestinationError> {
 fn job(layer: Layer, blobs: &Blobs, store_dir: &StoreDir, owner: &Owner) -> Result<LayerJob<'static>, String> {
     let content = if layer.paths.is_empty() {
         let blob = layer.blob();
-        Content::Blob(taken(&blob, &blobs.opener(&blob.digest)))
+        let taken = taken(&blob, &blobs.opener(&blob.digest));
+        // Elsewhere it is compressed as if it was made there.
+        if layer.made && layer.blob.is_none() { Content::Tar(taken) } else { Content::Blob(taken) }
     } else {
         let parse = |path: &String| store_dir.parse_path(path.as_bytes()).map_err(|error| format!("{path}: {error}"));
         let paths = layer.paths.iter().map(parse).collect::<Result<Vec<StorePath>, _>>()?;

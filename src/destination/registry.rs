@@ -21,8 +21,9 @@ use crate::registry::{Registries, RegistryError, RegistryImage, Repository};
 /// How many blobs are asked for at a time.
 const ASKERS: usize = 8;
 
-/// How often a layer is made again whose upload the registry has lost.
-const ROUNDS: usize = 3;
+/// How often layers are made whose uploads the registry loses. distribution 2 loses each one
+/// that breaks off within a chunk.
+const ROUNDS: usize = 6;
 
 /// A place in a registry.
 pub struct RegistryPlace {

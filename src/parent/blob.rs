@@ -8,8 +8,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{Mode, OFlags};
+use sha2::{Digest as _, Sha256};
 
 use super::{OpenBlob, ParentError};
+use crate::digest::Digest;
 use crate::registry::RepositoryName;
 
 /// How much is read with one call.
@@ -33,8 +35,23 @@ enum Bytes {
 struct Remote {
     open: OpenBlob,
     origin: RepositoryName,
+    digest: Digest,
     /// The unlinked temporary file with its bytes, once they were needed.
     fetched: Mutex<Option<Arc<File>>>,
+}
+
+/// Reads something, and hashes it.
+struct Hashing<R> {
+    reader: R,
+    hasher: Sha256,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        let length = self.reader.read(space)?;
+        self.hasher.update(&space[..length]);
+        Ok(length)
+    }
 }
 
 impl std::fmt::Debug for Blob {
@@ -44,23 +61,23 @@ impl std::fmt::Debug for Blob {
 }
 
 impl Remote {
-    /// Fetches the blob, the first time. Whoever reads it compares it with its digest.
+    /// Fetches the blob, the first time.
     fn file(&self, size: u64) -> io::Result<Arc<File>> {
         let mut fetched = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &*fetched {
             return Ok(file.clone());
         }
         // One byte more than there should be is seen, and a million are not fetched.
-        let bytes = (self.open)()?.take(size.saturating_add(1));
-        let kept = Spool::new()?.keep(bytes).map_err(|error| match error {
+        let mut bytes = Hashing { reader: (self.open)()?.take(size.saturating_add(1)), hasher: Sha256::new() };
+        let kept = Spool::new()?.keep(&mut bytes).map_err(|error| match error {
             SpoolError::Read(error) => error,
             SpoolError::Write(error) => io::Error::new(
                 error.kind(),
                 format!("keeping it in a temporary file: {error}; TMPDIR names another folder for such files"),
             ),
         })?;
-        if kept.size != size {
-            return Err(io::Error::other(format!("it has other than the {size} bytes that it should have")));
+        if kept.size != size || Digest::finish(bytes.hasher) != self.digest {
+            return Err(io::Error::other(format!("{} has other bytes for it than its digest says", self.origin)));
         }
         match kept.bytes {
             Bytes::File(file) => Ok(fetched.insert(file).clone()),
@@ -89,10 +106,10 @@ impl Blob {
         Ok(Self { bytes: Bytes::File(Arc::new(file)), offset: 0, size: metadata.len() })
     }
 
-    /// A blob of `size` bytes in the repository `origin`, which `open` fetches.
+    /// The blob `digest` of `size` bytes in the repository `origin`, which `open` fetches.
     #[must_use]
-    pub fn remote(open: OpenBlob, origin: RepositoryName, size: u64) -> Self {
-        let remote = Remote { open, origin, fetched: Mutex::default() };
+    pub fn remote(open: OpenBlob, origin: RepositoryName, digest: Digest, size: u64) -> Self {
+        let remote = Remote { open, origin, digest, fetched: Mutex::default() };
         Self { bytes: Bytes::Remote(Arc::new(remote)), offset: 0, size }
     }
 

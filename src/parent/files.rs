@@ -147,7 +147,7 @@ impl Files {
         let open = move || -> std::io::Result<Box<dyn std::io::Read + Send>> {
             Ok(Box::new(from.open_blob(&digest, size).map_err(std::io::Error::other)?))
         };
-        Ok(Some(Blob::remote(std::sync::Arc::new(open), repository.name().clone(), size)))
+        Ok(Some(Blob::remote(std::sync::Arc::new(open), repository.name().clone(), digest, size)))
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use ureq::http::{Method, Response, Uri, header};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Timeout};
 
 use super::challenge::Challenge;
 use super::credentials::Credentials;
@@ -20,11 +20,14 @@ use super::trust::Trust;
 
 /// How often something is asked before it counts as failed, and how long to wait after the
 /// first time; each time twice as long.
-const ATTEMPTS: u32 = 6;
+const ATTEMPTS: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// How often to try whether anybody is there at all.
 const FIRST_ATTEMPTS: u32 = 3;
+
+/// How long to wait at the most between two attempts.
+const MOST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The longest wait that a registry can ask for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -51,6 +54,7 @@ pub struct Connection {
     base: OnceLock<String>,
     has_answered: AtomicBool,
     auth: Mutex<Auth>,
+    asking: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -113,6 +117,7 @@ impl Connection {
             base: OnceLock::new(),
             has_answered: AtomicBool::new(false),
             auth: Mutex::default(),
+            asking: Mutex::default(),
         }
     }
 
@@ -157,7 +162,7 @@ impl Connection {
             }
             tracing::debug!("{}: {action}: {problem}; once more", self.host);
             std::thread::sleep(wait.map_or(pause, |wait| wait.clamp(pause, LONGEST_PAUSE)));
-            pause *= 2;
+            pause = MOST_PAUSE.min(pause * 2);
         }
         unreachable!("the loop ends by returning")
     }
@@ -172,7 +177,8 @@ impl Connection {
         if answer.status() != 401 {
             return self.checked(answer, request);
         }
-        let challenge = self.learn(&answer, request.scopes);
+        let sent = authorization.as_deref().and_then(|header| header.strip_prefix("Bearer "));
+        let challenge = self.learn(&answer, request.scopes, sent);
         drain(answer);
         let again = match challenge {
             Some(challenge) => self.answer(&challenge, request)?,
@@ -213,31 +219,31 @@ impl Connection {
             None if self.plain_http => format!("http://{}", self.host),
             None => format!("https://{}", self.host),
         };
-        match self.send_to(&base, request, authorization) {
+        let (base, answer) = match self.send_to(&base, request, authorization) {
             // A registry for oneself needs no certificate.
-            Err(ureq::Error::Rustls(_) | ureq::Error::Io(_) | ureq::Error::Tls(_))
-                if self.is_loopback && self.base.get().is_none() && !self.plain_http && self.speaks_plainly() =>
-            {
+            Err(
+                ureq::Error::Rustls(_)
+                | ureq::Error::Io(_)
+                | ureq::Error::Tls(_)
+                | ureq::Error::Timeout(Timeout::Connect),
+            ) if self.is_loopback && base.starts_with("https:") && self.speaks_plainly() => {
                 let base = format!("http://{}", self.host);
-                let answer = self.send_to(&base, request, authorization).map_err(|error| self.failure(error))?;
-                self.reached(base);
-                Ok(answer)
+                let answer = self.send_to(&base, request, authorization);
+                (base, answer)
             }
-            Err(error) => Err(self.failure(error)),
-            Ok(answer) => {
-                self.reached(base);
-                Ok(answer)
-            }
-        }
-    }
-
-    fn reached(&self, base: String) {
+            answer => (base, answer),
+        };
+        let answer = answer.map_err(|error| self.failure(error))?;
         let _ = self.base.set(base);
         self.has_answered.store(true, Ordering::Relaxed);
+        Ok(answer)
     }
 
     /// Whether somebody there answers without TLS.
     fn speaks_plainly(&self) -> bool {
+        if let Some(base) = self.base.get() {
+            return base.starts_with("http:");
+        }
         let Ok(agent) = self.agent() else { return false };
         // A server that wants TLS says 400 to this.
         agent.get(format!("http://{}/v2/", self.host)).call().is_ok_and(|answer| answer.status() != 400)
@@ -294,6 +300,11 @@ impl Connection {
             ureq::Error::HostNotFound => {
                 Failure::Final(RegistryError::Unreachable { host, problem: "there is no such host".to_owned() })
             }
+            // What the resolver says of a name that nobody has, unlike of a server of names that
+            // does not answer.
+            ureq::Error::Io(_) if problem.contains("Name or service not known") => {
+                Failure::Final(RegistryError::Unreachable { host, problem: "there is no such host".to_owned() })
+            }
             ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl => {
                 Failure::Final(RegistryError::Unreachable { host, problem })
             }
@@ -319,7 +330,7 @@ impl Connection {
             (None, Some(_)) if request.body.is_some() => {
                 let ping = Request { method: Method::GET, url: "/v2/", headers: &[], body: None, ..*request };
                 let answer = self.send(&ping, None)?;
-                let challenge = self.learn(&answer, request.scopes);
+                let challenge = self.learn(&answer, request.scopes, None);
                 drain(answer);
                 challenge.map_or(Ok(None), |challenge| self.answer(&challenge, request))
             }
@@ -328,12 +339,15 @@ impl Connection {
     }
 
     /// Remembers what the registry wants; a token that it did not take is no good.
-    fn learn(&self, answer: &Answer, scopes: &[String]) -> Option<Challenge> {
+    fn learn(&self, answer: &Answer, scopes: &[String], sent: Option<&str>) -> Option<Challenge> {
         let values = answer.headers().get_all(header::WWW_AUTHENTICATE);
         let challenge = Challenge::parse(values.iter().filter_map(|value| value.to_str().ok()))?;
         let mut auth = self.lock();
         auth.challenge = Some(challenge.clone());
-        auth.tokens.remove(&scopes.join(" "));
+        if sent.is_some() {
+            let key = scopes.join(" ");
+            auth.tokens.retain(|scopes, token| *scopes != key || Some(token.text.as_str()) != sent);
+        }
         Some(challenge)
     }
 
@@ -342,6 +356,8 @@ impl Connection {
             Challenge::Basic => Ok(self.credentials.as_ref().and_then(Credentials::basic)),
             Challenge::Bearer { realm, service } => {
                 let key = request.scopes.join(" ");
+                // One asks, and the others wait for what it gets.
+                let _turn = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(token) = self.lock().tokens.get(&key).filter(|token| Instant::now() < token.until) {
                     return Ok(Some(format!("Bearer {}", token.text)));
                 }
@@ -425,11 +441,15 @@ fn complaint(mut answer: Answer) -> Complaint {
 
 /// What an error says, without the words of the library around it.
 fn explain(error: &ureq::Error) -> String {
-    match error {
+    let text = match error {
         ureq::Error::Io(error) => error.to_string(),
         ureq::Error::Rustls(error) => error.to_string(),
         ureq::Error::ConnectionFailed => "nothing answers there".to_owned(),
         other => other.to_string(),
+    };
+    match text.contains("CaUsedAsEndEntity") {
+        true => "its certificate is an authority's own; give it one that is signed by that authority".to_owned(),
+        false => text,
     }
 }
 
