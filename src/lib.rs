@@ -44,9 +44,12 @@
 //! | `cli/plan.rs` | `stowage plan` | IO |
 //! | `cli/settings.rs` | what arguments and environment mean; the only reader of the environment | IO |
 //! | `cli/why.rs` | `stowage why` | IO |
+//! | `daemon.rs` | asks the Docker daemon | IO |
+//! | `daemon/socket.rs` | HTTP over a Unix socket | IO |
 //! | `destination/archive_file.rs` | the file of an archive, whole or not at all | IO |
 //! | `destination/blobs.rs` | a folder of blobs, each there only once it is complete | IO |
 //! | `destination/docker_archive.rs` | docker archives, streamed in one pass | IO |
+//! | `destination/docker_daemon.rs` | the Docker daemon, streamed to | IO |
 //! | `destination/folder.rs` | image folders, whose store layers are named, not written | IO |
 //! | `destination/mod.rs` | what a destination is | IO |
 //! | `destination/oci_archive.rs` | OCI archives, streamed | IO |
@@ -151,6 +154,7 @@
 pub mod build;
 pub mod cache;
 pub mod cli;
+pub mod daemon;
 pub mod destination;
 pub mod digest;
 pub mod fs;

@@ -176,6 +176,7 @@ fn name(reference: &ImageReference, called: Option<&str>) -> ImageName {
     let path = match reference {
         ImageReference::DockerArchive { file, .. } | ImageReference::OciArchive { file, .. } => file,
         ImageReference::Oci { folder, .. } | ImageReference::Folder { folder } => folder,
+        ImageReference::Daemon(name) => return name.clone(),
         ImageReference::Registry(image) => {
             let whole = ImageName::new(&image.at.repository, image.tag.as_deref().unwrap_or("latest"));
             return whole.unwrap_or_else(|_| ImageName::from_store_name(&image.at.repository));

@@ -128,7 +128,7 @@ pub struct BuildArguments {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub spec: Option<PathBuf>,
     /// The image to build on, whose layers go below those that are new:
-    /// docker://HOST/REPOSITORY[:TAG], docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG], stowage:DIR, or
+    /// docker://HOST/REPOSITORY[:TAG], docker-daemon:NAME[:TAG], docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG], stowage:DIR, or
     /// the path of one of these
     ///
     /// Its config, its user and its files stay, but for what the spec says otherwise. Store
@@ -138,7 +138,7 @@ pub struct BuildArguments {
     /// What to call the image; by default like the first path
     #[arg(long, value_name = "NAME[:TAG]")]
     pub name: Option<String>,
-    /// Where to put the image: docker://HOST/REPOSITORY[:TAG], docker-archive:FILE[:NAME:TAG]
+    /// Where to put the image: docker://HOST/REPOSITORY[:TAG], docker-daemon:NAME[:TAG], docker-archive:FILE[:NAME:TAG]
     /// (`-`: standard output), oci:DIR[:TAG], oci-archive:FILE[:TAG], or stowage:DIR; can be
     /// repeated
     #[arg(long, value_name = "DEST", default_value = "stowage:./image")]
@@ -212,11 +212,11 @@ pub struct PlanArguments {
 /// Arguments of `copy`.
 #[derive(Debug, Args)]
 pub struct CopyArguments {
-    /// The image: stowage:DIR, docker://HOST/REPOSITORY[:TAG], docker-archive:FILE[:NAME:TAG],
+    /// The image: stowage:DIR, docker://HOST/REPOSITORY[:TAG], docker-daemon:NAME[:TAG], docker-archive:FILE[:NAME:TAG],
     /// oci:DIR[:TAG], or oci-archive:FILE[:TAG]; `-` is standard input
     #[arg(value_name = "SOURCE")]
     pub from: ImageReference,
-    /// Where to put the image: docker://HOST/REPOSITORY[:TAG], docker-archive:FILE[:NAME:TAG]
+    /// Where to put the image: docker://HOST/REPOSITORY[:TAG], docker-daemon:NAME[:TAG], docker-archive:FILE[:NAME:TAG]
     /// (`-`: standard output), oci:DIR[:TAG], oci-archive:FILE[:TAG], or stowage:DIR
     #[arg(value_name = "DEST")]
     pub to: ImageReference,

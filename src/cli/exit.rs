@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use crate::build::base::BaseError;
 use crate::cache::CacheError;
 use crate::cache::setup::SetupError;
+use crate::daemon::DaemonError;
 use crate::destination::{DestinationError, ReferenceError, UnreadableLayers};
 use crate::image::contents::ContentsError;
 use crate::image::inherit::PlatformError;
@@ -93,6 +94,7 @@ impl Exit {
         }
         if cause.is::<ParentError>()
             || cause.is::<RegistryError>()
+            || cause.is::<DaemonError>()
             || cause.is::<BlobError>()
             || cause.is::<SpoolError>()
         {

@@ -77,7 +77,7 @@ pub fn inspect(image: &ImageReference, registries: &Registries) -> anyhow::Resul
                 blobs: found.manifest.layers.iter().map(Blob::from).collect(),
             }
         }
-        ImageReference::OciArchive { .. } | ImageReference::Registry(_) => {
+        ImageReference::OciArchive { .. } | ImageReference::Registry(_) | ImageReference::Daemon(_) => {
             let found = parts::find(image, registries)?;
             let blobs = found.layers.iter().filter_map(|layer| layer.descriptor.as_ref());
             Inspected {

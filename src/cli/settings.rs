@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::{JobsArguments, SourceArguments};
 use super::exit::UsageError;
+use crate::daemon::DaemonAddress;
 use crate::fs::MAX_LINKS;
 use crate::layer::index::LayerIndex;
 use crate::registry::Registries;
@@ -66,7 +67,7 @@ impl Settings {
             store_dir,
             state_dir: folder_variable("NIX_STATE_DIR").unwrap_or_else(|| "/nix/var/nix".into()),
             index: LayerIndex::new(&cache_folder().join("layers")),
-            registries: Registries::new(credentials(), trust(), plain_http),
+            registries: Registries::new(credentials(), trust(), plain_http, daemon()),
             in_nix_build: std::env::var_os("NIX_BUILD_TOP").is_some() && std::env::var_os("IN_NIX_SHELL").is_none(),
         })
     }
@@ -163,6 +164,14 @@ fn credentials() -> Sources {
         Some((registry, Credentials::User { name, password }))
     });
     Sources { text: text("DOCKER_AUTH_CONFIG"), files, first_is_named, given }
+}
+
+/// Where the Docker daemon listens, as the `docker` command finds it.
+fn daemon() -> DaemonAddress {
+    let text = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+    let usual = || folder_variable("HOME").map(|home| home.join(".docker"));
+    let certificates = text("DOCKER_TLS_VERIFY").and_then(|_| folder_variable("DOCKER_CERT_PATH").or_else(usual));
+    text("DOCKER_HOST").map_or_else(DaemonAddress::default, |host| DaemonAddress::parse(&host, certificates))
 }
 
 /// Where docker and podman have certificates of registries.

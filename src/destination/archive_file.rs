@@ -49,6 +49,12 @@ impl ArchiveFile {
         Ok(Self { path: path.to_owned(), out })
     }
 
+    /// Writes an archive to `file`, which is called `path` in messages.
+    #[must_use]
+    pub fn of_file(file: File, path: &Path) -> Self {
+        Self { path: path.to_owned(), out: Output::Standard(file) }
+    }
+
     /// Where it is to be.
     #[must_use]
     pub fn path(&self) -> &Path {

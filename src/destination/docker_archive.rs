@@ -5,6 +5,7 @@
 //! its key, which is known before its digest, and `manifest.json` comes last;
 //! docker, podman and skopeo take that from a pipe, too.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
@@ -32,6 +33,13 @@ impl DockerArchive {
     /// When nothing can be written there.
     pub fn create(path: &Path, name: Option<ImageName>) -> Result<Self, DestinationError> {
         Ok(Self { out: ArchiveFile::create(path)?, name })
+    }
+
+    /// Writes the archive of an image that is called `name` to `file`, which is called `path`
+    /// in messages.
+    #[must_use]
+    pub fn of_file(file: File, path: &Path, name: ImageName) -> Self {
+        Self { out: ArchiveFile::of_file(file, path), name: Some(name) }
     }
 }
 

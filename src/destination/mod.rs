@@ -6,6 +6,7 @@
 pub mod archive_file;
 pub mod blobs;
 pub mod docker_archive;
+pub mod docker_daemon;
 pub mod folder;
 pub mod oci_archive;
 pub mod oci_layout;
@@ -14,6 +15,7 @@ pub mod registry;
 
 use std::path::{Path, PathBuf};
 
+use crate::daemon::Daemon;
 use crate::image::Image;
 use crate::image::manifest::ManifestFormat;
 use crate::layer::Delivered;
@@ -184,7 +186,7 @@ impl Place {
     /// See there.
     pub fn check(&self, media_type: &str) -> Result<(), UnreadableLayers> {
         let reason = match (&self.reference, self.format) {
-            (ImageReference::DockerArchive { .. }, _) => "`docker load` reads no zstd",
+            (ImageReference::DockerArchive { .. } | ImageReference::Daemon(_), _) => "`docker load` reads no zstd",
             (_, ManifestFormat::Docker) => "Docker's manifests, schema 2, know no zstd",
             _ => return Ok(()),
         };
@@ -206,6 +208,9 @@ pub fn open(reference: &ImageReference, registries: &Registries) -> anyhow::Resu
         }
         ImageReference::Oci { folder, tag } => Box::new(oci_layout::OciLayout::create(folder, tag.clone())?),
         ImageReference::OciArchive { file, tag } => Box::new(oci_archive::OciArchive::create(file, tag.clone())?),
+        ImageReference::Daemon(name) => {
+            Box::new(docker_daemon::DaemonPlace::new(Daemon::new(&registries.daemon)?, name))
+        }
         ImageReference::Registry(image) => Box::new(registry::RegistryPlace::open(image, registries)?),
         ImageReference::Folder { folder } => Box::new(folder::ImageFolder::create(folder)?),
     })

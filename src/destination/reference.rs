@@ -30,6 +30,8 @@ pub enum ImageReference {
         /// What the image is called in it, if not the only one.
         tag: Option<String>,
     },
+    /// `docker-daemon:NAME[:TAG]`, in the Docker daemon.
+    Daemon(ImageName),
     /// `docker://[HOST/]REPOSITORY[:TAG][@DIGEST]`, in a registry.
     Registry(RegistryImage),
     /// `stowage:DIR`.
@@ -42,7 +44,7 @@ pub enum ImageReference {
 /// A text that names no place for an image.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{text:?} names no place for an image: {problem}; there are docker://HOST/REPOSITORY[:TAG], docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG] and stowage:DIR"
+    "{text:?} names no place for an image: {problem}; there are docker://HOST/REPOSITORY[:TAG], docker-daemon:NAME[:TAG], docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG] and stowage:DIR"
 )]
 pub struct ReferenceError {
     text: String,
@@ -50,7 +52,7 @@ pub struct ReferenceError {
 }
 
 /// The kinds of places that later versions will know.
-const LATER: [&str; 2] = ["docker-daemon", "containers-storage"];
+const LATER: [&str; 1] = ["containers-storage"];
 
 impl std::str::FromStr for ImageReference {
     type Err = ReferenceError;
@@ -61,6 +63,9 @@ impl std::str::FromStr for ImageReference {
         if kind == "docker" {
             let image = rest.strip_prefix("//").ok_or_else(|| error("it has no `//` after `docker:`".to_owned()))?;
             return Ok(Self::Registry(RegistryImage::parse(image).map_err(error)?));
+        }
+        if kind == "docker-daemon" {
+            return Ok(Self::Daemon(ImageName::parse(rest).map_err(|problem| error(problem.to_string()))?));
         }
         let (path, name) = rest.split_once(':').map_or((rest, None), |(path, name)| (path, Some(name)));
         if path.is_empty() {
@@ -94,6 +99,7 @@ impl fmt::Display for ImageReference {
             Self::Oci { folder, tag: Some(tag) } => write!(formatter, "oci:{}:{tag}", folder.display()),
             Self::OciArchive { file, tag: None } => write!(formatter, "oci-archive:{}", file.display()),
             Self::OciArchive { file, tag: Some(tag) } => write!(formatter, "oci-archive:{}:{tag}", file.display()),
+            Self::Daemon(name) => write!(formatter, "docker-daemon:{name}"),
             Self::Registry(image) => write!(formatter, "docker://{image}"),
             Self::Folder { folder } => write!(formatter, "stowage:{}", folder.display()),
         }
@@ -115,6 +121,7 @@ mod tests {
             "oci-archive:a.tar:tag",
             "stowage:./image",
             "docker://localhost:5000/team/ci:1",
+            "docker-daemon:localhost:5000/team/ci:1",
         ] {
             assert_eq!(text.parse::<ImageReference>().expect(text).to_string(), text);
         }

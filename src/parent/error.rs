@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::compression::TooLarge;
 use super::tar::TarError;
+use crate::daemon::DaemonError;
 use crate::destination::DestinationError;
 use crate::digest::Digest;
 use crate::registry::RegistryError;
@@ -58,6 +59,9 @@ pub enum ParentError {
     /// A registry that does not give what it should.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A Docker daemon that does not give what it should.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
     /// No space for what has to be looked at twice.
     #[error("writing to the folder for temporary files: {0}; make room there, or name another with TMPDIR")]
     Temporary(#[source] std::io::Error),

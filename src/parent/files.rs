@@ -51,13 +51,24 @@ impl Files {
     /// # Errors
     /// When it is no tar, or can't be read.
     pub fn open_archive(path: &Path, name: &str) -> Result<Self, ParentError> {
+        if path == Path::new("-") {
+            return Self::read_archive(std::io::stdin().lock(), path, name);
+        }
+        Self::of_archive(Blob::open(path)?, path, name)
+    }
+
+    /// Finds the files of an archive that can be read but once, and is called `path` in
+    /// messages.
+    ///
+    /// # Errors
+    /// When it is no tar, or can't be read.
+    pub fn read_archive(reader: impl std::io::Read, path: &Path, name: &str) -> Result<Self, ParentError> {
+        let kept = Spool::new().map_err(ParentError::Temporary)?.keep(reader);
+        Self::of_archive(kept.map_err(|error| error.of(path))?, path, name)
+    }
+
+    fn of_archive(blob: Blob, path: &Path, name: &str) -> Result<Self, ParentError> {
         let problem = |problem: String| ParentError::NoImage { name: name.to_owned(), problem };
-        let blob = if path == Path::new("-") {
-            let kept = Spool::new().map_err(ParentError::Temporary)?.keep(std::io::stdin().lock());
-            kept.map_err(|error| error.of(path))?
-        } else {
-            Blob::open(path)?
-        };
         let compression = Compression::of(&blob.magic().map_err(|source| read_error(path, source))?);
         let blob = if compression == Compression::None {
             blob

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::ParentError;
 use super::blob::Blob;
 use super::files::Files;
+use crate::daemon::Daemon;
 use crate::digest::Digest;
 use crate::image::ImageName;
 use crate::image::manifest::{DOCKER_INDEX, Descriptor, DockerArchiveEntry, Manifest, OCI_INDEX};
@@ -125,6 +126,15 @@ impl Search<'_> {
         }
         let fitting = if digests.len() > 1 { &fitting[..] } else { &fitting[..1] };
         Ok(Found { called: tag_of(fitting[0]), ..self.choose(files, fitting, 0)? })
+    }
+
+    /// The image of a Docker daemon, which is kept in a temporary file.
+    ///
+    /// # Errors
+    /// When there is none, or not all of it.
+    pub fn daemon(&self, image: &ImageName, registries: &Registries) -> Result<Found, ParentError> {
+        let archive = Daemon::new(&registries.daemon)?.save(image)?;
+        self.docker(&Files::read_archive(archive, self.name.as_ref(), self.name)?, None)
     }
 
     /// The image in a registry; of its layers nothing is fetched yet.

@@ -70,6 +70,7 @@ pub fn find(reference: &ImageReference, registries: &Registries) -> Result<Found
         ImageReference::OciArchive { file, tag } => search.oci(&Files::open_archive(file, &name)?, tag.as_deref()),
         ImageReference::Oci { folder, tag } => search.oci(&Files::Folder(folder.clone()), tag.as_deref()),
         ImageReference::Registry(image) => search.registry(image, registries),
+        ImageReference::Daemon(image) => search.daemon(image, registries),
         ImageReference::Folder { .. } => {
             let problem = "is an image folder, which is read otherwise; this is a defect of stowage".to_owned();
             Err(ParentError::NoImage { name, problem })

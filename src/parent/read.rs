@@ -77,6 +77,7 @@ fn find(
             let found = search.registry(image, options.registries)?;
             return Ok(unread(found, options));
         }
+        ImageReference::Daemon(image) => search.daemon(image, options.registries)?,
         ImageReference::Folder { folder } => return find_in_folder(name, folder, options.store_dir),
         ImageReference::DockerArchive { file, name: wanted } => {
             search.docker(&Files::open_archive(file, name)?, wanted.as_ref())?

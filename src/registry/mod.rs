@@ -23,12 +23,16 @@ pub use name::{RegistryImage, RepositoryName};
 pub use repository::Repository;
 use trust::Trust;
 
+use crate::daemon::DaemonAddress;
+
 /// How to reach registries, and as whom.
 #[derive(Default)]
 pub struct Registries {
     credentials: Sources,
     trust: Trust,
     plain_http: Vec<String>,
+    /// Where the Docker daemon listens.
+    pub daemon: DaemonAddress,
     open: Mutex<BTreeMap<RepositoryName, Repository>>,
 }
 
@@ -36,8 +40,8 @@ impl Registries {
     /// Credentials come from `credentials`, certificates as `trust` says; the hosts in
     /// `plain_http` are asked without TLS.
     #[must_use]
-    pub fn new(credentials: Sources, trust: Trust, plain_http: Vec<String>) -> Self {
-        Self { credentials, trust, plain_http, open: Mutex::default() }
+    pub fn new(credentials: Sources, trust: Trust, plain_http: Vec<String>, daemon: DaemonAddress) -> Self {
+        Self { credentials, trust, plain_http, daemon, open: Mutex::default() }
     }
 
     /// The repository `name`; each is opened once.

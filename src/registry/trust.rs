@@ -31,7 +31,7 @@ impl Trust {
             for path in files(&folder) {
                 match path.extension().and_then(|extension| extension.to_str()) {
                     Some("crt") => authorities.extend(certificates(&path)?),
-                    Some("cert") => client = Some(client_certificate(&path)?),
+                    Some("cert") => client = Some(client_certificate(&path, &path.with_extension("key"))?),
                     _ => {}
                 }
             }
@@ -69,14 +69,23 @@ fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, RegistryError>
     Ok(items(path)?.into_iter().filter_map(certificate).collect())
 }
 
-/// The certificate in `NAME.cert` with the key in `NAME.key`.
-fn client_certificate(path: &Path) -> Result<ClientCert, RegistryError> {
-    let key_path = path.with_extension("key");
-    let key = items(&key_path)?.into_iter().find_map(|item| match item {
+/// What TLS needs to reach a Docker daemon, from the folder that `DOCKER_CERT_PATH` names.
+///
+/// # Errors
+/// When something in it can't be read.
+pub fn of_docker(folder: &Path) -> Result<TlsConfig, RegistryError> {
+    let authorities = RootCerts::from(certificates(&folder.join("ca.pem"))?);
+    let client = client_certificate(&folder.join("cert.pem"), &folder.join("key.pem"))?;
+    Ok(TlsConfig::builder().root_certs(authorities).client_cert(Some(client)).build())
+}
+
+/// The certificate in one file with the key in another.
+fn client_certificate(path: &Path, key_path: &Path) -> Result<ClientCert, RegistryError> {
+    let key = items(key_path)?.into_iter().find_map(|item| match item {
         PemItem::PrivateKey(key) => Some(key),
         _ => None,
     });
-    let missing = || RegistryError::Settings { path: key_path.clone(), problem: "has no private key".to_owned() };
+    let missing = || RegistryError::Settings { path: key_path.to_owned(), problem: "has no private key".to_owned() };
     let key: PrivateKey<'static> = key.ok_or_else(missing)?;
     Ok(ClientCert::new_with_certs(&certificates(path)?, key))
 }

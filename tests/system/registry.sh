@@ -38,7 +38,6 @@ others_pull_it() {
 docker_runs() {
   local name=$host/ci/$1:1
   push "$work/old.json" "ci/$1:1" "${@:2}"
-  images+=("$name")
   docker pull --quiet "$name"
   same 'image ID' "$(docker image inspect --format '{{.Id}}' "$name")" "$(jq --raw-output .config "$work/built.json")"
   docker run --rm --network=none "$name" /bin/sh -c 'nix-store --verify && id -u' | grep -x 1000
@@ -267,7 +266,6 @@ on_a_parent() {
     "$(grep -c '^POST /v2/ci/child/blobs/uploads/?mount=.* 201$' "$work/asked")"
   # The child's own layer, its system layer, its config.
   same 'blobs sent' 3 "$(grep -c '^PUT /v2/ci/child/blobs/uploads/.* 201$' "$work/asked")"
-  images+=("$host/ci/child:1")
   docker pull --quiet "$host/ci/child:1"
   docker run --rm --network=none "$host/ci/child:1" /bin/sh -c "nix-store --verify && nix-store --query --requisites $(leaf child)" |
     grep -cFx -e "$(leaf child)" -e "$(leaf old)"
@@ -277,7 +275,6 @@ on_a_parent() {
   same digest "$(jq --raw-output .digest "$work/built.json")" "$(jq --raw-output .digest "$work/built2.json")"
   # As a docker archive the layers have to be read, and are.
   stowage build --spec "$work/on-parent.json" --from "$parent" --to "docker-archive:$work/child.tar" --name "$host/ci/child:2" --quiet
-  images+=("$host/ci/child:2")
   docker load --quiet --input "$work/child.tar"
   same 'image ID' "$(docker image inspect --format '{{.Id}}' "$host/ci/child:1")" \
     "$(docker image inspect --format '{{.Id}}' "$host/ci/child:2")"
@@ -336,6 +333,7 @@ done
 jq 'del(.contents[0])' "$work/leaf-child.json" > "$work/on-parent.json"
 
 start_registry registry
+images+=("$host/ci/gzip:1" "$host/ci/schema2:1" "$host/ci/child:1" "$host/ci/child:2")
 need 'skopeo pulls what was pushed' others_pull_it
 check 'a second push asks for the manifest only, and opens no store file' requests_of_second_push
 # Docker 20.10 knows no zstd, whoever made it; podman does.
