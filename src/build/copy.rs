@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
-use super::{Place, finished, layers::Said, recall, remember};
+use super::layers::{KnownAs, Said};
+use super::{Place, finished, recall, remember};
 use crate::destination::folder::{self, ReadFolder};
 use crate::destination::{self, Delivery, DestinationError, ImageReference};
 use crate::image::manifest::{self, Manifest, OCI_MANIFEST};
-use crate::image::{Image, ImageLayer, ImageName};
+use crate::image::{Image, ImageLayer, ImageName, note};
 use crate::layer::blob::{LayerBlob, OpenBlob};
 use crate::layer::compress::Compression;
 use crate::layer::deliver::{Content, LayerJob, Progress, Source};
@@ -67,7 +68,12 @@ impl Original {
     fn of_parts(parts: Parts, reference: &ImageReference) -> Self {
         let name = name(reference, parts.called.as_deref());
         let (mut layers, mut listed) = (Vec::new(), Vec::new());
-        for (number, Part { record, blob, comment, open }) in parts.layers.into_iter().enumerate() {
+        // What is told of other tars is told of nobody.
+        let notes = note::notes(parts.manifest.as_deref().unwrap_or_default());
+        let mut notes = notes.into_iter().chain(std::iter::repeat(None));
+        for (number, Part { mut record, blob, comment, open }) in parts.layers.into_iter().enumerate() {
+            let note = notes.next().flatten().filter(|note| note.size == record.size);
+            record.architectures = note.as_ref().map(|note| note.architectures.clone()).unwrap_or_default();
             let content = Content::Blob(taken(&blob, &open));
             let unpack = Packing::of_media_type(&blob.media_type).uncompressed(&open);
             let mut hasher = KeyHasher::new("stowage copied layer v1");
@@ -77,7 +83,7 @@ impl Original {
             let (key, estimate) = (hasher.finish(), record.size);
             let job = LayerJob { key, content, estimate, known: Some(record.clone()), packed: None };
             layers.push(Layer { job, unpack: Some(unpack) });
-            listed.push(ImageLayer { record, comment, blob });
+            listed.push(ImageLayer { record, comment, blob, note });
         }
         let is_ours = |bytes: &Vec<u8>| {
             let read = serde_json::from_slice::<Manifest>(bytes);
@@ -123,7 +129,8 @@ impl Original {
                 job.content = Content::Tar(LayerBlob { digest, size, open, plain: None });
                 blob = None;
             }
-            said.push(Said { comment: layer.comment.clone(), blob });
+            let known_as = layer.note.clone().map(|note| KnownAs { key: note.key, form: note.form });
+            said.push(Said { comment: layer.comment.clone(), blob, known_as });
             jobs.push(job);
         }
         let source = Source { files: &files, store_dir: &store_dir };

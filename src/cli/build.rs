@@ -9,6 +9,7 @@ use serde_json::json;
 use super::args::BuildArguments;
 use super::earlier;
 use super::exit::UsageError;
+use super::index;
 use super::output::{self, Meter};
 use super::parent;
 use super::settings::{self, Settings};
@@ -45,7 +46,9 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
         spec.from_image = arguments.from;
     }
     let places = places(arguments.to, &arguments.compress, spec.compression)?;
+    let mut index = index::open(settings, &arguments.index)?;
     let previous = earlier::previous(&arguments.previous)?;
+    index::add_previous(&mut index, &arguments.previous);
     let contents = contents(&location, &arguments.paths, &spec)?;
     let source = arguments.source.registrations();
     let mut closure = closure(&source, &location, &contents, &spec)?;
@@ -66,7 +69,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
             closure: &closure,
             contents: &contents,
             location: &location,
-            index: &settings.index,
+            index: &index,
             hook: program.as_deref(),
             previous: &previous,
             threads: arguments.jobs.threads(),
@@ -136,10 +139,7 @@ pub fn report(image: &Image, destinations: &[ImageReference], json: bool, quiet:
 /// Whether an image goes to standard output.
 #[must_use]
 pub fn is_stdout(reference: &ImageReference) -> bool {
-    matches!(
-        reference,
-        ImageReference::DockerArchive { file, .. } | ImageReference::OciArchive { file, .. } if file == Path::new("-")
-    )
+    reference.is_stdout()
 }
 
 /// The spec in a file, with what the command line says in its place.
@@ -237,13 +237,18 @@ fn texts(spec: &ImageSpec) -> anyhow::Result<String> {
     Ok(serde_json::to_string(&(config, &user.home, &user.shell, settings))?)
 }
 
-fn name(spec: &ImageSpec, closure: &Closure, contents: &[StorePath]) -> ImageName {
+/// What the image is called.
+#[must_use]
+pub fn name(spec: &ImageSpec, closure: &Closure, contents: &[StorePath]) -> ImageName {
     let first = || contents.first().or_else(|| closure.unreferenced().first().map(|id| &closure.info(*id).path));
     spec.name.clone().unwrap_or_else(|| ImageName::from_store_name(first().map_or("image", |path| path.name())))
 }
 
 /// This very program, if it runs anywhere.
-fn own_program() -> anyhow::Result<Vec<u8>> {
+///
+/// # Errors
+/// When it does not, or can't be read.
+pub fn own_program() -> anyhow::Result<Vec<u8>> {
     if !cfg!(target_feature = "crt-static") {
         let hint = "this stowage needs libraries of the machine, so it can't be put into an image (hook: true); build it as the README says";
         return Err(UsageError(hint.to_owned()).into());

@@ -3,6 +3,7 @@
 use super::args::CopyArguments;
 use super::build::{is_stdout, report};
 use super::exit::UsageError;
+use super::index;
 use super::output::Meter;
 use super::settings::Settings;
 use crate::build::Place;
@@ -14,7 +15,7 @@ use crate::destination::ImageReference;
 /// # Errors
 /// See [`super::exit::Exit`].
 pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> {
-    let CopyArguments { from, to, compress, store, jobs, json } = arguments;
+    let CopyArguments { from, to, compress, index, store, jobs, json } = arguments;
     let is_folder = |reference: &ImageReference| matches!(reference, ImageReference::Folder { .. });
     if is_folder(&from) && is_folder(&to) {
         return Err(UsageError("copy an image folder to an image folder with `cp -a`".to_owned()).into());
@@ -26,11 +27,12 @@ pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> 
         .into());
     }
     let real_dir = store.root.as_deref().map(|root| settings.location(Some(root)).real_dir);
+    let index = index::open(settings, &index)?;
     let threads = jobs.threads();
     let original = Original::read(&from, threads)?;
     let meter = Meter::new(original.size(), settings.quiet);
     let progress = |bytes| meter.add(bytes);
-    let means = Means { real_dir: real_dir.as_deref(), index: &settings.index, threads, progress: &progress };
+    let means = Means { real_dir: real_dir.as_deref(), index: &index, threads, progress: &progress };
     let place = Place { reference: to, compression: compress };
     let image = original.copy(&place, &means);
     meter.finish();

@@ -8,11 +8,13 @@ pub mod diff;
 pub mod earlier;
 pub mod exit;
 pub mod hook;
+pub mod index;
 pub mod inspect;
 pub mod manual;
 pub mod output;
 pub mod parent;
 pub mod plan;
+pub mod precompute;
 pub mod settings;
 pub mod why;
 

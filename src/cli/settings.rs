@@ -41,8 +41,12 @@ pub struct Settings {
     pub quiet: bool,
     store_dir: StoreDir,
     state_dir: PathBuf,
-    /// What is known of layers made before.
+    /// What is known of layers made before, on this machine.
     pub index: LayerIndex,
+    /// Who else knows layers, unless the command line says so: `$STOWAGE_LAYER_INDEX`.
+    pub layer_index: Option<String>,
+    /// The image spec whose `precompute` the hook obeys: `$STOWAGE_SPEC`.
+    pub hook_spec: Option<PathBuf>,
     /// Whether this is a Nix build, whose output Nix holds, and which may not
     /// write Nix's state.
     pub in_nix_build: bool,
@@ -61,6 +65,8 @@ impl Settings {
             store_dir,
             state_dir: folder_variable("NIX_STATE_DIR").unwrap_or_else(|| "/nix/var/nix".into()),
             index: LayerIndex::new(&cache_folder().join("layers")),
+            layer_index: text_variable("STOWAGE_LAYER_INDEX")?,
+            hook_spec: text_variable("STOWAGE_SPEC")?.map(PathBuf::from),
             in_nix_build: std::env::var_os("NIX_BUILD_TOP").is_some() && std::env::var_os("IN_NIX_SHELL").is_none(),
         })
     }
@@ -134,6 +140,14 @@ fn cache_folder() -> PathBuf {
         folder_variable("HOME").map(|home| home.join(".cache"))
     });
     base.unwrap_or_else(|| "/var/cache".into()).join("stowage")
+}
+
+/// A variable with a text, unless it is empty.
+fn text_variable(name: &str) -> Result<Option<String>, UsageError> {
+    match std::env::var(name) {
+        Err(std::env::VarError::NotUnicode(_)) => Err(UsageError(format!("{name} is no UTF-8"))),
+        value => Ok(value.ok().filter(|text| !text.is_empty())),
+    }
 }
 
 /// A variable with an absolute path.

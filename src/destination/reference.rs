@@ -36,6 +36,20 @@ pub enum ImageReference {
     },
 }
 
+impl ImageReference {
+    /// Whether an image goes there, or comes from there, through a pipe.
+    #[must_use]
+    pub fn is_stdout(&self) -> bool {
+        matches!(self, Self::DockerArchive { file, .. } | Self::OciArchive { file, .. } if file.as_os_str() == "-")
+    }
+
+    /// Whether it is one file with all bytes of an image.
+    #[must_use]
+    pub fn is_archive(&self) -> bool {
+        matches!(self, Self::DockerArchive { .. } | Self::OciArchive { .. })
+    }
+}
+
 /// A text that names no place for an image.
 #[derive(Debug, thiserror::Error)]
 #[error(
