@@ -21,7 +21,7 @@ use crate::layer::deliver::{Content, LayerJob, Progress, Source};
 use crate::layer::index::LayerIndex;
 use crate::parent::Parent;
 use crate::plan::Previous;
-use crate::store::{Closure, StoreLocation, StorePath, roots};
+use crate::store::{Closure, StoreLocation, StorePath, restore, roots};
 use crate::tree::StoreFiles;
 
 /// Where an image is to go, and how.
@@ -90,7 +90,7 @@ fn put(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
     let base = Base::new(build.parent, build.spec, build.closure)?;
     let files = StoreFiles::open(&build.location.real_dir)?;
     for path in base.wanted().into_iter().chain(build.contents) {
-        files.check(path)?;
+        restore::check(&files, build.location, path)?;
     }
     let Layers { layers, history } = Layers::plan(build, &base, &files)?;
     let (jobs, said): (Vec<LayerJob<'_>>, Vec<Said>) = layers.into_iter().map(|layer| (layer.job, layer.said)).unzip();

@@ -138,6 +138,7 @@
 //! | `store/json.rs` | reads registrations as JSON | pure |
 //! | `store/location.rs` | where a store is | pure |
 //! | `store/mod.rs` | what a store says of its paths | pure |
+//! | `store/restore.rs` | how a store path that is gone comes back | IO |
 //! | `store/roots.rs` | indirect GC roots | IO |
 //! | `store/source.rs` | where registrations come from | IO |
 //! | `tree.rs` | walks and reads store paths | IO |

@@ -16,7 +16,7 @@ use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
 use crate::parent::compression::{Compression as Packing, taken};
 use crate::parent::parts::{self, Part, Parts};
-use crate::store::StoreDir;
+use crate::store::{StoreDir, StoreLocation, restore};
 use crate::tree::StoreFiles;
 
 /// An image that is to be copied.
@@ -34,8 +34,8 @@ struct Layer {
 
 /// What it takes to copy images.
 pub struct Means<'a> {
-    /// Where the files of the store are that an image folder names, if not where it says.
-    pub real_dir: Option<&'a Path>,
+    /// The store whose files an image folder names, if it is that of its store dir.
+    pub location: &'a StoreLocation,
     /// What is known of layers made before.
     pub index: &'a LayerIndex,
     /// On how many threads to make layers.
@@ -109,9 +109,9 @@ impl Original {
         let Self { image, store_dir, layers } = self;
         let compression = destination::compression(&place.reference, place.compression)?;
         let names_stores = layers.iter().any(|layer| matches!(layer.job.content, Content::Store { .. }));
-        let real_dir = means.real_dir.unwrap_or(Path::new(store_dir.as_str()));
+        let location = location_of(&store_dir, means.location);
         // Blobs alone need no store.
-        let files = StoreFiles::open(if names_stores { real_dir } else { Path::new("/") })?;
+        let files = StoreFiles::open(if names_stores { &location.real_dir } else { Path::new("/") })?;
         let is_wanted = |layer: &ImageLayer| match (&place.reference, place.compression) {
             (ImageReference::Folder { .. }, _) | (_, None) => {
                 destination::takes(&place.reference, &layer.blob.media_type)
@@ -121,7 +121,7 @@ impl Original {
         let (mut jobs, mut said) = (Vec::new(), Vec::new());
         for (Layer { mut job, unpack }, layer) in layers.into_iter().zip(&image.layers) {
             if let Content::Store { paths, .. } = &job.content {
-                paths.iter().try_for_each(|path| files.check(path))?;
+                paths.iter().try_for_each(|path| restore::check(&files, &location, path))?;
             }
             let mut blob = Some(layer.blob.clone()).filter(|_| matches!(job.content, Content::Blob(_)));
             if let (Some(open), false) = (unpack, is_wanted(layer)) {
@@ -158,6 +158,14 @@ impl Original {
         destination.finish(&image, &delivery)?;
         Ok(image)
     }
+}
+
+/// Where the store paths are of an image with that store dir: in a root that was named, or
+/// else where they say.
+fn location_of(store_dir: &StoreDir, given: &StoreLocation) -> StoreLocation {
+    let is_system = given.real_dir == Path::new(given.store_dir.as_str());
+    let real_dir = if is_system { store_dir.as_str().into() } else { given.real_dir.clone() };
+    StoreLocation { store_dir: store_dir.clone(), real_dir, state_dir: given.state_dir.clone() }
 }
 
 /// Whether a blob of that type is compressed by the same codec; its level nobody knows.

@@ -6,6 +6,7 @@ use super::layers::Layers;
 use super::{Build, recall, remember};
 use crate::destination::Delivery;
 use crate::destination::blobs::OnlyHash;
+use crate::layer::Delivered;
 use crate::layer::compress::Compression;
 use crate::layer::deliver::{self, LayerJob, Source};
 use crate::tree::StoreFiles;
@@ -24,9 +25,13 @@ pub fn precompute(build: &Build<'_>, compression: Compression) -> anyhow::Result
     let source = Source { files: &files, store_dir: base.store_dir() };
     let mut delivery = Delivery { source, jobs, compression, threads: build.threads, progress: build.progress };
     recall(build.index, &mut delivery);
-    delivery.jobs.retain(|job| job.expected(compression).is_none());
-    let missing: Vec<&LayerJob<'_>> = delivery.jobs.iter().collect();
+    let known: Vec<Option<Delivered>> = delivery.jobs.iter().map(|job| job.expected(compression)).collect();
+    let missing = delivery.jobs.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(job, _)| job);
+    let missing: Vec<&LayerJob<'_>> = missing.collect();
     let made = deliver::in_parallel(source, &missing, &OnlyHash, compression, build.threads, build.progress)?;
-    remember(build.index, &mut delivery, &made);
-    Ok(made.len())
+    let (count, mut made) = (made.len(), made.into_iter());
+    let delivered: Vec<Delivered> = known.into_iter().filter_map(|known| known.or_else(|| made.next())).collect();
+    // What was known before is told to others, too.
+    remember(build.index, &mut delivery, &delivered);
+    Ok(count)
 }

@@ -26,13 +26,13 @@ pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> 
         )
         .into());
     }
-    let real_dir = store.root.as_deref().map(|root| settings.location(Some(root)).real_dir);
+    let location = settings.location(store.root.as_deref());
     let index = index::open(settings, &index)?;
     let threads = jobs.threads();
     let original = Original::read(&from, threads)?;
     let meter = Meter::new(original.size(), settings.quiet);
     let progress = |bytes| meter.add(bytes);
-    let means = Means { real_dir: real_dir.as_deref(), index: &index, threads, progress: &progress };
+    let means = Means { location: &location, index: &index, threads, progress: &progress };
     let place = Place { reference: to, compression: compress };
     let image = original.copy(&place, &means);
     meter.finish();
