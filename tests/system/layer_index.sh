@@ -145,7 +145,7 @@ stay_right() {
 
 deleted_meanwhile() {
   local number deleter
-  while :; do rm -rf "$shared"; sleep 0.01; done &
+  while :; do rm -rf "$shared" 2> /dev/null || true; sleep 0.01; done &
   deleter=$!
   # shellcheck disable=SC2064 # now is meant
   trap "kill $deleter" EXIT
