@@ -132,7 +132,7 @@ mod tests {
         for form in [None, Some(Compression::ZSTD)] {
             let layer = layer(form);
             let bytes = manifest::oci(config.as_bytes(), std::slice::from_ref(&layer));
-            assert_eq!(notes(&bytes), [layer.note.clone()]);
+            assert_eq!(notes(&bytes), std::slice::from_ref(&layer.note));
             let known = known_layers(&bytes, config.as_bytes());
             assert_eq!(known.get(&key), Some(layer.record.clone()));
             let packed = known.packed(&key, &layer.record.diff_id, &Compression::ZSTD.form());
