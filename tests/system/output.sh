@@ -37,6 +37,7 @@ in rec {
 NIX
 
 # One script, since each container has a store of its own.
+# shellcheck disable=SC2016 # the container expands it
 works() {
   in_container '
     export STOWAGE_CACHE=/tmp/cache
