@@ -3,6 +3,7 @@
 pub mod base;
 pub mod copy;
 pub mod layers;
+pub mod precompute;
 
 use std::path::Path;
 
@@ -11,8 +12,9 @@ use base::Base;
 use layers::{Layers, Said};
 
 pub use crate::destination::Place;
-use crate::destination::{self, Delivery, ImageReference, UnreadableLayers};
+use crate::destination::{self, Delivery, DestinationError, ImageReference, UnreadableLayers};
 use crate::image::manifest::{Descriptor, ManifestFormat};
+use crate::image::note::Note;
 use crate::image::{Image, ImageLayer, ImageName, ImageSpec, config};
 use crate::layer::Delivered;
 use crate::layer::compress::Compression;
@@ -21,7 +23,7 @@ use crate::layer::index::LayerIndex;
 use crate::parent::Parent;
 use crate::plan::Previous;
 use crate::registry::Registries;
-use crate::store::{Closure, StoreLocation, StorePath, roots};
+use crate::store::{Closure, StoreLocation, StorePath, restore, roots};
 use crate::tree::StoreFiles;
 
 /// What an image is made of, and with.
@@ -61,18 +63,37 @@ fn check_parent(parent: Option<&Parent>, places: &[Place]) -> Result<(), Unreada
     to_registries.flat_map(|place| layers.iter().map(move |layer| place.check(&layer.blob.media_type))).collect()
 }
 
-/// Builds the image and puts it at each of `places`.
+/// Builds the image and puts it at each of `places`. Where others' records turn out to be
+/// wrong, all is done again without them.
 ///
 /// # Errors
 /// When it does not fit its parent, a path is gone, a layer can't be made, or a
 /// destination not be written.
 pub fn build(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
+    let error = match put(build, places) {
+        Err(error) if build.index.believes_others() && is_changed(&error) => error,
+        result => return result,
+    };
+    // What has gone to standard output does not come back.
+    if places.iter().any(|place| place.reference.is_stdout()) {
+        return Err(error.context("the layer index of others may be wrong; build again without it"));
+    }
+    tracing::warn!("{error}; a record in the layer index of others may be wrong, so none of them is believed now");
+    let index = build.index.disbelieving();
+    put(&Build { index: &index, name: build.name.clone(), ..*build }, places)
+}
+
+fn is_changed(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(DestinationError::Changed { .. }))
+}
+
+fn put(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
     let compressions = places.iter().map(Place::compression).collect::<Result<Vec<_>, _>>()?;
     check_parent(build.parent, places)?;
     let base = Base::new(build.parent, build.spec, build.closure)?;
     let files = StoreFiles::open(&build.location.real_dir)?;
     for path in base.wanted().into_iter().chain(build.contents) {
-        files.check(path)?;
+        restore::check(&files, build.location, path)?;
     }
     let Layers { layers, history } = Layers::plan(build, &base, &files)?;
     let (jobs, said): (Vec<LayerJob<'_>>, Vec<Said>) = layers.into_iter().map(|layer| (layer.job, layer.said)).unzip();
@@ -82,6 +103,9 @@ pub fn build(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
     let mut image = None;
     for (Place { reference, format, .. }, compression) in places.iter().zip(compressions) {
         delivery.compression = compression;
+        if reference.is_archive() {
+            forget_others(build.index, &mut delivery, &said);
+        }
         recall(build.index, &mut delivery);
         let mut destination = destination::open(reference, build.registries)?;
         if let ImageReference::Folder { folder } = reference {
@@ -108,26 +132,52 @@ fn recall(index: &LayerIndex, delivery: &mut Delivery<'_>) {
     }
 }
 
-/// Remembers what is new, for the next destination and the next build.
+/// Forgets what only others know of layers: an archive has all bytes anyway, so their
+/// digests are found out on the way.
+fn forget_others(index: &LayerIndex, delivery: &mut Delivery<'_>, said: &[Said]) {
+    if index.believes_others() {
+        let own = delivery.jobs.iter_mut().zip(said).filter(|(_, said)| said.known_as.is_some());
+        own.for_each(|(job, _)| job.known = index.get(&job.key));
+    }
+}
+
+/// Remembers what is new, for the next destination and the next build, and tells others.
 fn remember(index: &LayerIndex, delivery: &mut Delivery<'_>, delivered: &[Delivered]) {
+    let compression = delivery.compression;
     for (job, Delivered { record, blob }) in delivery.jobs.iter_mut().zip(delivered) {
         let is_kept = matches!(job.content, Content::Blob(_));
-        if !is_kept && !delivery.compression.is_none() && job.packed.as_ref() != Some(blob) {
-            index.put_packed(&job.key, &record.diff_id, delivery.compression, blob);
+        if !is_kept && !compression.is_none() {
+            if job.packed.as_ref() == Some(blob) {
+                index.share_packed(&job.key, &record.diff_id, compression, blob);
+            } else {
+                index.put_packed(&job.key, &record.diff_id, compression, blob);
+            }
         }
-        if job.known.as_ref() != Some(record) {
-            index.put(&job.key, record);
-            job.known = Some(record.clone());
+        match (job.known.as_ref() == Some(record), &job.content) {
+            (true, Content::Store { .. }) => index.share(&job.key, record),
+            (true, _) => {}
+            (false, Content::Store { .. }) => index.put_store_layer(&job.key, record),
+            (false, _) => index.put(&job.key, record),
         }
+        job.known = Some(record.clone());
     }
 }
 
 /// The layers as config and manifest list them.
 fn finished(delivery: &Delivery<'_>, delivered: Vec<Delivered>, said: &[Said]) -> Vec<ImageLayer> {
     let layer = |(Delivered { record, blob }, said): (Delivered, &Said)| {
-        let media_type = delivery.compression.media_type().to_owned();
+        let Delivery { compression, .. } = *delivery;
+        let own_form = (!compression.is_none()).then(|| compression.form());
+        let note = said.known_as.clone().map(|known_as| Note {
+            key: known_as.key,
+            size: record.size,
+            architectures: record.architectures.clone(),
+            form: if said.blob.is_some() { known_as.form } else { own_form },
+        });
+        let media_type = compression.media_type().to_owned();
         let blob = Descriptor { media_type, digest: blob.digest, size: blob.size };
-        ImageLayer { record, comment: said.comment.clone(), blob: said.blob.clone().unwrap_or(blob) }
+        let (comment, blob) = (said.comment.clone(), said.blob.clone().unwrap_or(blob));
+        ImageLayer { record, comment, blob, note }
     };
     delivered.into_iter().zip(said).map(layer).collect()
 }

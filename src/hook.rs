@@ -116,6 +116,14 @@ impl HookEvent {
     }
 }
 
+/// What was built, as far as it is to be believed.
+///
+/// # Errors
+/// When the database can't be read.
+pub fn outputs(event: &HookEvent, location: &StoreLocation) -> Result<Vec<StorePath>, HookError> {
+    Ok(believable_outputs(event, &StoreDb::open(location)?)?)
+}
+
 /// Exports the closure of what was built.
 ///
 /// # Errors

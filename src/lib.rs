@@ -19,6 +19,7 @@
 //! | `build/base.rs` | what an image has from its parent | pure |
 //! | `build/copy.rs` | from an image to another place for it | IO |
 //! | `build/layers.rs` | which layers an image has, and how many | IO |
+//! | `build/precompute.rs` | finds out an image's store layers ahead | IO |
 //! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
 //! | `cache/compress.rs` | writes one NAR, compressed and verified | IO |
 //! | `cache/export.rs` | exports a closure on all processors | IO |
@@ -36,12 +37,14 @@
 //! | `cli/earlier.rs` | reads earlier images and plans | IO |
 //! | `cli/exit.rs` | what exit codes say | pure |
 //! | `cli/hook.rs` | `stowage hook` | IO |
+//! | `cli/layer_index.rs` | who else knows layers, as `--layer-index` names them | IO |
 //! | `cli/inspect.rs` | `stowage inspect` | IO |
 //! | `cli/manual.rs` | completions and manual pages | IO |
 //! | `cli/mod.rs` | runs the command that was typed | IO |
 //! | `cli/output.rs` | sizes, tables, progress and the log | IO |
 //! | `cli/parent.rs` | finds the image that another is built on | IO |
 //! | `cli/plan.rs` | `stowage plan` | IO |
+//! | `cli/precompute.rs` | what the hook does for a spec's `precompute` | IO |
 //! | `cli/settings.rs` | what arguments and environment mean; the only reader of the environment | IO |
 //! | `cli/why.rs` | `stowage why` | IO |
 //! | `daemon.rs` | asks the Docker daemon | IO |
@@ -73,6 +76,7 @@
 //! | `image/name.rs` | image names, as Docker takes them | pure |
 //! | `image/nix_conf.rs` | merges the settings of nix.conf | pure |
 //! | `image/nixdb.rs` | the image's Nix database, written in memory | pure |
+//! | `image/note.rs` | what manifests tell others of layers | pure |
 //! | `image/spec.rs` | what an image is to be | pure |
 //! | `image/spec/tests.rs` | tests of the spec | pure |
 //! | `image/system.rs` | the system layer | IO |
@@ -88,6 +92,8 @@
 //! | `layer/deliver/memory.rs` | bounds what is in memory of layers | pure |
 //! | `layer/elf.rs` | the architecture of a program | pure |
 //! | `layer/index.rs` | remembers layers by their keys | IO |
+//! | `layer/index/known.rs` | layers that somebody else tells of | pure |
+//! | `layer/index/shared.rs` | a folder of records that others write, too | IO |
 //! | `layer/key.rs` | the layer key | pure |
 //! | `layer/mod.rs` | what is known of a layer | pure |
 //! | `layer/pack.rs` | store paths to tar bytes, in one pass | IO |
@@ -146,6 +152,7 @@
 //! | `store/json.rs` | reads registrations as JSON | pure |
 //! | `store/location.rs` | where a store is | pure |
 //! | `store/mod.rs` | what a store says of its paths | pure |
+//! | `store/restore.rs` | how a store path that is gone comes back | IO |
 //! | `store/roots.rs` | indirect GC roots | IO |
 //! | `store/source.rs` | where registrations come from | IO |
 //! | `tree.rs` | walks and reads store paths | IO |

@@ -51,6 +51,14 @@ pub enum TreeError {
     /// The database knows it, the disk does not.
     #[error("{0} is registered, but gone from disk; restore it with `nix-store --repair-path {0}`")]
     Gone(PathBuf),
+    /// Neither the disk knows it, nor the database: it was collected.
+    #[error("{path} is gone, and this store does not know it any more; restore it with `{command}`")]
+    Collected {
+        /// The path.
+        path: PathBuf,
+        /// The command that brings it back.
+        command: String,
+    },
     /// Store paths never change; one that does would give a wrong layer.
     #[error(
         "{path} changed while it was read: it was {expected} bytes long, and is {found} now; check its store path with `nix-store --verify-path`"

@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
-use super::{finished, layers::Said, recall, remember};
+use super::layers::{KnownAs, Said};
+use super::{finished, recall, remember};
 use crate::destination::folder::{self, ReadFolder};
 use crate::destination::{self, Delivery, DestinationError, ImageReference, Place};
 use crate::image::manifest::{self, Manifest, ManifestFormat, OCI_MANIFEST};
-use crate::image::{Image, ImageLayer, ImageName};
+use crate::image::{Image, ImageLayer, ImageName, note};
 use crate::layer::blob::{LayerBlob, OpenBlob};
 use crate::layer::compress::Compression;
 use crate::layer::deliver::{Content, LayerJob, Progress, Source};
@@ -16,7 +17,7 @@ use crate::layer::key::KeyHasher;
 use crate::parent::compression::{Compression as Packing, taken};
 use crate::parent::parts::{self, Part, Parts, Reading};
 use crate::registry::Registries;
-use crate::store::StoreDir;
+use crate::store::{StoreDir, StoreLocation, restore};
 use crate::tree::StoreFiles;
 
 /// An image that is to be copied.
@@ -34,8 +35,8 @@ struct Layer {
 
 /// What it takes to copy images.
 pub struct Means<'a> {
-    /// Where the files of the store are that an image folder names, if not where it says.
-    pub real_dir: Option<&'a Path>,
+    /// The store whose files an image folder names, if it is that of its store dir.
+    pub location: &'a StoreLocation,
     /// What is known of layers made before.
     pub index: &'a LayerIndex,
     /// On how many threads to make layers.
@@ -81,7 +82,15 @@ impl Original {
     fn of_parts(parts: Parts, reference: &ImageReference) -> Self {
         let name = name(reference, parts.called.as_deref());
         let (mut layers, mut listed) = (Vec::new(), Vec::new());
-        for (number, Part { record, blob, comment, open, origin }) in parts.layers.into_iter().enumerate() {
+        // What is told of other tars is told of nobody.
+        let notes = note::notes(parts.manifest.as_deref().unwrap_or_default());
+        let mut notes = notes.into_iter().chain(std::iter::repeat(None));
+        for (number, Part { mut record, blob, comment, open, origin, is_measured }) in
+            parts.layers.into_iter().enumerate()
+        {
+            let note = notes.next().flatten().filter(|note| note.size == record.size || !is_measured);
+            record.architectures = note.as_ref().map(|note| note.architectures.clone()).unwrap_or_default();
+            record.size = note.as_ref().map_or(record.size, |note| note.size);
             let content = Content::Blob(LayerBlob { origin, ..taken(&blob, &open) });
             let unpack = Packing::of_media_type(&blob.media_type).uncompressed(&open);
             let mut hasher = KeyHasher::new("stowage copied layer v1");
@@ -91,7 +100,7 @@ impl Original {
             let (key, estimate) = (hasher.finish(), record.size);
             let job = LayerJob { key, content, estimate, known: Some(record.clone()), packed: None };
             layers.push(Layer { job, unpack: Some(unpack) });
-            listed.push(ImageLayer { record, comment, blob });
+            listed.push(ImageLayer { record, comment, blob, note });
         }
         let is_ours = |bytes: &Vec<u8>| {
             let read = serde_json::from_slice::<Manifest>(bytes);
@@ -117,13 +126,13 @@ impl Original {
         let Self { image, store_dir, layers } = self;
         let compression = place.compression()?;
         let names_stores = layers.iter().any(|layer| matches!(layer.job.content, Content::Store { .. }));
-        let real_dir = means.real_dir.unwrap_or(Path::new(store_dir.as_str()));
+        let location = location_of(&store_dir, means.location);
         // Blobs alone need no store.
-        let files = StoreFiles::open(if names_stores { real_dir } else { Path::new("/") })?;
+        let files = StoreFiles::open(if names_stores { &location.real_dir } else { Path::new("/") })?;
         let (mut jobs, mut said) = (Vec::new(), Vec::new());
         for (Layer { mut job, unpack }, layer) in layers.into_iter().zip(&image.layers) {
             if let Content::Store { paths, .. } = &job.content {
-                paths.iter().try_for_each(|path| files.check(path))?;
+                paths.iter().try_for_each(|path| restore::check(&files, &location, path))?;
             }
             let mut blob = Some(layer.blob.clone()).filter(|_| matches!(job.content, Content::Blob(_)));
             if let (Some(open), false) = (unpack, is_wanted(place, compression, &layer.blob.media_type)) {
@@ -131,7 +140,8 @@ impl Original {
                 job.content = Content::Tar(LayerBlob { digest, size, open, origin: None, plain: None });
                 blob = None;
             }
-            said.push(Said { comment: layer.comment.clone(), blob });
+            let known_as = layer.note.clone().map(|note| KnownAs { key: note.key, form: note.form });
+            said.push(Said { comment: layer.comment.clone(), blob, known_as });
             jobs.push(job);
         }
         let source = Source { files: &files, store_dir: &store_dir };
@@ -160,6 +170,14 @@ impl Original {
         destination.finish(&image, &delivery)?;
         Ok(image)
     }
+}
+
+/// Where the store paths are of an image with that store dir: in a root that was named, or
+/// else where they say.
+fn location_of(store_dir: &StoreDir, given: &StoreLocation) -> StoreLocation {
+    let is_system = given.real_dir == Path::new(given.store_dir.as_str());
+    let real_dir = if is_system { store_dir.as_str().into() } else { given.real_dir.clone() };
+    StoreLocation { store_dir: store_dir.clone(), real_dir, state_dir: given.state_dir.clone() }
 }
 
 /// Whether a layer of that media type goes to `place` as it is. Of one that is compressed by

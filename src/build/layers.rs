@@ -49,6 +49,17 @@ pub struct Said {
     pub comment: String,
     /// What the manifest says of it, if it is a blob that is kept as it is.
     pub blob: Option<Descriptor>,
+    /// What others may know the layer by.
+    pub known_as: Option<KnownAs>,
+}
+
+/// What a layer of store paths is known by.
+#[derive(Clone)]
+pub struct KnownAs {
+    /// Its key.
+    pub key: LayerKey,
+    /// The form of a blob that is kept as it is.
+    pub form: Option<String>,
 }
 
 /// How many layers an image may have at the most whose parent has `parent` ones, and
@@ -97,11 +108,12 @@ impl<'a> Layers<'a> {
                 key,
                 content,
                 estimate: layer.nar_size(&base.new),
-                known: build.index.get(&key),
+                known: build.index.find(&key),
                 packed: None,
             };
             let comment = saved::layer_comment(layer.paths.iter().map(|id| base.new.print(*id)));
-            layers.push(Planned { job, said: Said { comment, blob: None } });
+            let known_as = Some(KnownAs { key, form: None });
+            layers.push(Planned { job, said: Said { comment, blob: None, known_as } });
         }
         layers.extend(hook);
         let is_first = layers.len() == of_parent.len();
@@ -168,7 +180,7 @@ fn kept(number: usize, layer: &ParentLayer) -> Planned<'static> {
     };
     let blob = matches!(content, Content::Blob(_)).then_some(blob);
     let job = LayerJob { key, content, estimate: layer.record.size, known: Some(layer.record.clone()), packed: None };
-    Planned { job, said: Said { comment: layer.comment.clone(), blob } }
+    Planned { job, said: Said { comment: layer.comment.clone(), blob, known_as: None } }
 }
 
 /// The layer with stowage itself, unless the parent has the same.
@@ -186,7 +198,7 @@ fn hook<'a>(build: &Build<'a>, base: &'a Base<'a>) -> Option<Planned<'a>> {
     {
         return None;
     }
-    Some(Planned { job, said: Said { comment: HOOK_COMMENT.to_owned(), blob: None } })
+    Some(Planned { job, said: Said { comment: HOOK_COMMENT.to_owned(), blob: None, known_as: None } })
 }
 
 fn system<'a>(build: &Build<'a>, base: &'a Base<'a>, files: &'a StoreFiles) -> Planned<'a> {
@@ -195,7 +207,7 @@ fn system<'a>(build: &Build<'a>, base: &'a Base<'a>, files: &'a StoreFiles) -> P
     let key = system.key();
     let content = Content::Made(Box::new(move || system.make(files)));
     let job = LayerJob { key, content, estimate: 0, known: index.get(&key), packed: None };
-    Planned { job, said: Said { comment: SYSTEM_COMMENT.to_owned(), blob: None } }
+    Planned { job, said: Said { comment: SYSTEM_COMMENT.to_owned(), blob: None, known_as: None } }
 }
 
 /// The digest of a layer that is made in memory; whether it was made before must not

@@ -64,6 +64,8 @@ pub enum Command {
     /// Reads DRV_PATH and OUT_PATHS. Exports to $STOWAGE_CACHE, else to `cache` in
     /// $CI_PROJECT_DIR, else to ./cache. Never fails, since Nix would stop the build.
     /// nix.conf can give no arguments: name a link to stowage that is called `stowage-hook`.
+    /// With $STOWAGE_SPEC, the file of an image spec, it also finds out the layers of what
+    /// that spec's `precompute` names.
     Hook,
     /// Put store paths into a binary cache, and end a job that used one
     #[command(subcommand)]
@@ -100,6 +102,19 @@ pub struct JobsArguments {
     /// How many threads make layers, or export paths; by default one for each processor
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
+}
+
+/// Who else knows layers.
+#[derive(Debug, Args)]
+pub struct IndexArguments {
+    /// Believe what this knows of layers, so that they are not read: a folder that other machines
+    /// share, which is made if it is not there, and told of what is new; or an image of stowage's.
+    /// Can be repeated; by default $STOWAGE_LAYER_INDEX
+    ///
+    /// Whoever can write it decides what is in the images: name only what you trust as the images
+    /// themselves. A job for somebody else's merge request needs a folder of its own.
+    #[arg(long, value_name = "DIR|IMAGE", value_hint = ValueHint::AnyPath)]
+    pub layer_index: Vec<String>,
 }
 
 /// Where registrations come from.
@@ -162,9 +177,13 @@ pub struct BuildArguments {
     #[arg(long)]
     pub strategy: Option<Strategy>,
     /// What an earlier image or plan was like, so that layers can stay: an image, or a file
-    /// of `stowage plan --json`; can be repeated, the newest last
+    /// of `stowage plan --json`; can be repeated, the newest last. What an image of stowage's knows
+    /// of its layers is believed, as with --layer-index
     #[arg(long, value_name = "IMAGE|FILE", value_hint = ValueHint::AnyPath)]
     pub previous: Vec<String>,
+    /// Who else knows layers
+    #[command(flatten)]
+    pub index: IndexArguments,
     /// How much is done at once
     #[command(flatten)]
     pub jobs: JobsArguments,
@@ -233,6 +252,9 @@ pub struct CopyArguments {
     /// Where the store is
     #[command(flatten)]
     pub store: StoreArguments,
+    /// Who else knows layers
+    #[command(flatten)]
+    pub index: IndexArguments,
     /// How much is done at once
     #[command(flatten)]
     pub jobs: JobsArguments,

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::args::BuildArguments;
 use super::earlier;
 use super::exit::UsageError;
+use super::layer_index;
 use super::output::{self, Meter};
 use super::parent;
 use super::settings::{self, Settings};
@@ -29,8 +30,8 @@ use crate::tree::StoreFiles;
 /// # Errors
 /// See [`super::exit::Exit`].
 pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()> {
-    let to_stdout = arguments.to.iter().any(is_stdout);
-    if arguments.to.iter().filter(|reference| is_stdout(reference)).count() > 1 {
+    let to_stdout = arguments.to.iter().any(ImageReference::is_stdout);
+    if arguments.to.iter().filter(|reference| reference.is_stdout()).count() > 1 {
         return Err(UsageError("only one archive can go to standard output".to_owned()).into());
     }
     if to_stdout && arguments.json {
@@ -47,7 +48,9 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     }
     let places = places(arguments.to, &arguments.compress, spec.compression, arguments.format)?;
     let digest_file = arguments.digest_file;
+    let mut index = layer_index::open(settings, &arguments.index)?;
     let previous = earlier::previous(&arguments.previous, &settings.registries)?;
+    layer_index::add_previous(&mut index, &arguments.previous, &settings.registries);
     let contents = contents(&location, &arguments.paths, &spec)?;
     let source = arguments.source.registrations();
     let mut closure = closure(&source, &location, &contents, &spec)?;
@@ -70,7 +73,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
             closure: &closure,
             contents: &contents,
             location: &location,
-            index: &settings.index,
+            index: &index,
             hook: program.as_deref(),
             previous: &previous,
             registries: &settings.registries,
@@ -170,15 +173,6 @@ pub fn report(image: &Image, destinations: &[ImageReference], json: bool, quiet:
     Ok(())
 }
 
-/// Whether an image goes to standard output.
-#[must_use]
-pub fn is_stdout(reference: &ImageReference) -> bool {
-    matches!(
-        reference,
-        ImageReference::DockerArchive { file, .. } | ImageReference::OciArchive { file, .. } if file == Path::new("-")
-    )
-}
-
 /// The spec in a file, with what the command line says in its place.
 ///
 /// # Errors
@@ -274,13 +268,18 @@ fn texts(spec: &ImageSpec) -> anyhow::Result<String> {
     Ok(serde_json::to_string(&(config, &user.home, &user.shell, settings))?)
 }
 
-fn name(spec: &ImageSpec, closure: &Closure, contents: &[StorePath]) -> ImageName {
+/// What the image is called.
+#[must_use]
+pub fn name(spec: &ImageSpec, closure: &Closure, contents: &[StorePath]) -> ImageName {
     let first = || contents.first().or_else(|| closure.unreferenced().first().map(|id| &closure.info(*id).path));
     spec.name.clone().unwrap_or_else(|| ImageName::from_store_name(first().map_or("image", |path| path.name())))
 }
 
 /// This very program, if it runs anywhere.
-fn own_program() -> anyhow::Result<Vec<u8>> {
+///
+/// # Errors
+/// When it does not, or can't be read.
+pub fn own_program() -> anyhow::Result<Vec<u8>> {
     if !cfg!(target_feature = "crt-static") {
         let hint = "this stowage needs libraries of the machine, so it can't be put into an image (hook: true); build it as the README says";
         return Err(UsageError(hint.to_owned()).into());

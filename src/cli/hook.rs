@@ -21,6 +21,9 @@ pub fn main() {
     if let Err(error) = survive(export) {
         complain(format_args!("what was built is not in the cache: {}", output::explain(&error)));
     }
+    if let Err(error) = survive(precompute) {
+        complain(format_args!("the layers of what was built are not known yet: {}", output::explain(&error)));
+    }
 }
 
 /// Runs `body`; to Nix, a panic in it is an error like others.
@@ -34,6 +37,19 @@ fn export() -> anyhow::Result<()> {
     let summary =
         run(&settings::variables(), settings::current_folder, &settings.location(None), settings::processors())?;
     tracing::info!("{} paths exported, {} were there", summary.added, summary.skipped);
+    Ok(())
+}
+
+/// Finds out the layers of the next image, where a spec asks for that.
+fn precompute() -> anyhow::Result<()> {
+    let settings = Settings::read(true, Vec::new())?;
+    let Some(spec) = &settings.hook_spec else {
+        return Ok(());
+    };
+    let location = settings.location(None);
+    let event = HookEvent::from_environment(&settings::variables(), &location.store_dir, settings::current_folder)?;
+    let made = super::precompute::run(&settings, spec, &location, &hook::outputs(&event, &location)?)?;
+    tracing::info!("{made} layers of the next image computed");
     Ok(())
 }
 

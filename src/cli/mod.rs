@@ -9,10 +9,12 @@ pub mod earlier;
 pub mod exit;
 pub mod hook;
 pub mod inspect;
+pub mod layer_index;
 pub mod manual;
 pub mod output;
 pub mod parent;
 pub mod plan;
+pub mod precompute;
 pub mod settings;
 pub mod why;
 

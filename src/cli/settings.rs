@@ -45,10 +45,14 @@ pub struct Settings {
     pub quiet: bool,
     store_dir: StoreDir,
     state_dir: PathBuf,
-    /// What is known of layers made before.
+    /// What is known of layers made before, on this machine.
     pub index: LayerIndex,
     /// How to reach registries.
     pub registries: Registries,
+    /// Who else knows layers, unless the command line says so: `$STOWAGE_LAYER_INDEX`.
+    pub layer_index: Option<String>,
+    /// The image spec whose `precompute` the hook obeys: `$STOWAGE_SPEC`.
+    pub hook_spec: Option<PathBuf>,
     /// Whether this is a Nix build, whose output Nix holds, and which may not
     /// write Nix's state.
     pub in_nix_build: bool,
@@ -68,6 +72,8 @@ impl Settings {
             state_dir: folder_variable("NIX_STATE_DIR").unwrap_or_else(|| "/nix/var/nix".into()),
             index: LayerIndex::new(&cache_folder().join("layers")),
             registries: Registries::new(credentials(), trust(), plain_http, daemon()),
+            layer_index: text_variable("STOWAGE_LAYER_INDEX")?,
+            hook_spec: text_variable("STOWAGE_SPEC")?.map(PathBuf::from),
             in_nix_build: std::env::var_os("NIX_BUILD_TOP").is_some() && std::env::var_os("IN_NIX_SHELL").is_none(),
         })
     }
@@ -181,6 +187,14 @@ fn trust() -> Trust {
     // SSL_CERT_FILE is understood anyway.
     let is_usual = std::env::var_os("SSL_CERT_FILE").is_some();
     Trust { folders, authorities: folder_variable("NIX_SSL_CERT_FILE").filter(|_| !is_usual) }
+}
+
+/// A variable with a text, unless it is empty.
+fn text_variable(name: &str) -> Result<Option<String>, UsageError> {
+    match std::env::var(name) {
+        Err(std::env::VarError::NotUnicode(_)) => Err(UsageError(format!("{name} is no UTF-8"))),
+        value => Ok(value.ok().filter(|text| !text.is_empty())),
+    }
 }
 
 /// A variable with an absolute path.

@@ -17,7 +17,7 @@ use super::{Delivery, Destination, DestinationError};
 use crate::digest::Digest;
 use crate::fs::LockedFolder;
 use crate::image::manifest::{Descriptor, Manifest};
-use crate::image::{Image, ImageLayer, ImageName};
+use crate::image::{Image, ImageLayer, ImageName, note};
 use crate::layer::deliver::{BlobSink, BlobWriter, Content, LayerJob};
 use crate::layer::{Delivered, LayerKey, LayerRecord, Owner};
 use crate::parent::compression::taken;
@@ -253,6 +253,8 @@ pub fn read(folder: &Path) -> Result<ReadFolder, DestinationError> {
     if let Some(problem) = index.contradiction(&manifest, &config) {
         return Err(foreign(problem.to_owned()));
     }
+    // As many as layers, since the manifest lists these.
+    let notes = note::notes(&manifest);
     let image = Image {
         name,
         config,
@@ -260,10 +262,12 @@ pub fn read(folder: &Path) -> Result<ReadFolder, DestinationError> {
         layers: index
             .layers
             .iter()
-            .map(|layer| ImageLayer {
+            .zip(notes)
+            .map(|(layer, note)| ImageLayer {
                 record: layer.record.clone(),
                 comment: layer.comment.clone(),
                 blob: layer.blob(),
+                note,
             })
             .collect(),
     };

@@ -41,6 +41,20 @@ pub enum ImageReference {
     },
 }
 
+impl ImageReference {
+    /// Whether an image goes there, or comes from there, through a pipe.
+    #[must_use]
+    pub fn is_stdout(&self) -> bool {
+        matches!(self, Self::DockerArchive { file, .. } | Self::OciArchive { file, .. } if file.as_os_str() == "-")
+    }
+
+    /// Whether all bytes of an image go there in a row, and none can be taken back.
+    #[must_use]
+    pub fn is_archive(&self) -> bool {
+        matches!(self, Self::DockerArchive { .. } | Self::OciArchive { .. } | Self::Daemon(_))
+    }
+}
+
 /// A text that names no place for an image.
 #[derive(Debug, thiserror::Error)]
 #[error(

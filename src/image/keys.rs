@@ -6,7 +6,7 @@ use super::config::ContainerConfig;
 use super::spec::SpecError;
 
 /// The keys that work.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "name",
     "tag",
     "fromImage",
@@ -28,11 +28,12 @@ const KEYS: [&str; 22] = [
     "layers",
     "hook",
     "compression",
+    "precompute",
     "$schema",
 ];
 
 /// The keys that are known, but not built yet.
-const LATER: [&str; 15] = [
+const LATER: [&str; 14] = [
     "mtime",
     "extraCommands",
     "fakeRootCommands",
@@ -47,7 +48,6 @@ const LATER: [&str; 15] = [
     "enableFakechroot",
     "layeringPipeline",
     "mutable",
-    "precompute",
 ];
 
 const USER_KEYS: [&str; 5] = ["name", "uid", "gid", "home", "shell"];

@@ -26,6 +26,7 @@ fn kind(key: &str) -> &'static str {
         "includeNixDB" | "hook" => SWITCH,
         "config" | "user" | "nixConf" | "Healthcheck" => OBJECT,
         "pathsPerLayer" => "a list of whole numbers, 1 or more each",
+        "precompute" => "a list of patterns, e.g. [\"ci-*\"]",
         "popularity" => "an object of patterns with a number each, e.g. {\"glibc\": 2.5}",
         "layers" => "a list of lists of patterns, e.g. [[\"glibc\", \"gcc-*\"]]",
         "Env" | "Entrypoint" | "Cmd" | "OnBuild" | "Shell" | "Test" => TEXTS,

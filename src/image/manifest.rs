@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::note::Listed;
 use super::{ImageLayer, ImageName};
 use crate::digest::Digest;
 use crate::layer::compress;
@@ -36,10 +37,10 @@ pub struct Descriptor {
     pub size: u64,
 }
 
-/// An OCI manifest.
+/// An OCI manifest, which lists layers as `L`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Manifest {
+pub struct Manifest<L = Descriptor> {
     /// Always 2.
     pub schema_version: u32,
     /// [`OCI_MANIFEST`], or Docker's.
@@ -47,7 +48,7 @@ pub struct Manifest {
     /// The config.
     pub config: Descriptor,
     /// The layers, the lowest first.
-    pub layers: Vec<Descriptor>,
+    pub layers: Vec<L>,
 }
 
 /// One image of a docker archive's `manifest.json`.
@@ -84,7 +85,8 @@ impl ManifestFormat {
         let layer = |layer: &ImageLayer| {
             let oci = oci_media_type(&layer.blob.media_type);
             let media_type = if self == Self::Docker { docker_media_type(oci) } else { oci };
-            Descriptor { media_type: media_type.to_owned(), ..layer.blob.clone() }
+            let note = layer.note.as_ref().filter(|_| self == Self::Oci);
+            Listed::new(Descriptor { media_type: media_type.to_owned(), ..layer.blob.clone() }, note)
         };
         let (digest, size) = (Digest::of(config), config.len() as u64);
         to_json(&Manifest {
@@ -179,7 +181,7 @@ mod tests {
         let record = LayerRecord { diff_id: Digest::of(b"layer"), size: 5, architectures: Default::default() };
         let media_type = "application/vnd.docker.image.rootfs.diff.tar.gzip".to_owned();
         let blob = Descriptor { media_type, digest: Digest::of(b"gz"), size: 2 };
-        let bytes = oci(b"{}", &[ImageLayer { record, comment: String::new(), blob }]);
+        let bytes = oci(b"{}", &[ImageLayer { record, comment: String::new(), blob, note: None }]);
         let read: Manifest = serde_json::from_slice(&bytes).expect("valid");
         assert_eq!((read.layers[0].digest, read.layers[0].size), (Digest::of(b"gz"), 2));
         assert_eq!(read.layers[0].media_type, "application/vnd.oci.image.layer.v1.tar+gzip");

@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod name;
 pub mod nix_conf;
 pub mod nixdb;
+pub mod note;
 pub mod spec;
 pub mod system;
 pub mod user;
@@ -21,6 +22,7 @@ use crate::layer::LayerRecord;
 pub use config::ContainerConfig;
 use manifest::Descriptor;
 pub use name::ImageName;
+use note::Note;
 pub use spec::ImageSpec;
 
 /// One layer of a finished image.
@@ -33,6 +35,8 @@ pub struct ImageLayer {
     /// What the manifest says of it: another digest than the record where the layer
     /// is compressed.
     pub blob: Descriptor,
+    /// What the manifest tells others of it.
+    pub note: Option<Note>,
 }
 
 impl ImageLayer {
@@ -41,7 +45,7 @@ impl ImageLayer {
     pub fn plain(record: LayerRecord, comment: String) -> Self {
         let media_type = manifest::OCI_LAYER.to_owned();
         let blob = Descriptor { media_type, digest: record.diff_id, size: record.size };
-        Self { record, comment, blob }
+        Self { record, comment, blob, note: None }
     }
 }
 

@@ -58,6 +58,8 @@ pub struct ImageSpec {
     pub hook: bool,
     /// How its layers are compressed, where that is not left to the destination.
     pub compression: Option<Compression>,
+    /// The store paths with which the hook finds out the image's layers once they are built.
+    pub precompute: Vec<Pattern>,
 }
 
 /// What is wrong with a spec.
@@ -129,6 +131,7 @@ struct Keys {
     layers: Option<Vec<Vec<String>>>,
     hook: Option<bool>,
     compression: Option<String>,
+    precompute: Option<Vec<String>>,
 }
 
 /// A path, or a list of them, as dockerTools takes either.
@@ -165,6 +168,7 @@ impl Default for ImageSpec {
             groups: Vec::new(),
             hook: false,
             compression: None,
+            precompute: Vec::new(),
         }
     }
 }
@@ -219,6 +223,7 @@ impl ImageSpec {
             paths_per_layer: keys.paths_per_layer.unwrap_or_default(),
             hook: keys.hook.unwrap_or(false),
             compression: keys.compression.map(compression).transpose()?,
+            precompute: patterns("precompute", keys.precompute.iter().flatten())?,
         };
         spec.check()?;
         Ok(spec)
@@ -361,8 +366,11 @@ fn hints(weights: Option<&BTreeMap<String, f64>>) -> Result<Vec<Hint>, SpecError
 }
 
 fn groups(groups: Option<&Vec<Vec<String>>>) -> Result<Vec<Vec<Pattern>>, SpecError> {
-    let group = |group: &Vec<String>| group.iter().map(|text| pattern("layers", text)).collect();
-    groups.into_iter().flatten().map(group).collect()
+    groups.into_iter().flatten().map(|group| patterns("layers", group)).collect()
+}
+
+fn patterns<'a>(key: &'static str, texts: impl IntoIterator<Item = &'a String>) -> Result<Vec<Pattern>, SpecError> {
+    texts.into_iter().map(|text| pattern(key, text)).collect()
 }
 
 /// nix.conf's values are words; lists are written with spaces between them.

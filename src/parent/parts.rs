@@ -42,6 +42,8 @@ pub struct Part {
     pub open: OpenBlob,
     /// The repository of a registry that has it, if one does.
     pub origin: Option<RepositoryName>,
+    /// Whether the size of its tar is known; else it is that of the blob.
+    pub is_measured: bool,
 }
 
 /// How to read parts.
@@ -114,7 +116,8 @@ pub fn parts(reference: &ImageReference, reading: &Reading<'_>) -> Result<Parts,
         let panicked = || Err(io::Error::other("a thread panicked; this is a defect of stowage").into());
         let (record, blob) = measured.remove(&index).unwrap_or_else(panicked).map_err(failed)?;
         let (open, origin) = (layer.blob.clone().opener(), layer.blob.origin().cloned());
-        parts.push(Part { record, blob, comment: comment.to_owned(), open, origin });
+        let is_measured = origin.is_none() || !(reading.as_it_is)(&blob.media_type);
+        parts.push(Part { record, blob, comment: comment.to_owned(), open, origin, is_measured });
     }
     Ok(Parts { config, manifest, called, layers: parts })
 }

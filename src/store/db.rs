@@ -188,6 +188,22 @@ impl<'a> StoreDb<'a> {
         })
     }
 
+    /// The valid derivations that have `path` among their outputs, be it valid or not.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn derivations(&self, path: &StorePath) -> Result<Vec<StorePath>, DatabaseError> {
+        const QUERY: &str = "select d.path from DerivationOutputs o join ValidPaths d on d.id = o.drv
+            where o.path = ?1 order by d.path";
+        self.read(|connection| {
+            let mut query = connection.prepare(QUERY).map_err(|error| self.error(error))?;
+            let rows = query
+                .query_map([self.location.print(path)], |row| row.get::<_, String>(0))
+                .map_err(|error| self.error(error))?;
+            rows.map(|row| self.parse(&row.map_err(|error| self.error(error))?)).collect()
+        })
+    }
+
     /// Runs `query` in one transaction, so that it sees one state.
     fn read<T>(&self, query: impl Fn(&Connection) -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
         for _ in 0..ATTEMPTS {

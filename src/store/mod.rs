@@ -9,6 +9,7 @@ pub mod hash;
 pub mod info;
 pub mod json;
 pub mod location;
+pub mod restore;
 pub mod roots;
 pub mod source;
 

@@ -55,6 +55,14 @@ podman_load() {
   same config "$(of_build .config)" "sha256:$(podman_ image inspect --format '{{.Id}}' localhost/consumers:latest)"
 }
 
+# Its manifest has annotations of ours.
+podman_pull() {
+  skopeo inspect --raw "oci:$layout:latest" | jq --exit-status '.layers[0].annotations["stowage.layer.v1"]'
+  # It makes a name of the path.
+  cd "$work"
+  same image "$(of_build .config)" "sha256:$(podman_ pull --quiet "oci:$(basename "$layout"):latest" | tail -n 1)"
+}
+
 # tar warns of what it finds odd, and succeeds.
 lists_quietly() {
   local errors=$work/tar.errors layer count=0
@@ -87,6 +95,7 @@ check 'skopeo copies the archive to a layout' copy_to_layout
 check 'skopeo copies the layout to a layout' copy "oci:$layout:latest" "oci:$work/layout2:latest"
 check 'skopeo copies the layout to an archive' copy "oci:$layout:latest" "docker-archive:$work/from-layout.tar:consumers:latest"
 check 'podman loads the archive' podman_load
+check 'podman pulls from the layout' podman_pull
 new_image consumers
 check 'Docker loads from a pipe' docker_load
 check 'tar lists the archive and each layer without a warning' lists_quietly

@@ -1,0 +1,82 @@
+//! The layer index that a command uses: this machine's, and what others know.
+
+use std::path::Path;
+
+use super::args::IndexArguments;
+use super::exit::UsageError;
+use super::parent;
+use super::settings::Settings;
+use crate::destination::{ImageReference, folder};
+use crate::image::note;
+use crate::layer::index::LayerIndex;
+use crate::layer::index::known::KnownLayers;
+use crate::layer::index::shared::SharedFolder;
+use crate::parent::parts;
+use crate::registry::Registries;
+
+/// The index that `arguments` ask for, or the environment.
+///
+/// # Errors
+/// When an image is named that is none. A folder that can't be used is only warned of: an
+/// index never decides whether something can be built.
+pub fn open(settings: &Settings, arguments: &IndexArguments) -> anyhow::Result<LayerIndex> {
+    let mut index = settings.index.clone();
+    let texts = if arguments.layer_index.is_empty() { settings.layer_index.as_slice() } else { &arguments.layer_index };
+    for text in texts {
+        add(&mut index, text, &settings.registries)?;
+    }
+    Ok(index)
+}
+
+fn add(index: &mut LayerIndex, text: &str, registries: &Registries) -> anyhow::Result<()> {
+    if !is_image(text) {
+        match SharedFolder::open(Path::new(text)) {
+            Ok(folder) => index.add_shared(folder),
+            Err(error) => tracing::warn!("the layer index {text} is not used: {error}"),
+        }
+        return Ok(());
+    }
+    let reference = parent::reference(text)?;
+    let known = of_image(&reference, registries)?.ok_or_else(|| {
+        let problem =
+            "has no manifest that could tell of layers; name an image folder, an OCI layout or an OCI archive";
+        UsageError(format!("{reference}: a docker archive {problem}"))
+    })?;
+    if known.is_empty() {
+        tracing::warn!("{reference} tells of no layers; only images that stowage has made do");
+    }
+    index.add_known(known);
+    Ok(())
+}
+
+/// Adds what earlier images know, as `--previous` names them; plans know nothing of layers.
+pub fn add_previous(index: &mut LayerIndex, texts: &[String], registries: &Registries) {
+    for text in texts.iter().filter(|text| is_image(text)) {
+        // Whether it can be read at all, others have found out.
+        if let Ok(Some(known)) = parent::reference(text).and_then(|reference| of_image(&reference, registries)) {
+            index.add_known(known);
+        }
+    }
+}
+
+/// Whether `text` names an image: by its kind, or because there is one.
+fn is_image(text: &str) -> bool {
+    let path = Path::new(text);
+    let is_path = text.starts_with(['.', '/']) || !text.contains(':');
+    !is_path || path.is_file() || ["stowage.json", "oci-layout"].iter().any(|name| path.join(name).exists())
+}
+
+/// What the image's manifest tells of layers; of a docker archive nothing can be told.
+fn of_image(reference: &ImageReference, registries: &Registries) -> anyhow::Result<Option<KnownLayers>> {
+    Ok(match reference {
+        ImageReference::DockerArchive { .. } | ImageReference::Daemon(_) => None,
+        ImageReference::Folder { folder } => {
+            let image = folder::read(folder)?.image;
+            Some(note::known_layers(&image.manifest, &image.config))
+        }
+        other => {
+            let found = parts::find(other, registries)?;
+            found.manifest.map(|manifest| note::known_layers(&manifest, &found.config))
+        }
+    })
+}

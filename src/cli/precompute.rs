@@ -1,0 +1,61 @@
+//! What the hook does for a spec's `precompute`: finds out the layers of the image that is
+//! built next.
+
+use std::path::{Path, PathBuf};
+
+use super::args::IndexArguments;
+use super::settings::{self, Settings};
+use super::{build, layer_index, parent};
+use crate::build::Build;
+use crate::build::precompute::precompute;
+use crate::image::ImageSpec;
+use crate::store::source::RegistrationSource;
+use crate::store::{StoreLocation, StorePath};
+
+/// Finds out the store layers of the image that the spec in `file` describes, with each of
+/// `outputs` that it asks for; tells how many were not known.
+///
+/// # Errors
+/// As for `stowage build`.
+pub fn run(settings: &Settings, file: &Path, location: &StoreLocation, outputs: &[StorePath]) -> anyhow::Result<usize> {
+    // Whoever wants to hold up a daemon's hook puts a pipe there.
+    crate::fs::open_regular(file).map_err(|error| anyhow::anyhow!("STOWAGE_SPEC, {}: {error}", file.display()))?;
+    let spec = build::spec(Some(file), None, None, None)?;
+    let is_asked_for = |path: &&StorePath| spec.precompute.iter().any(|pattern| pattern.matches(path));
+    let mut made = 0;
+    for output in outputs.iter().filter(is_asked_for) {
+        made += with_output(settings, &spec, location, output)?;
+    }
+    Ok(made)
+}
+
+fn with_output(
+    settings: &Settings,
+    spec: &ImageSpec,
+    location: &StoreLocation,
+    output: &StorePath,
+) -> anyhow::Result<usize> {
+    let index = layer_index::open(settings, &IndexArguments { layer_index: Vec::new() })?;
+    let contents = build::contents(location, &[PathBuf::from(location.print(output))], spec)?;
+    let closure = build::closure(&RegistrationSource::Database, location, &contents, spec)?;
+    let program = spec.hook.then(build::own_program).transpose()?;
+    let parent = spec.from_image.as_ref();
+    let parent =
+        parent.map(|text| parent::parent(text, spec, &closure, location, &settings.registries, true)).transpose()?;
+    let build = Build {
+        name: build::name(spec, &closure, &contents),
+        spec,
+        parent: parent.as_ref(),
+        closure: &closure,
+        contents: &contents,
+        location,
+        index: &index,
+        hook: program.as_deref(),
+        previous: &[],
+        registries: &settings.registries,
+        threads: settings::processors(),
+        hold: false,
+        progress: &|_| (),
+    };
+    precompute(&build, spec.compression.unwrap_or_default())
+}
