@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod copy;
+pub mod index;
 pub mod layers;
 
 use std::path::Path;
@@ -82,14 +83,14 @@ pub fn build(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
     let mut image = None;
     for (Place { reference, format, .. }, compression) in places.iter().zip(compressions) {
         delivery.compression = compression;
-        recall(build.index, &mut delivery);
+        recall(build.index, &mut delivery.jobs, compression);
         let mut destination = destination::open(reference, build.registries)?;
         if let ImageReference::Folder { folder } = reference {
             hold(build, &base, folder);
         }
         let delivered = destination.put_layers(&delivery)?;
         remember(build.index, &mut delivery, &delivered);
-        let layers = finished(&delivery, delivered, &said);
+        let layers = finished(compression, delivered, &said);
         let built = assemble(build, &base, *format, layers, history.as_deref())?;
         destination.finish(&built, &delivery)?;
         if let ImageReference::Folder { folder } = reference {
@@ -101,10 +102,10 @@ pub fn build(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
 }
 
 /// Finds what is known of the layers in the form that a destination wants.
-fn recall(index: &LayerIndex, delivery: &mut Delivery<'_>) {
-    for job in &mut delivery.jobs {
-        let known = job.known.as_ref().filter(|_| !delivery.compression.is_none());
-        job.packed = known.and_then(|known| index.packed(&job.key, &known.diff_id, delivery.compression));
+fn recall(index: &LayerIndex, jobs: &mut [LayerJob<'_>], compression: Compression) {
+    for job in jobs {
+        let known = job.known.as_ref().filter(|_| !compression.is_none());
+        job.packed = known.and_then(|known| index.packed(&job.key, &known.diff_id, compression));
     }
 }
 
@@ -123,9 +124,9 @@ fn remember(index: &LayerIndex, delivery: &mut Delivery<'_>, delivered: &[Delive
 }
 
 /// The layers as config and manifest list them.
-fn finished(delivery: &Delivery<'_>, delivered: Vec<Delivered>, said: &[Said]) -> Vec<ImageLayer> {
+fn finished(compression: Compression, delivered: Vec<Delivered>, said: &[Said]) -> Vec<ImageLayer> {
     let layer = |(Delivered { record, blob }, said): (Delivered, &Said)| {
-        let media_type = delivery.compression.media_type().to_owned();
+        let media_type = compression.media_type().to_owned();
         let blob = Descriptor { media_type, digest: blob.digest, size: blob.size };
         ImageLayer { record, comment: said.comment.clone(), blob: said.blob.clone().unwrap_or(blob) }
     };

@@ -18,6 +18,7 @@
 //! | `build.rs` | from a closure to an image at its destinations, in a straight line | IO |
 //! | `build/base.rs` | what an image has from its parent | pure |
 //! | `build/copy.rs` | from an image to another place for it | IO |
+//! | `build/index.rs` | from images for several platforms to one index of them | IO |
 //! | `build/layers.rs` | which layers an image has, and how many | IO |
 //! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
 //! | `cache/compress.rs` | writes one NAR, compressed and verified | IO |
@@ -36,6 +37,7 @@
 //! | `cli/earlier.rs` | reads earlier images and plans | IO |
 //! | `cli/exit.rs` | what exit codes say | pure |
 //! | `cli/hook.rs` | `stowage hook` | IO |
+//! | `cli/index.rs` | `stowage index` | IO |
 //! | `cli/inspect.rs` | `stowage inspect` | IO |
 //! | `cli/manual.rs` | completions and manual pages | IO |
 //! | `cli/mod.rs` | runs the command that was typed | IO |
@@ -70,6 +72,7 @@
 //! | `image/name.rs` | image names, as Docker takes them | pure |
 //! | `image/nix_conf.rs` | merges the settings of nix.conf | pure |
 //! | `image/nixdb.rs` | the image's Nix database, written in memory | pure |
+//! | `image/platform.rs` | the machines that images are for | pure |
 //! | `image/spec.rs` | what an image is to be | pure |
 //! | `image/spec/tests.rs` | tests of the spec | pure |
 //! | `image/system.rs` | the system layer | IO |

@@ -12,6 +12,7 @@ pub mod manifest;
 pub mod name;
 pub mod nix_conf;
 pub mod nixdb;
+pub mod platform;
 pub mod spec;
 pub mod system;
 pub mod user;
@@ -21,6 +22,7 @@ use crate::layer::LayerRecord;
 pub use config::ContainerConfig;
 use manifest::Descriptor;
 pub use name::ImageName;
+pub use platform::Platform;
 pub use spec::ImageSpec;
 
 /// One layer of a finished image.
