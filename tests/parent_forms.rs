@@ -261,6 +261,25 @@ fn of_an_index_the_image_for_the_platform_is_read() {
 }
 
 #[test]
+fn an_index_leads_to_so_many_images_at_most() {
+    let scratch = Scratch::new();
+    let tar = tar_of(&[("etc/passwd", b"root")]);
+    let mut index = scratch.layout(&tar, &tar, "application/vnd.oci.image.layer.v1.tar");
+    // Seven within each other would be ten million.
+    for level in 0..7 {
+        let entries = vec![index; 10];
+        index = scratch.blob(json!({ "level": level, "manifests": entries }).to_string().as_bytes());
+    }
+    let layout = scratch.index(&[index]).parse().expect("a reference");
+    let registries = stowage::registry::Registries::default();
+    let error = parts::find(&layout, &registries, Choice::All).map(|_| ()).expect_err("too many").to_string();
+    assert!(error.contains("more than 1000 images"), "{error}");
+    let empty = scratch.blob(json!({ "manifests": [] }).to_string().as_bytes());
+    let error = message(read_with(&scratch.index(&[empty]), None, &[]));
+    assert!(error.contains("lists no image"), "{error}");
+}
+
+#[test]
 fn of_variants_the_one_that_was_named_is_read_or_else_the_best() {
     let scratch = Scratch::new();
     let registries = stowage::registry::Registries::default();

@@ -17,8 +17,9 @@ use crate::registry::{Registries, RegistryImage};
 /// How large a manifest, index or config may be, in bytes; registries take 4 MiB.
 const MAX_JSON: u64 = 16 << 20;
 
-/// How deep indexes may be nested.
-const MAX_DEPTH: usize = 4;
+/// How many images, and indexes of some, one index may lead to, so that nobody is kept busy for
+/// ever.
+const MAX_OPENED: usize = 1000;
 
 /// The annotation with an image's tag.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -160,7 +161,7 @@ impl Search<'_> {
             return Err(self.choice("has several images; name one by its tag".to_owned(), tags()));
         }
         let fitting = if digests.len() > 1 { &fitting[..] } else { &fitting[..1] };
-        let found = self.choose(files, fitting, 0)?;
+        let found = self.choose(files, fitting, &mut 0)?;
         Ok(found.into_iter().map(|found| Found { called: tag_of(fitting[0]), ..found }).collect())
     }
 
@@ -174,24 +175,30 @@ impl Search<'_> {
         let entry = serde_json::json!({
             "mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.bytes.len(),
         });
-        let found = self.choose(&Files::Registry(repository, manifest), &[&entry], 0)?;
+        let found = self.choose(&Files::Registry(repository, manifest), &[&entry], &mut 0)?;
         Ok(found.into_iter().map(|found| Found { called: image.tag.clone(), ..found }).collect())
     }
 
     /// The images among those of an index that are wanted.
-    fn choose(&self, files: &Files, entries: &[&Value], depth: usize) -> Result<Vec<Found>, ParentError> {
+    fn choose(&self, files: &Files, entries: &[&Value], opened: &mut usize) -> Result<Vec<Found>, ParentError> {
         // Attestations are listed beside images, for no platform.
         let is_image = |entry: &Value| {
             entry["platform"]["os"] != "unknown" && entry["annotations"]["vnd.docker.reference.type"].is_null()
         };
         let images: Vec<&Value> = entries.iter().copied().filter(|entry| is_image(entry)).collect();
+        if images.is_empty() {
+            return Err(self.problem("lists no image".to_owned()));
+        }
         let fitting = match self.choice {
             Choice::All => images,
             Choice::Only => vec![self.only(&images)?],
             Choice::For(wanted) => vec![self.best(&images, wanted)?],
         };
-        let found = fitting.into_iter().map(|entry| self.open(files, entry, depth)).collect::<Result<Vec<_>, _>>()?;
-        Ok(found.into_iter().flatten().collect())
+        let mut found = Vec::new();
+        for entry in fitting {
+            found.extend(self.open(files, entry, opened)?);
+        }
+        Ok(found)
     }
 
     /// The only image, or the only one for Linux.
@@ -199,7 +206,6 @@ impl Search<'_> {
         let is_linux = |entry: &&'a Value| entry["platform"]["os"] == "linux";
         match (images, &images.iter().copied().filter(is_linux).collect::<Vec<_>>()[..]) {
             ([only], _) | (_, [only]) => Ok(only),
-            ([], _) => Err(self.problem("lists no image".to_owned())),
             _ => {
                 let problem = "has images for several platforms; choose one by --platform, or for `build` and `plan` by the spec's `architecture`";
                 Err(self.choice(problem.to_owned(), platforms(images)))
@@ -226,7 +232,11 @@ impl Search<'_> {
     }
 
     /// The image that `entry` of an index describes; or those of another index.
-    fn open(&self, files: &Files, entry: &Value, depth: usize) -> Result<Vec<Found>, ParentError> {
+    fn open(&self, files: &Files, entry: &Value, opened: &mut usize) -> Result<Vec<Found>, ParentError> {
+        *opened += 1;
+        if *opened > MAX_OPENED {
+            return Err(self.problem(format!("lists more than {MAX_OPENED} images and indexes of images")));
+        }
         let descriptor = self.descriptor(entry)?;
         let bytes = self.json(&self.blob(files, &descriptor)?, "manifest")?;
         if Digest::of(&bytes) != descriptor.digest {
@@ -237,11 +247,8 @@ impl Search<'_> {
         let value: Value = self.parse(&bytes, "manifest")?;
         let kind = value["mediaType"].as_str().unwrap_or(&descriptor.media_type);
         if kind == OCI_INDEX || kind == DOCKER_INDEX || value["manifests"].is_array() {
-            if depth >= MAX_DEPTH {
-                return Err(self.problem("has indexes within indexes within indexes".to_owned()));
-            }
             let entries: Vec<&Value> = value["manifests"].as_array().into_iter().flatten().collect();
-            return self.choose(files, &entries, depth + 1);
+            return self.choose(files, &entries, opened);
         }
         let found = self.manifest(files, &self.parse(&bytes, "manifest")?)?;
         Ok(vec![Found { manifest: Some(bytes), platform: Platform::of(&entry["platform"]), ..found }])
