@@ -2,6 +2,7 @@
 
 pub mod base;
 pub mod copy;
+pub mod index;
 pub mod layers;
 pub mod precompute;
 
@@ -106,14 +107,14 @@ fn put(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
         if reference.is_archive() {
             forget_others(build.index, &mut delivery, &said);
         }
-        recall(build.index, &mut delivery);
+        recall(build.index, &mut delivery.jobs, compression);
         let mut destination = destination::open(reference, build.registries)?;
         if let ImageReference::Folder { folder } = reference {
             hold(build, &base, folder);
         }
         let delivered = destination.put_layers(&delivery)?;
         remember(build.index, &mut delivery, &delivered);
-        let layers = finished(&delivery, delivered, &said);
+        let layers = finished(compression, delivered, &said);
         let built = assemble(build, &base, *format, layers, history.as_deref())?;
         destination.finish(&built, &delivery)?;
         if let ImageReference::Folder { folder } = reference {
@@ -125,10 +126,10 @@ fn put(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
 }
 
 /// Finds what is known of the layers in the form that a destination wants.
-fn recall(index: &LayerIndex, delivery: &mut Delivery<'_>) {
-    for job in &mut delivery.jobs {
-        let known = job.known.as_ref().filter(|_| !delivery.compression.is_none());
-        job.packed = known.and_then(|known| index.packed(&job.key, &known.diff_id, delivery.compression));
+fn recall(index: &LayerIndex, jobs: &mut [LayerJob<'_>], compression: Compression) {
+    for job in jobs {
+        let known = job.known.as_ref().filter(|_| !compression.is_none());
+        job.packed = known.and_then(|known| index.packed(&job.key, &known.diff_id, compression));
     }
 }
 
@@ -164,9 +165,8 @@ fn remember(index: &LayerIndex, delivery: &mut Delivery<'_>, delivered: &[Delive
 }
 
 /// The layers as config and manifest list them.
-fn finished(delivery: &Delivery<'_>, delivered: Vec<Delivered>, said: &[Said]) -> Vec<ImageLayer> {
+fn finished(compression: Compression, delivered: Vec<Delivered>, said: &[Said]) -> Vec<ImageLayer> {
     let layer = |(Delivered { record, blob }, said): (Delivered, &Said)| {
-        let Delivery { compression, .. } = *delivery;
         let own_form = (!compression.is_none()).then(|| compression.form());
         let note = said.known_as.clone().map(|known_as| Note {
             key: known_as.key,

@@ -18,6 +18,7 @@
 //! | `build.rs` | from a closure to an image at its destinations, in a straight line | IO |
 //! | `build/base.rs` | what an image has from its parent | pure |
 //! | `build/copy.rs` | from an image to another place for it | IO |
+//! | `build/index.rs` | from images for several platforms to one index of them | IO |
 //! | `build/layers.rs` | which layers an image has, and how many | IO |
 //! | `build/precompute.rs` | finds out an image's store layers ahead | IO |
 //! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
@@ -37,6 +38,7 @@
 //! | `cli/earlier.rs` | reads earlier images and plans | IO |
 //! | `cli/exit.rs` | what exit codes say | pure |
 //! | `cli/hook.rs` | `stowage hook` | IO |
+//! | `cli/index.rs` | `stowage index` | IO |
 //! | `cli/layer_index.rs` | who else knows layers, as `--layer-index` names them | IO |
 //! | `cli/inspect.rs` | `stowage inspect` | IO |
 //! | `cli/manual.rs` | completions and manual pages | IO |
@@ -77,6 +79,7 @@
 //! | `image/nix_conf.rs` | merges the settings of nix.conf | pure |
 //! | `image/nixdb.rs` | the image's Nix database, written in memory | pure |
 //! | `image/note.rs` | what manifests tell others of layers | pure |
+//! | `image/platform.rs` | the machines that images are for | pure |
 //! | `image/spec.rs` | what an image is to be | pure |
 //! | `image/spec/tests.rs` | tests of the spec | pure |
 //! | `image/system.rs` | the system layer | IO |

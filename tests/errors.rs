@@ -246,7 +246,7 @@ fn destinations_that_cannot_be_written() {
         assert!(text.contains(message), "{destination}: {text}");
     }
     assert_eq!(names(&scratch.path("folder")), ["precious"]);
-    for destination in ["docker://host/name:tag", "tarball:x", "image"] {
+    for destination in ["docker:host/name:tag", "tarball:x", "image"] {
         scratch.build(&[&printed(HELLO), "--to", destination]).assert().code(2);
     }
 }
@@ -273,7 +273,7 @@ fn images_that_cannot_be_read() {
     scratch.write("file", "this is no archive");
     for (image, message) in [
         ("stowage:none", "is no image folder"),
-        ("oci:none", "none/index.json"),
+        ("oci:none", "oci:none has no index.json"),
         ("docker-archive:file", "is no docker archive"),
         ("docker-archive:none", "reading none"),
     ] {
@@ -318,7 +318,7 @@ fn a_pipe_where_an_image_has_a_file() {
             pipe(&scratch.path(&file));
             let output = scratch.stowage(&["inspect", image]).timeout(PATIENCE).assert().code(6);
             let text = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
-            assert!(text.contains(&format!("{file}: it is no regular file")), "{text}");
+            assert!(text.contains(&file) && text.contains("is no regular file"), "{text}");
             scratch.stowage(&["copy", image, "docker-archive:copy.tar"]).timeout(PATIENCE).assert().failure();
         }
         let again = scratch.build(&[&printed(HELLO), "--to", image]).timeout(PATIENCE).output().expect("starts");

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use stowage::digest::Digest;
-use stowage::image::nixdb;
+use stowage::image::{Platform, nixdb};
+use stowage::parent::find::Choice;
+use stowage::parent::parts;
 use stowage::parent::{LayerBytes, LayerProblem, Node, Parent, ParentError, ReadOptions, read};
 use stowage::store::{Closure, NarHash, PathInfo, StoreDir, StorePath};
 
@@ -126,9 +128,10 @@ impl Scratch {
 fn read_with(reference: &str, architecture: Option<&str>, host: &[PathInfo]) -> Result<Parent, ParentError> {
     let host = |paths: &[StorePath]| host.iter().filter(|info| paths.contains(&info.path)).cloned().collect();
     let registries = stowage::registry::Registries::default();
+    let platform = architecture.map(Platform::linux);
     let options = ReadOptions {
         store_dir: &StoreDir::default(),
-        architecture,
+        platform: platform.as_ref(),
         believe_history: false,
         registries: &registries,
         host: &host,
@@ -246,9 +249,73 @@ fn of_an_index_the_image_for_the_platform_is_read() {
     assert!(error.contains("for several platforms") && error.contains("linux/arm64"), "{error}");
     let error = message(read_with(&format!("{layout}:other"), None, &[]));
     assert!(error.contains("no image with the tag \"other\"; it has: tag"), "{error}");
+    let registries = stowage::registry::Registries::default();
+    let all = |reference: &str| {
+        let found = parts::find(&reference.parse().expect("a reference"), &registries, Choice::All).expect("valid");
+        found.into_iter().map(|found| found.platform.expect("told").to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(all(&layout), ["linux/amd64", "linux/arm64"]);
     // The image without its attestation is the only one.
     let layout = scratch.index(&[images[1].clone(), attestation]);
     assert_eq!(read_with(&layout, None, &[]).expect("valid").root.texts["etc/passwd"], "arm64");
+}
+
+#[test]
+fn an_index_leads_to_so_many_images_at_most() {
+    let scratch = Scratch::new();
+    let tar = tar_of(&[("etc/passwd", b"root")]);
+    let mut index = scratch.layout(&tar, &tar, "application/vnd.oci.image.layer.v1.tar");
+    // Seven within each other would be ten million.
+    for level in 0..7 {
+        let entries = vec![index; 10];
+        index = scratch.blob(json!({ "level": level, "manifests": entries }).to_string().as_bytes());
+    }
+    let layout = scratch.index(&[index]).parse().expect("a reference");
+    let registries = stowage::registry::Registries::default();
+    let error = parts::find(&layout, &registries, Choice::All).map(|_| ()).expect_err("too many").to_string();
+    assert!(error.contains("more than 1000 images"), "{error}");
+    let empty = scratch.blob(json!({ "manifests": [] }).to_string().as_bytes());
+    let error = message(read_with(&scratch.index(&[empty]), None, &[]));
+    assert!(error.contains("lists no image"), "{error}");
+}
+
+#[test]
+fn of_variants_the_one_that_was_named_is_read_or_else_the_best() {
+    let scratch = Scratch::new();
+    let registries = stowage::registry::Registries::default();
+    let image = |architecture: &str, variant: Option<&str>| {
+        let tar = tar_of(&[("etc/passwd", format!("{architecture}{variant:?}").as_bytes())]);
+        let mut image = platform(scratch.layout(&tar, &tar, "application/vnd.oci.image.layer.v1.tar"), architecture);
+        if let Some(variant) = variant {
+            image["platform"]["variant"] = variant.into();
+        }
+        image
+    };
+    let images = [
+        image("amd64", Some("v3")),
+        image("amd64", None),
+        image("arm", Some("v7")),
+        image("arm", Some("v6")),
+        image("arm64", Some("v8")),
+    ];
+    let index = scratch.blob(json!({ "manifests": images }).to_string().as_bytes());
+    let layout = scratch.index(&[index]).parse().expect("a reference");
+    for (wanted, expected) in [
+        ("linux/amd64", Ok("linux/amd64")),
+        ("linux/amd64/v3", Ok("linux/amd64/v3")),
+        ("linux/amd64/v2", Err("no image for linux/amd64/v2; it has: linux/amd64/v3, linux/amd64, linux/arm/v7")),
+        ("linux/arm", Ok("linux/arm/v7")),
+        ("linux/arm/v6", Ok("linux/arm/v6")),
+        ("linux/arm64", Ok("linux/arm64/v8")),
+        ("windows/amd64", Err("no image for windows/amd64")),
+    ] {
+        let platform = wanted.parse().expect(wanted);
+        match (parts::find_one(&layout, &registries, Some(&platform)), expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found.platform.expect("told").to_string(), expected, "{wanted}"),
+            (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
+            (found, _) => panic!("{wanted}: {:?}", found.map(|found| found.platform)),
+        }
+    }
 }
 
 #[test]

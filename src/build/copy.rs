@@ -6,15 +6,17 @@ use std::path::Path;
 use super::layers::{KnownAs, Said};
 use super::{finished, recall, remember};
 use crate::destination::folder::{self, ReadFolder};
-use crate::destination::{self, Delivery, DestinationError, ImageReference, Place};
+use crate::destination::{self, Delivery, Destination, DestinationError, ImageReference, Place};
 use crate::image::manifest::{self, Manifest, ManifestFormat, OCI_MANIFEST};
-use crate::image::{Image, ImageLayer, ImageName, note};
+use crate::image::{Image, ImageLayer, ImageName, Platform, note};
+use crate::layer::Delivered;
 use crate::layer::blob::{LayerBlob, OpenBlob};
 use crate::layer::compress::Compression;
 use crate::layer::deliver::{Content, LayerJob, Progress, Source};
 use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
 use crate::parent::compression::{Compression as Packing, taken};
+use crate::parent::find::Choice;
 use crate::parent::parts::{self, Part, Parts, Reading};
 use crate::registry::Registries;
 use crate::store::{StoreDir, StoreLocation, restore};
@@ -23,6 +25,7 @@ use crate::tree::StoreFiles;
 /// An image that is to be copied.
 pub struct Original {
     image: Image,
+    platform: Option<Platform>,
     store_dir: StoreDir,
     layers: Vec<Layer>,
 }
@@ -48,24 +51,30 @@ pub struct Means<'a> {
 }
 
 impl Original {
-    /// Reads the image that `reference` names, which is to be copied to `place`, on `threads`
-    /// threads.
+    /// Reads the images that `reference` names, those of them that `choice` wants, which are to
+    /// be copied to `place`, on `threads` threads.
     ///
     /// # Errors
-    /// When there is none, or it is damaged.
+    /// When there is none, or one is damaged.
     pub fn read(
         reference: &ImageReference,
+        choice: Choice<'_>,
         place: &Place,
         registries: &Registries,
         threads: usize,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<Vec<Self>> {
         let compression = place.compression()?;
         // An image folder says how large its layers are.
         let is_folder = matches!(place.reference, ImageReference::Folder { .. });
         let as_it_is = |media_type: &str| !is_folder && is_wanted(place, compression, media_type);
         let ImageReference::Folder { folder } = reference else {
-            let reading = Reading { registries, threads, as_it_is: &as_it_is };
-            return Ok(Self::of_parts(parts::parts(reference, &reading)?, reference));
+            let reading = Reading { threads, as_it_is: &as_it_is };
+            let read = |found| {
+                let original = Self::of_parts(parts::parts(reference, found, &reading)?, reference);
+                choice.check(&reference.to_string(), original.platform())?;
+                Ok(original)
+            };
+            return parts::find(reference, registries, choice)?.into_iter().map(read).collect();
         };
         let ReadFolder { image, store_dir, jobs } = folder::read(folder)?;
         let layer = |(job, listed): (LayerJob<'static>, &ImageLayer)| {
@@ -76,7 +85,9 @@ impl Original {
             Layer { job, unpack }
         };
         let layers = jobs.into_iter().zip(&image.layers).map(layer).collect();
-        Ok(Self { image, store_dir, layers })
+        let platform = Platform::of(&serde_json::from_slice(&image.config).unwrap_or_default());
+        choice.check(&reference.to_string(), platform.as_ref())?;
+        Ok(vec![Self { image, platform, store_dir, layers }])
     }
 
     fn of_parts(parts: Parts, reference: &ImageReference) -> Self {
@@ -108,7 +119,7 @@ impl Original {
         };
         let manifest = parts.manifest.filter(is_ours).unwrap_or_else(|| manifest::oci(&parts.config, &listed));
         let image = Image { name, config: parts.config, manifest, layers: listed };
-        Self { image, store_dir: StoreDir::default(), layers }
+        Self { image, platform: parts.platform, store_dir: StoreDir::default(), layers }
     }
 
     /// How many bytes its layers are, uncompressed.
@@ -117,13 +128,29 @@ impl Original {
         self.image.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.record.size))
     }
 
+    /// What it is for, if it tells.
+    #[must_use]
+    pub fn platform(&self) -> Option<&Platform> {
+        self.platform.as_ref()
+    }
+
     /// Puts it at `place`.
     ///
     /// # Errors
     /// When a path that its layers are made of is gone, a layer is another than it was, or
     /// the destination can't be written.
     pub fn copy(self, place: &Place, means: &Means<'_>) -> anyhow::Result<Image> {
-        let Self { image, store_dir, layers } = self;
+        let ready = self.ready(place, means)?;
+        let mut destination = destination::open(&place.reference, means.registries)?;
+        ready.put(&mut *destination, means, |destination, image, delivery| destination.finish(image, delivery))
+    }
+
+    /// Finds out what has to be done for `place`.
+    ///
+    /// # Errors
+    /// When a path that its layers are made of is gone, or nobody could read them there.
+    pub(super) fn ready(self, place: &Place, means: &Means<'_>) -> anyhow::Result<Ready> {
+        let Self { image, store_dir, layers, .. } = self;
         let compression = place.compression()?;
         let names_stores = layers.iter().any(|layer| matches!(layer.job.content, Content::Store { .. }));
         let location = location_of(&store_dir, means.location);
@@ -144,12 +171,44 @@ impl Original {
             said.push(Said { comment: layer.comment.clone(), blob, known_as });
             jobs.push(job);
         }
-        let source = Source { files: &files, store_dir: &store_dir };
+        recall(means.index, &mut jobs, compression);
+        Ok(Ready { image, store_dir, files, jobs, said, compression, format: place.format })
+    }
+}
+
+/// An image whose layers are about to be put somewhere.
+pub(super) struct Ready {
+    image: Image,
+    store_dir: StoreDir,
+    files: StoreFiles,
+    jobs: Vec<LayerJob<'static>>,
+    said: Vec<Said>,
+    compression: Compression,
+    format: ManifestFormat,
+}
+
+impl Ready {
+    /// The image as it will be, if that is known before anything is done.
+    pub(super) fn foreseen(&self) -> Option<Image> {
+        let expected: Option<Vec<Delivered>> = self.jobs.iter().map(|job| job.expected(self.compression)).collect();
+        Some(self.with(expected?))
+    }
+
+    /// Puts its layers at `destination`, and then the rest by `end`.
+    ///
+    /// # Errors
+    /// When a layer is another than it was, or the destination can't be written.
+    pub(super) fn put(
+        mut self,
+        destination: &mut dyn Destination,
+        means: &Means<'_>,
+        end: impl FnOnce(&mut dyn Destination, &Image, &Delivery<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Image> {
+        let (jobs, compression) = (std::mem::take(&mut self.jobs), self.compression);
+        let source = Source { files: &self.files, store_dir: &self.store_dir };
         let mut delivery = Delivery { source, jobs, compression, threads: means.threads, progress: means.progress };
-        recall(means.index, &mut delivery);
-        let mut destination = destination::open(&place.reference, means.registries)?;
         let delivered = destination.put_layers(&delivery)?;
-        for (delivered, layer) in delivered.iter().zip(&image.layers) {
+        for (delivered, layer) in delivered.iter().zip(&self.image.layers) {
             if delivered.record.diff_id != layer.record.diff_id {
                 return Err(DestinationError::Changed {
                     paths: layer.comment.clone(),
@@ -160,15 +219,21 @@ impl Original {
             }
         }
         remember(means.index, &mut delivery, &delivered);
-        let layers = finished(&delivery, delivered, &said);
+        let image = self.with(delivered);
+        end(destination, &image, &delivery)?;
+        Ok(image)
+    }
+
+    /// The image with these layers.
+    fn with(&self, delivered: Vec<Delivered>) -> Image {
+        let image = self.image.clone();
+        let layers = finished(self.compression, delivered, &self.said);
         // What nobody had to change has its digest still.
         let is_same =
             layers.iter().map(|layer| layer.blob.digest).eq(image.layers.iter().map(|layer| layer.blob.digest));
-        let is_same = is_same && place.format == ManifestFormat::Oci;
-        let manifest = if is_same { image.manifest } else { place.format.manifest(&image.config, &layers) };
-        let image = Image { manifest, layers, ..image };
-        destination.finish(&image, &delivery)?;
-        Ok(image)
+        let is_same = is_same && self.format == ManifestFormat::Oci;
+        let manifest = if is_same { image.manifest } else { self.format.manifest(&image.config, &layers) };
+        Image { manifest, layers, ..image }
     }
 }
 

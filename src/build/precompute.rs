@@ -24,7 +24,7 @@ pub fn precompute(build: &Build<'_>, compression: Compression) -> anyhow::Result
     let jobs: Vec<LayerJob<'_>> = own.map(|layer| layer.job).collect();
     let source = Source { files: &files, store_dir: base.store_dir() };
     let mut delivery = Delivery { source, jobs, compression, threads: build.threads, progress: build.progress };
-    recall(build.index, &mut delivery);
+    recall(build.index, &mut delivery.jobs, delivery.compression);
     let known: Vec<Option<Delivered>> = delivery.jobs.iter().map(|job| job.expected(compression)).collect();
     let missing = delivery.jobs.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(job, _)| job);
     let missing: Vec<&LayerJob<'_>> = missing.collect();

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 
 use crate::cache::setup::Format;
 use crate::destination::ImageReference;
+use crate::image::Platform;
 use crate::image::manifest::ManifestFormat;
 use crate::layer::compress::Compression;
 use crate::plan::Strategy;
@@ -15,6 +16,7 @@ Examples:
   stowage build ./result --name ci --to docker-archive:- | docker load
   stowage build --spec ci.json --to docker://registry.example/team/ci:latest
   stowage build ./result --from stowage:./tools --to stowage:./project
+  stowage index stowage:./amd64 stowage:./arm64 --to docker://registry.example/team/ci:latest
   stowage plan ./result --previous oci:layout:latest
   stowage diff oci:layout:old oci:layout:new
   stowage why ./image openssl
@@ -57,6 +59,12 @@ pub enum Command {
     Why(WhyArguments),
     /// Copy an image from any place to any other
     Copy(CopyArguments),
+    /// Make one image for several platforms: an index of an image for each
+    ///
+    /// Each IMAGE is one that was built for one platform, as by the spec's `architecture`. All
+    /// are copied to DEST, and then an index lists them, by os, architecture and variant, so that
+    /// each machine takes its own. Of an IMAGE that is an index itself, all its images are taken.
+    Index(IndexArguments),
     /// Show what an image is made of
     Inspect(InspectArguments),
     /// Export what Nix has just built: for nix.conf's `post-build-hook`
@@ -106,7 +114,7 @@ pub struct JobsArguments {
 
 /// Who else knows layers.
 #[derive(Debug, Args)]
-pub struct IndexArguments {
+pub struct LayerIndexArguments {
     /// Believe what this knows of layers, so that they are not read: a folder that other machines
     /// share, which is made if it is not there, and told of what is new; or an image of stowage's.
     /// Can be repeated; by default $STOWAGE_LAYER_INDEX
@@ -115,6 +123,14 @@ pub struct IndexArguments {
     /// themselves. A job for somebody else's merge request needs a folder of its own.
     #[arg(long, value_name = "DIR|IMAGE", value_hint = ValueHint::AnyPath)]
     pub layer_index: Vec<String>,
+}
+
+/// Which image.
+#[derive(Debug, Args)]
+pub struct PlatformArguments {
+    /// Which of an image's platforms, as in linux/arm64 or linux/arm/v7, if it has several
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
+    pub platform: Option<Platform>,
 }
 
 /// Where registrations come from.
@@ -183,7 +199,7 @@ pub struct BuildArguments {
     pub previous: Vec<String>,
     /// Who else knows layers
     #[command(flatten)]
-    pub index: IndexArguments,
+    pub index: LayerIndexArguments,
     /// How much is done at once
     #[command(flatten)]
     pub jobs: JobsArguments,
@@ -239,6 +255,9 @@ pub struct CopyArguments {
     /// (`-`: standard output), oci:DIR[:TAG], oci-archive:FILE[:TAG], or stowage:DIR
     #[arg(value_name = "DEST")]
     pub to: ImageReference,
+    /// Which image
+    #[command(flatten)]
+    pub platform: PlatformArguments,
     /// How to compress the layers: none, gzip or zstd, or with a level as in zstd:9; by default
     /// they stay as they are
     #[arg(long, value_name = "CODEC[:LEVEL]")]
@@ -254,11 +273,46 @@ pub struct CopyArguments {
     pub store: StoreArguments,
     /// Who else knows layers
     #[command(flatten)]
-    pub index: IndexArguments,
+    pub index: LayerIndexArguments,
     /// How much is done at once
     #[command(flatten)]
     pub jobs: JobsArguments,
     /// Print what was copied as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `index`.
+#[derive(Debug, Args)]
+pub struct IndexArguments {
+    /// The images, each for another platform: stowage:DIR, docker://HOST/REPOSITORY[:TAG],
+    /// docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], or oci-archive:FILE[:TAG]
+    #[arg(value_name = "IMAGE", required = true)]
+    pub images: Vec<ImageReference>,
+    /// Where to put the index and its images: docker://HOST/REPOSITORY[:TAG], oci:DIR[:TAG], or
+    /// oci-archive:FILE[:TAG] (`-`: standard output)
+    #[arg(long, value_name = "DEST")]
+    pub to: ImageReference,
+    /// How to compress the layers: none, gzip or zstd, or with a level as in zstd:9; by default
+    /// they stay as they are
+    #[arg(long, value_name = "CODEC[:LEVEL]")]
+    pub compress: Option<Compression>,
+    /// Which kind of manifests a registry gets; Docker's index is its manifest list
+    #[arg(long, value_name = "KIND", default_value = "oci")]
+    pub format: ManifestFormat,
+    /// Write the digest of the index into this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub digest_file: Option<PathBuf>,
+    /// Who else knows layers
+    #[command(flatten)]
+    pub index: LayerIndexArguments,
+    /// Where the store is
+    #[command(flatten)]
+    pub store: StoreArguments,
+    /// How much is done at once
+    #[command(flatten)]
+    pub jobs: JobsArguments,
+    /// Print what was put there as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -272,6 +326,9 @@ pub struct DiffArguments {
     /// What is
     #[arg(value_name = "NEW", value_hint = ValueHint::AnyPath)]
     pub new: String,
+    /// Which image
+    #[command(flatten)]
+    pub platform: PlatformArguments,
     /// Print everything as JSON
     #[arg(long)]
     pub json: bool,
@@ -286,6 +343,9 @@ pub struct WhyArguments {
     /// A store path, or the name of one, with or without version; `*` stands for anything
     #[arg(value_name = "PATH")]
     pub path: String,
+    /// Which image
+    #[command(flatten)]
+    pub platform: PlatformArguments,
     /// Print it as JSON
     #[arg(long)]
     pub json: bool,
@@ -298,6 +358,9 @@ pub struct InspectArguments {
     /// docker-archive:FILE
     #[arg(value_name = "IMAGE")]
     pub image: ImageReference,
+    /// Which image
+    #[command(flatten)]
+    pub platform: PlatformArguments,
     /// Print everything as JSON
     #[arg(long)]
     pub json: bool,

@@ -15,6 +15,7 @@ use super::parent;
 use super::settings::{self, Settings};
 use crate::build::{self, Build, Place};
 use crate::destination::{DestinationError, ImageReference};
+use crate::digest::Digest;
 use crate::image::manifest::ManifestFormat;
 use crate::image::spec::MAX_LAYERS;
 use crate::image::{Image, ImageName, ImageSpec, config};
@@ -49,7 +50,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     let places = places(arguments.to, &arguments.compress, spec.compression, arguments.format)?;
     let digest_file = arguments.digest_file;
     let mut index = layer_index::open(settings, &arguments.index)?;
-    let previous = earlier::previous(&arguments.previous, &settings.registries)?;
+    let previous = earlier::previous(&arguments.previous, &settings.registries, spec.platform().as_ref())?;
     layer_index::add_previous(&mut index, &arguments.previous, &settings.registries);
     let contents = contents(&location, &arguments.paths, &spec)?;
     let source = arguments.source.registrations();
@@ -86,7 +87,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     meter.finish();
     let to: Vec<ImageReference> = places.into_iter().map(|place| place.reference).collect();
     let image = image?;
-    write_digest(digest_file.as_deref(), &image)?;
+    write_digest(digest_file.as_deref(), image.digest())?;
     report(&image, &to, arguments.json, settings.quiet || to_stdout)
 }
 
@@ -123,13 +124,13 @@ pub fn check_format(format: ManifestFormat, references: &[ImageReference]) -> Re
     Ok(())
 }
 
-/// Writes an image's digest into a file, for scripts.
+/// Writes the digest of an image or index into a file, for scripts.
 ///
 /// # Errors
 /// When it can't be written.
-pub fn write_digest(file: Option<&Path>, image: &Image) -> anyhow::Result<()> {
+pub fn write_digest(file: Option<&Path>, digest: Digest) -> anyhow::Result<()> {
     if let Some(file) = file {
-        let text = image.digest().to_string();
+        let text = digest.to_string();
         crate::fs::write_atomically(file, text.as_bytes()).map_err(DestinationError::write(file))?;
     }
     Ok(())

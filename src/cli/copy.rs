@@ -1,5 +1,7 @@
 //! `stowage copy`.
 
+use anyhow::Context as _;
+
 use super::args::CopyArguments;
 use super::build::{check_format, report, write_digest};
 use super::exit::UsageError;
@@ -9,13 +11,14 @@ use super::settings::Settings;
 use crate::build::Place;
 use crate::build::copy::{Means, Original};
 use crate::destination::ImageReference;
+use crate::parent::find::Choice;
 
 /// Copies an image.
 ///
 /// # Errors
 /// See [`super::exit::Exit`].
 pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> {
-    let CopyArguments { from, to, compress, format, digest_file, index, store, jobs, json } = arguments;
+    let CopyArguments { from, to, platform, compress, format, digest_file, index, store, jobs, json } = arguments;
     let is_folder = |reference: &ImageReference| matches!(reference, ImageReference::Folder { .. });
     if is_folder(&from) && is_folder(&to) {
         return Err(UsageError("copy an image folder to an image folder with `cp -a`".to_owned()).into());
@@ -31,7 +34,9 @@ pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> 
     let threads = jobs.threads();
     check_format(format, std::slice::from_ref(&to))?;
     let place = Place { reference: to, compression: compress, format };
-    let original = Original::read(&from, &place, &settings.registries, threads)?;
+    let choice = Choice::of(platform.platform.as_ref());
+    let original = Original::read(&from, choice, &place, &settings.registries, threads)?.into_iter().next();
+    let original = original.with_context(|| format!("{from} lists no image"))?;
     let meter = Meter::new(original.size(), settings.quiet);
     let progress = |bytes| meter.add(bytes);
     let means =
@@ -39,7 +44,7 @@ pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> 
     let image = original.copy(&place, &means);
     meter.finish();
     let image = image?;
-    write_digest(digest_file.as_deref(), &image)?;
+    write_digest(digest_file.as_deref(), image.digest())?;
     let quiet = settings.quiet || place.reference.is_stdout();
     report(&image, &[place.reference], json, quiet)
 }

@@ -10,7 +10,7 @@ use crate::plan::diff::Difference;
 /// # Errors
 /// When one of them can't be read.
 pub fn run(settings: &Settings, arguments: &DiffArguments) -> anyhow::Result<()> {
-    let read = |text| earlier::read(text, &settings.registries);
+    let read = |text| earlier::read(text, &settings.registries, arguments.platform.platform.as_ref());
     let (old, new) = (read(&arguments.old)?.layout, read(&arguments.new)?.layout);
     let difference = Difference::between(&old, &new);
     let text =

@@ -10,6 +10,7 @@ use super::inspect::{self, Inspected};
 use super::parent;
 use crate::destination::ImageReference;
 use crate::digest::Digest;
+use crate::image::Platform;
 use crate::plan::Previous;
 use crate::plan::diff::{Layout, LayoutLayer};
 use crate::plan::saved::{self, SavedPlan};
@@ -24,11 +25,11 @@ pub struct Earlier {
 }
 
 /// Reads the image or plan that `text` names: an image by its reference or path, or a
-/// file of `stowage plan --json`.
+/// file of `stowage plan --json`. Of images for several platforms, it is the one for `platform`.
 ///
 /// # Errors
 /// When it is neither.
-pub fn read(text: &str, registries: &Registries) -> anyhow::Result<Earlier> {
+pub fn read(text: &str, registries: &Registries, platform: Option<&Platform>) -> anyhow::Result<Earlier> {
     let path = Path::new(text);
     if text == "-" || may_be_plan(path) {
         return of_plan(text).with_context(|| format!("the plan {text}"));
@@ -37,7 +38,7 @@ pub fn read(text: &str, registries: &Registries) -> anyhow::Result<Earlier> {
         let hint = "give an image, or a file of `stowage plan --json`";
         return Err(UsageError(format!("{text} is not there; {hint}")).into());
     }
-    of_image(&parent::reference(text)?, registries)
+    of_image(&parent::reference(text)?, registries, platform)
 }
 
 /// Whether what is there begins as JSON does, and no archive; an empty file is none. A pipe is not looked
@@ -55,8 +56,12 @@ fn may_be_plan(path: &Path) -> bool {
 ///
 /// # Errors
 /// As for [`read`].
-pub fn previous(texts: &[String], registries: &Registries) -> anyhow::Result<Vec<Previous>> {
-    texts.iter().map(|text| Ok(read(text, registries)?.previous)).collect()
+pub fn previous(
+    texts: &[String],
+    registries: &Registries,
+    platform: Option<&Platform>,
+) -> anyhow::Result<Vec<Previous>> {
+    texts.iter().map(|text| Ok(read(text, registries, platform)?.previous)).collect()
 }
 
 fn of_plan(text: &str) -> anyhow::Result<Earlier> {
@@ -73,8 +78,12 @@ fn of_plan(text: &str) -> anyhow::Result<Earlier> {
     Ok(Earlier { layout: (&plan).into(), previous })
 }
 
-fn of_image(reference: &ImageReference, registries: &Registries) -> anyhow::Result<Earlier> {
-    let inspected = inspect::inspect(reference, registries)?;
+fn of_image(
+    reference: &ImageReference,
+    registries: &Registries,
+    platform: Option<&Platform>,
+) -> anyhow::Result<Earlier> {
+    let inspected = inspect::inspect(reference, registries, platform)?;
     let history = inspected.config["history"].as_array().into_iter().flatten();
     let comment = |entry: &'_ serde_json::Value| entry["comment"].as_str().unwrap_or_default().to_owned();
     let comments: Vec<(String, bool)> = history.map(|entry| (comment(entry), entry["empty_layer"] != true)).collect();

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::build::base::BaseError;
+use crate::build::index::IndexError;
 use crate::cache::CacheError;
 use crate::cache::setup::SetupError;
 use crate::daemon::DaemonError;
@@ -70,6 +71,7 @@ impl Exit {
             || cause.is::<UnreadableLayers>()
             || cause.is::<SetupError>()
             || cause.is::<PlatformError>()
+            || cause.is::<IndexError>()
         {
             return Some(Self::Usage);
         }

@@ -5,10 +5,12 @@ use serde_json::{Value, json};
 use super::args::InspectArguments;
 use super::output;
 use super::settings::Settings;
-use crate::destination::{DestinationError, ImageReference, docker_archive, folder, oci_layout};
+use crate::destination::{DestinationError, ImageReference, docker_archive, folder};
 use crate::digest::Digest;
+use crate::image::Platform;
 use crate::image::manifest::Descriptor;
 use crate::parent::compression::Compression;
+use crate::parent::find::Choice;
 use crate::parent::parts;
 use crate::registry::Registries;
 
@@ -29,6 +31,8 @@ impl From<&Descriptor> for Blob {
 pub struct Inspected {
     names: Vec<String>,
     digest: Option<Digest>,
+    /// What it is for.
+    platform: Option<Platform>,
     /// Its config, whole.
     pub config: Value,
     config_digest: Digest,
@@ -40,48 +44,50 @@ pub struct Inspected {
 /// # Errors
 /// When it can't be read.
 pub fn run(settings: &Settings, arguments: &InspectArguments) -> anyhow::Result<()> {
-    let inspected = inspect(&arguments.image, &settings.registries)?;
+    let platform = arguments.platform.platform.as_ref();
+    let inspected = inspect(&arguments.image, &settings.registries, platform)?;
+    Choice::of(platform).check(&arguments.image.to_string(), inspected.platform.as_ref())?;
     let text = if arguments.json { as_json(&inspected) } else { as_text(&inspected) };
     Ok(output::print(&text)?)
 }
 
-/// Finds out what there is to know of an image without looking into its layers.
+/// Finds out what there is to know of an image without looking into its layers. Of images
+/// for several platforms, it is the one for `platform`.
 ///
 /// # Errors
 /// When it can't be read.
-pub fn inspect(image: &ImageReference, registries: &Registries) -> anyhow::Result<Inspected> {
+pub fn inspect(
+    image: &ImageReference,
+    registries: &Registries,
+    platform: Option<&Platform>,
+) -> anyhow::Result<Inspected> {
     let parse = |config: &[u8]| {
         serde_json::from_slice(config).map_err(|error| DestinationError::Foreign {
             path: image.to_string().into(),
             problem: format!("has a config that can't be read: {error}"),
         })
     };
-    Ok(match image {
+    let inspected = match image {
         ImageReference::Folder { folder } => {
             let image = folder::read(folder)?.image;
             Inspected {
                 names: vec![image.name.to_string()],
+                platform: None,
                 digest: Some(image.digest()),
                 config: parse(&image.config)?,
                 config_digest: image.config_digest(),
                 blobs: image.layers.iter().map(|layer| (&layer.blob).into()).collect(),
             }
         }
-        ImageReference::Oci { folder, tag } => {
-            let found = oci_layout::read(folder, tag.as_deref())?;
-            Inspected {
-                names: found.tag.into_iter().collect(),
-                digest: Some(found.digest),
-                config: parse(&found.config)?,
-                config_digest: Digest::of(&found.config),
-                blobs: found.manifest.layers.iter().map(Blob::from).collect(),
-            }
-        }
-        ImageReference::OciArchive { .. } | ImageReference::Registry(_) | ImageReference::Daemon(_) => {
-            let found = parts::find(image, registries)?;
+        ImageReference::Oci { .. }
+        | ImageReference::OciArchive { .. }
+        | ImageReference::Registry(_)
+        | ImageReference::Daemon(_) => {
+            let found = parts::find_one(image, registries, platform)?;
             let blobs = found.layers.iter().filter_map(|layer| layer.descriptor.as_ref());
             Inspected {
                 names: found.called.into_iter().collect(),
+                platform: found.platform,
                 digest: found.manifest.as_deref().map(Digest::of),
                 config: parse(&found.config)?,
                 config_digest: Digest::of(&found.config),
@@ -92,6 +98,7 @@ pub fn inspect(image: &ImageReference, registries: &Registries) -> anyhow::Resul
             let listing = docker_archive::read(file)?;
             Inspected {
                 names: listing.names,
+                platform: None,
                 digest: None,
                 config: parse(&listing.config)?,
                 config_digest: Digest::of(&listing.config),
@@ -102,7 +109,9 @@ pub fn inspect(image: &ImageReference, registries: &Registries) -> anyhow::Resul
                     .collect(),
             }
         }
-    })
+    };
+    let platform = inspected.platform.or_else(|| Platform::of(&inspected.config));
+    Ok(Inspected { platform, ..inspected })
 }
 
 /// Each layer's diff ID, its size as it is kept, and its comment.
@@ -140,7 +149,8 @@ fn as_text(inspected: &Inspected) -> String {
         out += &format!("digest:        {digest}\n");
     }
     out += &format!("config digest: {}\n", inspected.config_digest);
-    out += &format!("platform:      {}/{}\n", text(&config["os"]), text(&config["architecture"]));
+    let platform = inspected.platform.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+    out += &format!("platform:      {platform}\n");
     out += &format!("created:       {}\n", text(&config["created"]));
     out += &format!("user:          {}\n", text(&config["config"]["User"]));
     out += &format!(

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::args::IndexArguments;
+use super::args::LayerIndexArguments;
 use super::exit::UsageError;
 use super::parent;
 use super::settings::Settings;
@@ -11,6 +11,7 @@ use crate::image::note;
 use crate::layer::index::LayerIndex;
 use crate::layer::index::known::KnownLayers;
 use crate::layer::index::shared::SharedFolder;
+use crate::parent::find::{Choice, Found};
 use crate::parent::parts;
 use crate::registry::Registries;
 
@@ -19,7 +20,7 @@ use crate::registry::Registries;
 /// # Errors
 /// When an image is named that is none. A folder that can't be used is only warned of: an
 /// index never decides whether something can be built.
-pub fn open(settings: &Settings, arguments: &IndexArguments) -> anyhow::Result<LayerIndex> {
+pub fn open(settings: &Settings, arguments: &LayerIndexArguments) -> anyhow::Result<LayerIndex> {
     let mut index = settings.index.clone();
     let texts = if arguments.layer_index.is_empty() { settings.layer_index.as_slice() } else { &arguments.layer_index };
     for text in texts {
@@ -39,13 +40,13 @@ fn add(index: &mut LayerIndex, text: &str, registries: &Registries) -> anyhow::R
     let reference = parent::reference(text)?;
     let known = of_image(&reference, registries)?.ok_or_else(|| {
         let problem =
-            "has no manifest that could tell of layers; name an image folder, an OCI layout or an OCI archive";
+            "has no manifest that could tell of layers; name an image folder, an OCI layout, or an image in a registry";
         UsageError(format!("{reference}: a docker archive {problem}"))
     })?;
-    if known.is_empty() {
+    if known.iter().all(KnownLayers::is_empty) {
         tracing::warn!("{reference} tells of no layers; only images that stowage has made do");
     }
-    index.add_known(known);
+    known.into_iter().for_each(|known| index.add_known(known));
     Ok(())
 }
 
@@ -54,7 +55,7 @@ pub fn add_previous(index: &mut LayerIndex, texts: &[String], registries: &Regis
     for text in texts.iter().filter(|text| is_image(text)) {
         // Whether it can be read at all, others have found out.
         if let Ok(Some(known)) = parent::reference(text).and_then(|reference| of_image(&reference, registries)) {
-            index.add_known(known);
+            known.into_iter().for_each(|known| index.add_known(known));
         }
     }
 }
@@ -66,17 +67,19 @@ fn is_image(text: &str) -> bool {
     !is_path || path.is_file() || ["stowage.json", "oci-layout"].iter().any(|name| path.join(name).exists())
 }
 
-/// What the image's manifest tells of layers; of a docker archive nothing can be told.
-fn of_image(reference: &ImageReference, registries: &Registries) -> anyhow::Result<Option<KnownLayers>> {
+/// What the image's manifest tells of layers, or the manifests of each platform; in a docker
+/// archive there is none.
+fn of_image(reference: &ImageReference, registries: &Registries) -> anyhow::Result<Option<Vec<KnownLayers>>> {
     Ok(match reference {
         ImageReference::DockerArchive { .. } | ImageReference::Daemon(_) => None,
         ImageReference::Folder { folder } => {
             let image = folder::read(folder)?.image;
-            Some(note::known_layers(&image.manifest, &image.config))
+            Some(vec![note::known_layers(&image.manifest, &image.config)])
         }
         other => {
-            let found = parts::find(other, registries)?;
-            found.manifest.map(|manifest| note::known_layers(&manifest, &found.config))
+            let found = parts::find(other, registries, Choice::All)?.into_iter();
+            let known = |image: Found| Some(note::known_layers(&image.manifest?, &image.config));
+            Some(found.filter_map(known).collect())
         }
     })
 }

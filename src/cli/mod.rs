@@ -8,6 +8,7 @@ pub mod diff;
 pub mod earlier;
 pub mod exit;
 pub mod hook;
+pub mod index;
 pub mod inspect;
 pub mod layer_index;
 pub mod manual;
@@ -65,6 +66,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Build(arguments) => build::run(&settings()?, arguments),
         Command::Plan(arguments) => plan::run(&settings()?, arguments),
         Command::Copy(arguments) => copy::run(&settings()?, arguments),
+        Command::Index(arguments) => index::run(&settings()?, arguments),
         Command::Diff(arguments) => diff::run(&settings()?, &arguments),
         Command::Why(arguments) => why::run(&settings()?, &arguments),
         Command::Inspect(arguments) => inspect::run(&settings()?, &arguments),

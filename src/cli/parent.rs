@@ -31,9 +31,9 @@ pub fn parent(
         let unknown: Vec<StorePath> = unknown.into_iter().cloned().collect();
         known.chain(registered(location, &unknown)).collect()
     };
-    let architecture = spec.architecture.as_deref();
+    let platform = spec.platform();
     let store_dir = closure.store_dir();
-    let options = ReadOptions { store_dir, architecture, believe_history, registries, host: &host };
+    let options = ReadOptions { store_dir, platform: platform.as_ref(), believe_history, registries, host: &host };
     let parent = read(&reference(text)?, &options)?;
     tracing::info!("{} has {} layers and {} store paths", parent.name, parent.layers.len(), parent.registrations.len());
     Ok(parent)

@@ -33,11 +33,9 @@ pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> 
         Some(_) => build::closure(&source, &location, &contents, &spec)?,
         None => source.closure(&location, &contents, &[])?,
     };
-    let old = arguments
-        .previous
-        .iter()
-        .map(|text| earlier::read(text, &settings.registries))
-        .collect::<Result<Vec<_>, _>>()?;
+    let platform = spec.platform();
+    let read = |text: &String| earlier::read(text, &settings.registries, platform.as_ref());
+    let old = arguments.previous.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let (layouts, previous): (Vec<_>, Vec<_>) = old.into_iter().map(|old| (old.layout, old.previous)).unzip();
     let parent = arguments.from.as_ref().or(spec.from_image.as_ref());
     let parent =

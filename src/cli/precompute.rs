@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::args::IndexArguments;
+use super::args::LayerIndexArguments;
 use super::settings::{self, Settings};
 use super::{build, layer_index, parent};
 use crate::build::Build;
@@ -35,7 +35,7 @@ fn with_output(
     location: &StoreLocation,
     output: &StorePath,
 ) -> anyhow::Result<usize> {
-    let index = layer_index::open(settings, &IndexArguments { layer_index: Vec::new() })?;
+    let index = layer_index::open(settings, &LayerIndexArguments { layer_index: Vec::new() })?;
     let contents = build::contents(location, &[PathBuf::from(location.print(output))], spec)?;
     let closure = build::closure(&RegistrationSource::Database, location, &contents, spec)?;
     let program = spec.hook.then(build::own_program).transpose()?;

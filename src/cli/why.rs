@@ -28,7 +28,7 @@ pub fn run(settings: &Settings, arguments: &WhyArguments) -> anyhow::Result<()> 
     let reference = parent::reference(&arguments.image)?;
     let options = ReadOptions {
         store_dir: &store_dir,
-        architecture: None,
+        platform: arguments.platform.platform.as_ref(),
         host: &|_| Vec::new(),
         believe_history: true,
         registries: &settings.registries,

@@ -17,13 +17,16 @@ use std::path::{Path, PathBuf};
 
 use crate::daemon::Daemon;
 use crate::image::Image;
-use crate::image::manifest::ManifestFormat;
+use crate::image::manifest::{ImageIndex, ManifestFormat};
 use crate::layer::Delivered;
 use crate::layer::chunks::PackError;
 use crate::layer::compress::Compression;
 use crate::layer::deliver::{self, LayerJob, Progress, Source};
 use crate::registry::Registries;
 pub use reference::{ImageReference, ReferenceError};
+
+/// What an index is called in a layout or archive, if not otherwise.
+const DEFAULT_TAG: &str = "latest";
 
 /// Why an image can't be put where it should go, or be read from there.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +67,9 @@ pub enum DestinationError {
         /// The digest of the bytes now.
         found: String,
     },
+    /// A place that has one image, and was given several.
+    #[error("such a place has one image only; this is a defect of stowage")]
+    OneImage,
     /// An archive for a terminal would only spoil it.
     #[error("an archive can't be written to a terminal; redirect standard output, or name a file: docker-archive:FILE")]
     Terminal,
@@ -133,6 +139,31 @@ pub trait Destination {
     /// # Errors
     /// When it can't be kept.
     fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()>;
+
+    /// Puts what describes the image beside its layers, as one of an index: nobody sees it
+    /// there yet.
+    ///
+    /// # Errors
+    /// When it can't be kept, or the place is none for indexes.
+    fn add(&mut self, _: &Image, _: &Delivery<'_>) -> anyhow::Result<()> {
+        Err(DestinationError::OneImage.into())
+    }
+
+    /// Whether that index is what is there, so that nothing has to be made or sent.
+    ///
+    /// # Errors
+    /// When that can't be found out.
+    fn has_index(&mut self, _: &ImageIndex) -> anyhow::Result<bool> {
+        Ok(false)
+    }
+
+    /// Puts the index of the images that were added there. Only this makes them visible.
+    ///
+    /// # Errors
+    /// When it can't be kept, or the place is none for indexes.
+    fn finish_index(&mut self, _: &ImageIndex) -> anyhow::Result<()> {
+        Err(DestinationError::OneImage.into())
+    }
 }
 
 /// Where an image is to go, and how.

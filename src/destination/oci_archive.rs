@@ -11,9 +11,10 @@ use std::path::Path;
 use serde_json::json;
 
 use super::archive_file::ArchiveFile;
-use super::{Delivery, Destination, DestinationError, blobs, oci_layout};
+use super::{DEFAULT_TAG, Delivery, Destination, DestinationError, blobs, oci_layout};
 use crate::digest::Digest;
 use crate::image::Image;
+use crate::image::manifest::ImageIndex;
 use crate::layer::deliver::{self, ArchiveSink, LayerJob};
 use crate::layer::{BlobRecord, Delivered};
 
@@ -41,6 +42,14 @@ impl OciArchive {
         let name = blob_file(&Digest::of(bytes));
         if self.names.insert(name.clone()) { self.out.add(&name, bytes) } else { Ok(()) }
     }
+
+    /// Ends the archive of that manifest or index, by its own tag or else `tag`.
+    fn end(&mut self, manifest: &[u8], tag: &str) -> Result<(), DestinationError> {
+        let tag = self.tag.as_deref().unwrap_or(tag);
+        let entry = oci_layout::index_entry(&Digest::of(manifest), manifest, tag);
+        self.out.add("index.json", &oci_layout::index(&json!([entry])))?;
+        self.out.finish()
+    }
 }
 
 impl Destination for OciArchive {
@@ -51,14 +60,19 @@ impl Destination for OciArchive {
             .map_err(|error| super::as_write_error(error, &path))
     }
 
-    fn finish(&mut self, image: &Image, _: &Delivery<'_>) -> anyhow::Result<()> {
+    fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
+        self.add(image, delivery)?;
+        Ok(self.end(&image.manifest, &image.name.tag)?)
+    }
+
+    fn add(&mut self, image: &Image, _: &Delivery<'_>) -> anyhow::Result<()> {
         self.add_blob(&image.config)?;
-        self.add_blob(&image.manifest)?;
-        let tag = self.tag.as_deref().unwrap_or(&image.name.tag);
-        let entry = oci_layout::index_entry(&image.digest(), image.manifest.len(), tag);
-        self.out.add("index.json", &oci_layout::index(&json!([entry])))?;
-        self.out.finish()?;
-        Ok(())
+        Ok(self.add_blob(&image.manifest)?)
+    }
+
+    fn finish_index(&mut self, index: &ImageIndex) -> anyhow::Result<()> {
+        self.add_blob(&index.bytes)?;
+        Ok(self.end(&index.bytes, DEFAULT_TAG)?)
     }
 }
 

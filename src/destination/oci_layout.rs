@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::blobs::Blobs;
-use super::{Delivery, Destination, DestinationError};
+use super::{DEFAULT_TAG, Delivery, Destination, DestinationError};
 use crate::digest::Digest;
 use crate::fs::LockedFolder;
 use crate::image::Image;
-use crate::image::manifest::{self, Manifest, OCI_INDEX, OCI_MANIFEST};
+use crate::image::manifest::{self, ImageIndex, OCI_INDEX};
 use crate::layer::Delivered;
 use crate::layer::deliver::LayerJob;
 
@@ -59,6 +59,14 @@ impl OciLayout {
         self.folder.join("index.json")
     }
 
+    /// Gives what was put there its tag, in place of whatever had it.
+    fn give_tag(&self, digest: &Digest, bytes: &[u8], tag: &str) -> Result<(), DestinationError> {
+        let mut manifests = read_index(&self.folder)?;
+        manifests.retain(|entry| entry["annotations"][REF_NAME] != tag);
+        manifests.push(index_entry(digest, bytes, tag));
+        self.write_index(&Value::Array(manifests))
+    }
+
     fn write_index(&self, manifests: &Value) -> Result<(), DestinationError> {
         crate::fs::write_atomically(&self.index(), &index(manifests)).map_err(DestinationError::write(&self.index()))
     }
@@ -71,15 +79,21 @@ impl Destination for OciLayout {
         super::put_missing(delivery, &self.folder, &self.blobs, is_there)
     }
 
-    fn finish(&mut self, image: &Image, _: &Delivery<'_>) -> anyhow::Result<()> {
-        self.blobs.put(&image.config)?;
-        let digest = self.blobs.put(&image.manifest)?;
+    fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
+        self.add(image, delivery)?;
         let tag = self.tag.as_deref().unwrap_or(&image.name.tag);
-        let mut manifests = read_index(&self.folder)?;
-        manifests.retain(|entry| entry["annotations"][REF_NAME] != tag);
-        manifests.push(index_entry(&digest, image.manifest.len(), tag));
-        self.write_index(&Value::Array(manifests))?;
+        Ok(self.give_tag(&image.digest(), &image.manifest, tag)?)
+    }
+
+    fn add(&mut self, image: &Image, _: &Delivery<'_>) -> anyhow::Result<()> {
+        self.blobs.put(&image.config)?;
+        self.blobs.put(&image.manifest)?;
         Ok(())
+    }
+
+    fn finish_index(&mut self, index: &ImageIndex) -> anyhow::Result<()> {
+        let digest = self.blobs.put(&index.bytes)?;
+        Ok(self.give_tag(&digest, &index.bytes, self.tag.as_deref().unwrap_or(DEFAULT_TAG))?)
     }
 }
 
@@ -88,53 +102,14 @@ pub(super) fn index(manifests: &Value) -> Vec<u8> {
     manifest::to_json(&json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests }))
 }
 
-/// What an index says of an image.
-pub(super) fn index_entry(digest: &Digest, size: usize, tag: &str) -> Value {
+/// What an index says of a manifest, or an index, with these bytes.
+pub(super) fn index_entry(digest: &Digest, bytes: &[u8], tag: &str) -> Value {
     json!({
-        "mediaType": OCI_MANIFEST,
+        "mediaType": manifest::media_type(bytes),
         "digest": digest,
-        "size": size,
+        "size": bytes.len(),
         "annotations": Value::Object(Map::from_iter([(REF_NAME.to_owned(), tag.into())])),
     })
-}
-
-/// An image that was found in a layout.
-#[derive(Debug)]
-pub struct Found {
-    /// Its tag, if it has one.
-    pub tag: Option<String>,
-    /// Its manifest's digest.
-    pub digest: Digest,
-    /// Its manifest.
-    pub manifest: Manifest,
-    /// Its config's bytes.
-    pub config: Vec<u8>,
-}
-
-/// Reads the image with the tag `tag`, or the only one, of the layout in
-/// `folder`.
-///
-/// # Errors
-/// When there is none, or several and no tag.
-pub fn read(folder: &Path, tag: Option<&str>) -> Result<Found, DestinationError> {
-    let foreign = |problem: String| DestinationError::Foreign { path: folder.to_owned(), problem };
-    let entries = read_index(folder)?;
-    let tag_of = |entry: &Value| entry["annotations"][REF_NAME].as_str().map(str::to_owned);
-    let wanted: Vec<&Value> = entries.iter().filter(|entry| tag.is_none() || tag_of(entry).as_deref() == tag).collect();
-    let [entry] = wanted[..] else {
-        let tags: Vec<String> = entries.iter().filter_map(tag_of).collect();
-        return Err(foreign(format!(
-            "has {} images that fit; it has the tags {tags:?}, name one: oci:DIR:TAG",
-            wanted.len()
-        )));
-    };
-    let digest = entry["digest"].as_str().unwrap_or_default();
-    let digest = Digest::parse(digest).map_err(|error| foreign(format!("has an index that can't be read: {error}")))?;
-    let blobs = Blobs::of(folder);
-    let manifest: Manifest = serde_json::from_slice(&blobs.get(&digest)?)
-        .map_err(|error| foreign(format!("has a manifest that can't be read: {error}")))?;
-    let config = blobs.get(&manifest.config.digest)?;
-    Ok(Found { tag: tag_of(entry), digest, manifest, config })
 }
 
 /// The images that the index of the layout in `folder` lists.

@@ -65,6 +65,17 @@ pub struct ReferenceError {
     problem: String,
 }
 
+impl ImageReference {
+    /// Whether an index of several images can be there.
+    #[must_use]
+    pub fn takes_index(&self) -> bool {
+        match self {
+            Self::Oci { .. } | Self::OciArchive { .. } | Self::Registry(_) => true,
+            Self::DockerArchive { .. } | Self::Daemon(_) | Self::Folder { .. } => false,
+        }
+    }
+}
+
 /// The kinds of places that later versions will know.
 const LATER: [&str; 1] = ["containers-storage"];
 

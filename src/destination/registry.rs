@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use uploads::Uploads;
 
 use super::{Delivery, Destination, DestinationError};
+use crate::digest::Digest;
 use crate::image::Image;
-use crate::image::manifest;
+use crate::image::manifest::{self, ImageIndex};
 use crate::layer::Delivered;
 use crate::layer::deliver::{self, Content, LayerJob};
 use crate::registry::upload::Mount;
@@ -123,16 +124,40 @@ impl Destination for RegistryPlace {
     }
 
     fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
-        let reference = self.image.reference();
-        let digest = image.digest();
-        if let Some(wanted) = self.image.digest
-            && wanted != digest
-        {
-            let problem = format!("names another image than this one, {digest}; leave the digest out");
-            return Err(DestinationError::Foreign { path: format!("docker://{}", self.image).into(), problem }.into());
+        self.check(image.digest())?;
+        self.put_image(image, delivery, &self.image.reference())
+    }
+
+    fn add(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
+        self.put_image(image, delivery, &image.digest().to_string())
+    }
+
+    fn has_index(&mut self, index: &ImageIndex) -> anyhow::Result<bool> {
+        self.check(index.digest())?;
+        Ok(self.repository.manifest_digest(&self.image.reference())? == Some(index.digest()))
+    }
+
+    fn finish_index(&mut self, index: &ImageIndex) -> anyhow::Result<()> {
+        self.check(index.digest())?;
+        let media_type = manifest::media_type(&index.bytes);
+        Ok(self.repository.put_manifest(&self.image.reference(), &media_type, &index.bytes)?)
+    }
+}
+
+impl RegistryPlace {
+    /// Compares the digest of what goes there with the one that the place names.
+    fn check(&self, digest: Digest) -> Result<(), DestinationError> {
+        if self.image.digest.is_none_or(|wanted| wanted == digest) {
+            return Ok(());
         }
+        let problem = format!("names another image than this one, {digest}; leave the digest out");
+        Err(DestinationError::Foreign { path: format!("docker://{}", self.image).into(), problem })
+    }
+
+    /// Puts an image there whose manifest `reference` names, a tag or its digest.
+    fn put_image(&mut self, image: &Image, delivery: &Delivery<'_>, reference: &str) -> anyhow::Result<()> {
         if let Some(expected) = self.deferred.take() {
-            if self.repository.manifest_digest(&reference)? == Some(digest) {
+            if self.repository.manifest_digest(reference)? == Some(image.digest()) {
                 expected.iter().for_each(|known| (delivery.progress)(known.record.size));
                 return Ok(());
             }
@@ -149,6 +174,6 @@ impl Destination for RegistryPlace {
         if !self.repository.has_blob(&config, image.config.len() as u64)? {
             self.repository.put_blob(&config, &image.config)?;
         }
-        Ok(self.repository.put_manifest(&reference, &manifest::media_type(&image.manifest), &image.manifest)?)
+        Ok(self.repository.put_manifest(reference, &manifest::media_type(&image.manifest), &image.manifest)?)
     }
 }

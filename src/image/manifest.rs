@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::note::Listed;
-use super::{ImageLayer, ImageName};
+use super::{Image, ImageLayer, ImageName, Platform};
 use crate::digest::Digest;
 use crate::layer::compress;
 
@@ -98,6 +98,62 @@ impl ManifestFormat {
     }
 }
 
+/// One of the images that an index lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexEntry {
+    /// Its manifest.
+    #[serde(flatten)]
+    pub manifest: Descriptor,
+    /// What it is for.
+    pub platform: Platform,
+}
+
+/// An index of images for several platforms, which Docker calls a manifest list.
+#[derive(Clone, Debug)]
+pub struct ImageIndex {
+    /// The images, in the order of their platforms.
+    pub entries: Vec<IndexEntry>,
+    /// The index, as bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl ImageIndex {
+    /// The index of `images`, whose manifests are of the kind `format`. In which order they are
+    /// given makes no difference.
+    pub fn new<'a>(format: ManifestFormat, images: impl IntoIterator<Item = (&'a Image, Platform)>) -> Self {
+        let entry = |(image, platform): (&Image, Platform)| IndexEntry {
+            manifest: Descriptor {
+                media_type: media_type(&image.manifest),
+                digest: image.digest(),
+                size: image.manifest.len() as u64,
+            },
+            platform,
+        };
+        let mut entries: Vec<IndexEntry> = images.into_iter().map(entry).collect();
+        entries.sort_by(|one, other| one.platform.order().cmp(&other.platform.order()));
+        let media_type = match format {
+            ManifestFormat::Oci => OCI_INDEX,
+            ManifestFormat::Docker => DOCKER_INDEX,
+        };
+        let bytes = to_json(&Index { schema_version: 2, media_type, manifests: &entries });
+        Self { entries, bytes }
+    }
+
+    /// Its digest.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.bytes)
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Index<'a> {
+    schema_version: u32,
+    media_type: &'a str,
+    manifests: &'a [IndexEntry],
+}
+
 /// The bytes of the OCI manifest of an image with that config and those layers.
 #[must_use]
 pub fn oci(config: &[u8], layers: &[ImageLayer]) -> Vec<u8> {
@@ -128,10 +184,15 @@ pub fn oci_media_type(media_type: &str) -> &str {
     }
 }
 
-/// What a manifest says that it is.
+/// What a manifest or an index says that it is.
 #[must_use]
 pub fn media_type(manifest: &[u8]) -> String {
-    let read = serde_json::from_slice::<Manifest>(manifest).ok();
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: Option<String>,
+    }
+    let read = serde_json::from_slice::<Typed>(manifest).ok();
     read.and_then(|read| read.media_type).unwrap_or_else(|| OCI_MANIFEST.to_owned())
 }
 
@@ -173,6 +234,39 @@ mod tests {
                 r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"#
             ),
             "{rendered}"
+        );
+    }
+
+    #[test]
+    fn an_index_lists_images_in_the_order_of_their_platforms() {
+        let image = |config: &[u8]| Image {
+            name: ImageName::parse("a").expect("a name"),
+            config: config.to_vec(),
+            manifest: oci(config, &[]),
+            layers: Vec::new(),
+        };
+        let platform = |text: &str| text.parse::<Platform>().expect(text);
+        let (one, two, three) = (image(b"1"), image(b"2"), image(b"3"));
+        let listed = [(&one, "linux/arm64/v8"), (&two, "linux/arm/v7"), (&three, "linux/amd64")];
+        let listed = listed.map(|(image, text)| (image, platform(text)));
+        let index = ImageIndex::new(ManifestFormat::Oci, listed.clone());
+        let read: oci_spec::image::ImageIndex = serde_json::from_slice(&index.bytes).expect("valid");
+        let first = &read.manifests()[0];
+        assert_eq!(first.platform().as_ref().expect("told").architecture().to_string(), "amd64");
+        assert_eq!(first.digest().to_string(), three.digest().to_string());
+        let platforms: Vec<String> = index.entries.iter().map(|entry| entry.platform.to_string()).collect();
+        assert_eq!(platforms, ["linux/amd64", "linux/arm/v7", "linux/arm64/v8"]);
+        let [a, b, c] = listed;
+        assert_eq!(ImageIndex::new(ManifestFormat::Oci, [c, b, a.clone()]).digest(), index.digest());
+        let docker = ImageIndex::new(ManifestFormat::Docker, [a]);
+        let text = String::from_utf8(docker.bytes).expect("JSON");
+        let digest = one.digest();
+        assert_eq!(
+            text,
+            format!(
+                r#"{{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.list.v2+json","manifests":[{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{},"platform":{{"architecture":"arm64","os":"linux","variant":"v8"}}}}]}}"#,
+                one.manifest.len()
+            )
         );
     }
 

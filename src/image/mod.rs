@@ -13,6 +13,7 @@ pub mod name;
 pub mod nix_conf;
 pub mod nixdb;
 pub mod note;
+pub mod platform;
 pub mod spec;
 pub mod system;
 pub mod user;
@@ -23,6 +24,7 @@ pub use config::ContainerConfig;
 use manifest::Descriptor;
 pub use name::ImageName;
 use note::Note;
+pub use platform::Platform;
 pub use spec::ImageSpec;
 
 /// One layer of a finished image.

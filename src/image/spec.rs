@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::config::ContainerConfig;
 use super::name::{ImageName, NameError};
 use super::user::User;
-use super::{keys, kinds};
+use super::{Platform, keys, kinds};
 use crate::layer::compress::{Compression, CompressionError};
 use crate::layer::{Owner, elf};
 use crate::plan::{Hint, Pattern, Policy, Previous, Strategy};
@@ -189,6 +189,12 @@ impl ImageSpec {
     pub fn from_toml(text: &str) -> Result<Self, SpecError> {
         let table: toml::Table = toml::from_str(text).map_err(|error| SpecError::Toml(Box::new(error)))?;
         Self::from_value(from_toml(toml::Value::Table(table)))
+    }
+
+    /// The platform that the image is to be for, if the spec tells it.
+    #[must_use]
+    pub fn platform(&self) -> Option<Platform> {
+        self.architecture.as_deref().map(Platform::linux)
     }
 
     fn from_value(value: Value) -> Result<Self, SpecError> {

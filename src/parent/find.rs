@@ -11,15 +11,16 @@ use super::blob::Blob;
 use super::files::Files;
 use crate::daemon::Daemon;
 use crate::digest::Digest;
-use crate::image::ImageName;
 use crate::image::manifest::{DOCKER_INDEX, Descriptor, DockerArchiveEntry, Manifest, OCI_INDEX};
+use crate::image::{ImageName, Platform};
 use crate::registry::{Registries, RegistryImage};
 
 /// How large a manifest, index or config may be, in bytes; registries take 4 MiB.
 const MAX_JSON: u64 = 16 << 20;
 
-/// How deep indexes may be nested.
-const MAX_DEPTH: usize = 4;
+/// How many images, and indexes of some, one index may lead to, so that nobody is kept busy for
+/// ever.
+const MAX_OPENED: usize = 1000;
 
 /// The annotation with an image's tag.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -34,6 +35,8 @@ pub struct Found {
     pub manifest: Option<Vec<u8>>,
     /// What the image is called, whole or only by a tag.
     pub called: Option<String>,
+    /// What an index says that it is for.
+    pub platform: Option<Platform>,
 }
 
 /// A layer's blob, and what a manifest says of it.
@@ -49,8 +52,42 @@ pub struct FoundLayer {
 pub struct Search<'a> {
     /// The reference, for messages.
     pub name: &'a str,
-    /// The architecture, as Go calls it.
-    pub architecture: Option<&'a str>,
+    /// Which of the images for several platforms.
+    pub choice: Choice<'a>,
+}
+
+/// Which of the images of an index are wanted.
+#[derive(Clone, Copy)]
+pub enum Choice<'a> {
+    /// The only one.
+    Only,
+    /// The one for that platform.
+    For(&'a Platform),
+    /// All of them.
+    All,
+}
+
+impl<'a> Choice<'a> {
+    /// The image for `platform`, or the only one.
+    #[must_use]
+    pub fn of(platform: Option<&'a Platform>) -> Self {
+        platform.map_or(Self::Only, Self::For)
+    }
+
+    /// Compares the platform that the image `name` is for with the one that is wanted.
+    ///
+    /// # Errors
+    /// When it is another one.
+    pub fn check(self, name: &str, found: Option<&Platform>) -> Result<(), ParentError> {
+        match (self, found) {
+            (Self::For(wanted), Some(found)) if !wanted.takes(found) => Err(ParentError::Choice {
+                name: name.to_owned(),
+                problem: format!("has no image for {wanted}"),
+                choices: vec![found.to_string()],
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Search<'_> {
@@ -85,7 +122,7 @@ impl Search<'_> {
         };
         let layers = entry.layers.iter().enumerate().map(layer).collect::<Result<_, ParentError>>()?;
         let called = entry.repo_tags.iter().flatten().next().map(|name| short(name).to_owned());
-        Ok(Found { config, layers, manifest: None, called })
+        Ok(Found { config, layers, manifest: None, called, platform: None })
     }
 
     /// Configs are called by their digests. Another digest is another config.
@@ -99,11 +136,11 @@ impl Search<'_> {
         }
     }
 
-    /// The image of an OCI layout that has the tag `tag`, or the only one.
+    /// The images of an OCI layout that have the tag `tag`, or the only one.
     ///
     /// # Errors
     /// When there is none, or not all of it.
-    pub fn oci(&self, files: &Files, tag: Option<&str>) -> Result<Found, ParentError> {
+    pub fn oci(&self, files: &Files, tag: Option<&str>) -> Result<Vec<Found>, ParentError> {
         let index = self.json(&self.file(files, "index.json")?, "index.json")?;
         let index: Value = self.parse(&index, "index.json")?;
         let tag_of = |entry: &Value| entry["annotations"][REF_NAME].as_str().map(str::to_owned);
@@ -125,7 +162,8 @@ impl Search<'_> {
             return Err(self.choice("has several images; name one by its tag".to_owned(), tags()));
         }
         let fitting = if digests.len() > 1 { &fitting[..] } else { &fitting[..1] };
-        Ok(Found { called: tag_of(fitting[0]), ..self.choose(files, fitting, 0)? })
+        let found = self.choose(files, fitting, &mut 0)?;
+        Ok(found.into_iter().map(|found| Found { called: tag_of(fitting[0]), ..found }).collect())
     }
 
     /// The image of a Docker daemon, which is kept in a temporary file.
@@ -137,63 +175,78 @@ impl Search<'_> {
         self.docker(&Files::read_archive(archive, self.name.as_ref(), self.name)?, None)
     }
 
-    /// The image in a registry; of its layers nothing is fetched yet.
+    /// The images in a registry; of their layers nothing is fetched yet.
     ///
     /// # Errors
     /// When there is none, or not all of it.
-    pub fn registry(&self, image: &RegistryImage, registries: &Registries) -> Result<Found, ParentError> {
+    pub fn registry(&self, image: &RegistryImage, registries: &Registries) -> Result<Vec<Found>, ParentError> {
         let repository = registries.repository(&image.at)?;
         let manifest = repository.get_manifest(&image.reference())?;
         let entry = serde_json::json!({
             "mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.bytes.len(),
         });
-        let found = self.choose(&Files::Registry(repository, manifest), &[&entry], 0)?;
-        Ok(Found { called: image.tag.clone(), ..found })
+        let found = self.choose(&Files::Registry(repository, manifest), &[&entry], &mut 0)?;
+        Ok(found.into_iter().map(|found| Found { called: image.tag.clone(), ..found }).collect())
     }
 
-    /// The image for the platform among those of an index.
-    fn choose(&self, files: &Files, entries: &[&Value], depth: usize) -> Result<Found, ParentError> {
-        let platform = |entry: &Value| {
-            let text = |key: &str| entry["platform"][key].as_str().unwrap_or_default().to_owned();
-            (text("os"), text("architecture"), text("variant"))
-        };
+    /// The images among those of an index that are wanted.
+    fn choose(&self, files: &Files, entries: &[&Value], opened: &mut usize) -> Result<Vec<Found>, ParentError> {
         // Attestations are listed beside images, for no platform.
         let is_image = |entry: &Value| {
-            platform(entry).0 != "unknown" && entry["annotations"]["vnd.docker.reference.type"].is_null()
+            entry["platform"]["os"] != "unknown" && entry["annotations"]["vnd.docker.reference.type"].is_null()
         };
         let images: Vec<&Value> = entries.iter().copied().filter(|entry| is_image(entry)).collect();
-        let mut fitting: Vec<&Value> = if let [only] = images[..]
-            && (only["platform"].is_null() || self.architecture.is_none())
-        {
-            vec![only]
-        } else {
-            let fits = |entry: &&&Value| {
-                let (os, architecture, _) = platform(entry);
-                os == "linux" && self.architecture.is_none_or(|wanted| wanted == architecture)
-            };
-            images.iter().filter(fits).copied().collect()
-        };
-        if self.architecture.is_some() {
-            // Of variants, the latest, as for arm's v7 before v6.
-            fitting.sort_by_key(|entry| platform(entry).2);
-            fitting = fitting.pop().into_iter().collect();
+        if images.is_empty() {
+            return Err(self.problem("lists no image".to_owned()));
         }
-        let [entry] = fitting[..] else {
-            let print = |entry: &&Value| {
-                let (os, architecture, variant) = platform(entry);
-                [os, architecture, variant]
-                    .iter()
-                    .filter(|part| !part.is_empty())
-                    .cloned()
-                    .collect::<Vec<_>>()
-                    .join("/")
-            };
-            let problem = match self.architecture {
-                Some(wanted) => format!("has no image for linux/{wanted}"),
-                None => "has images for several platforms; set the spec's `architecture`".to_owned(),
-            };
-            return Err(self.choice(problem, images.iter().map(print).collect()));
+        let fitting = match self.choice {
+            Choice::All => images,
+            Choice::Only => vec![self.only(&images)?],
+            Choice::For(wanted) => vec![self.best(&images, wanted)?],
         };
+        let mut found = Vec::new();
+        for entry in fitting {
+            found.extend(self.open(files, entry, opened)?);
+        }
+        Ok(found)
+    }
+
+    /// The only image, or the only one for Linux.
+    fn only<'a>(&self, images: &[&'a Value]) -> Result<&'a Value, ParentError> {
+        let is_linux = |entry: &&'a Value| entry["platform"]["os"] == "linux";
+        match (images, &images.iter().copied().filter(is_linux).collect::<Vec<_>>()[..]) {
+            ([only], _) | (_, [only]) => Ok(only),
+            _ => {
+                let problem = "has images for several platforms; choose one by --platform, or for `build` and `plan` by the spec's `architecture`";
+                Err(self.choice(problem.to_owned(), platforms(images)))
+            }
+        }
+    }
+
+    /// The image for the platform `wanted`. What the one without a platform is for, only its
+    /// config tells.
+    fn best<'a>(&self, images: &[&'a Value], wanted: &Platform) -> Result<&'a Value, ParentError> {
+        if let [only] = images
+            && only["platform"].is_null()
+        {
+            return Ok(only);
+        }
+        let fits = |entry: &&'a Value| {
+            let found = Platform::of(&entry["platform"]).filter(|found| wanted.takes(found))?;
+            Some((found.variant.is_none(), found.variant, *entry))
+        };
+        // What runs on all machines, else the latest variant, as of arm's v7 before v6.
+        let best = images.iter().filter_map(fits).max_by_key(|(runs, variant, _)| (*runs, variant.clone()));
+        let missing = || self.choice(format!("has no image for {wanted}"), platforms(images));
+        best.map(|(.., entry)| entry).ok_or_else(missing)
+    }
+
+    /// The image that `entry` of an index describes; or those of another index.
+    fn open(&self, files: &Files, entry: &Value, opened: &mut usize) -> Result<Vec<Found>, ParentError> {
+        *opened += 1;
+        if *opened > MAX_OPENED {
+            return Err(self.problem(format!("lists more than {MAX_OPENED} images and indexes of images")));
+        }
         let descriptor = self.descriptor(entry)?;
         let bytes = self.json(&self.blob(files, &descriptor)?, "manifest")?;
         if Digest::of(&bytes) != descriptor.digest {
@@ -204,13 +257,11 @@ impl Search<'_> {
         let value: Value = self.parse(&bytes, "manifest")?;
         let kind = value["mediaType"].as_str().unwrap_or(&descriptor.media_type);
         if kind == OCI_INDEX || kind == DOCKER_INDEX || value["manifests"].is_array() {
-            if depth >= MAX_DEPTH {
-                return Err(self.problem("has indexes within indexes within indexes".to_owned()));
-            }
             let entries: Vec<&Value> = value["manifests"].as_array().into_iter().flatten().collect();
-            return self.choose(files, &entries, depth + 1);
+            return self.choose(files, &entries, opened);
         }
-        Ok(Found { manifest: Some(bytes.clone()), ..self.manifest(files, &self.parse(&bytes, "manifest")?)? })
+        let found = self.manifest(files, &self.parse(&bytes, "manifest")?)?;
+        Ok(vec![Found { manifest: Some(bytes), platform: Platform::of(&entry["platform"]), ..found }])
     }
 
     /// The parts that a manifest lists.
@@ -226,7 +277,7 @@ impl Search<'_> {
             Ok(FoundLayer { blob: blob.ok_or_else(missing)?, descriptor: Some(descriptor.clone()) })
         };
         let layers = manifest.layers.iter().enumerate().map(layer).collect::<Result<_, ParentError>>()?;
-        Ok(Found { config, layers, manifest: None, called: None })
+        Ok(Found { config, layers, manifest: None, called: None, platform: None })
     }
 
     fn descriptor(&self, entry: &Value) -> Result<Descriptor, ParentError> {
@@ -258,6 +309,12 @@ impl Search<'_> {
     fn choice(&self, problem: String, choices: Vec<String>) -> ParentError {
         ParentError::Choice { name: self.name.to_owned(), problem, choices }
     }
+}
+
+/// The platforms of an index's entries, for messages.
+fn platforms(entries: &[&Value]) -> Vec<String> {
+    let platform = |entry: &&Value| Platform::of(&entry["platform"]);
+    entries.iter().map(|entry| platform(entry).map_or("one for no platform".to_owned(), |it| it.to_string())).collect()
 }
 
 /// An image's name without what podman and skopeo put before short names.

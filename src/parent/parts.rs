@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::compression::Compression;
 use super::error::LayerProblem;
 use super::files::Files;
-use super::find::{Found, FoundLayer, Search};
+use super::find::{Choice, Found, FoundLayer, Search};
 use super::layers::same;
 use super::stream::LayerStream;
 use super::{OpenBlob, ParentError, read};
 use crate::destination::ImageReference;
 use crate::digest::Digest;
+use crate::image::Platform;
 use crate::image::manifest::{self, Descriptor};
 use crate::layer::LayerRecord;
 use crate::registry::{Registries, RepositoryName};
@@ -26,6 +27,8 @@ pub struct Parts {
     pub manifest: Option<Vec<u8>>,
     /// What the image is called, whole or only by a tag.
     pub called: Option<String>,
+    /// What it is for, if anything tells.
+    pub platform: Option<Platform>,
     /// The layers, the lowest first.
     pub layers: Vec<Part>,
 }
@@ -49,8 +52,6 @@ pub struct Part {
 /// How to read parts.
 #[derive(Clone, Copy)]
 pub struct Reading<'a> {
-    /// How to reach registries.
-    pub registries: &'a Registries,
     /// On how many threads.
     pub threads: usize,
     /// Whether a layer of that media type only goes on as it is. Such a layer of a registry is
@@ -58,21 +59,26 @@ pub struct Reading<'a> {
     pub as_it_is: &'a (dyn Fn(&str) -> bool + Sync),
 }
 
-/// Finds the image that `reference` names, which is no image folder.
+/// Finds the images that `reference` names, which is no image folder; those of them that `choice`
+/// wants.
 ///
 /// # Errors
 /// When there is none, or not all of it.
-pub fn find(reference: &ImageReference, registries: &Registries) -> Result<Found, ParentError> {
+pub fn find(
+    reference: &ImageReference,
+    registries: &Registries,
+    choice: Choice<'_>,
+) -> Result<Vec<Found>, ParentError> {
     let name = reference.to_string();
-    let search = Search { name: &name, architecture: None };
+    let search = Search { name: &name, choice };
     match reference {
         ImageReference::DockerArchive { file, name: wanted } => {
-            search.docker(&Files::open_archive(file, &name)?, wanted.as_ref())
+            Ok(vec![search.docker(&Files::open_archive(file, &name)?, wanted.as_ref())?])
         }
         ImageReference::OciArchive { file, tag } => search.oci(&Files::open_archive(file, &name)?, tag.as_deref()),
         ImageReference::Oci { folder, tag } => search.oci(&Files::Folder(folder.clone()), tag.as_deref()),
         ImageReference::Registry(image) => search.registry(image, registries),
-        ImageReference::Daemon(image) => search.daemon(image, registries),
+        ImageReference::Daemon(image) => Ok(vec![search.daemon(image, registries)?]),
         ImageReference::Folder { .. } => {
             let problem = "is an image folder, which is read otherwise; this is a defect of stowage".to_owned();
             Err(ParentError::NoImage { name, problem })
@@ -80,15 +86,28 @@ pub fn find(reference: &ImageReference, registries: &Registries) -> Result<Found
     }
 }
 
-/// Reads the parts of the image that `reference` names, which is no image folder. Layers
-/// that are compressed are read once, and compared with their digests; the others whoever
-/// copies them compares.
+/// Finds the one image for `platform`, or the only one; see [`find`].
 ///
 /// # Errors
-/// When there is none, or it is damaged.
-pub fn parts(reference: &ImageReference, reading: &Reading<'_>) -> Result<Parts, ParentError> {
+/// When there is none, or not all of it.
+pub fn find_one(
+    reference: &ImageReference,
+    registries: &Registries,
+    platform: Option<&Platform>,
+) -> Result<Found, ParentError> {
+    let found = find(reference, registries, Choice::of(platform))?.into_iter().next();
+    let problem = "lists no image".to_owned();
+    found.ok_or_else(|| ParentError::NoImage { name: reference.to_string(), problem })
+}
+
+/// Reads the parts of an image that was found at `reference`. Layers that are compressed are
+/// read once, and compared with their digests; the others whoever copies them compares.
+///
+/// # Errors
+/// When it is damaged.
+pub fn parts(reference: &ImageReference, found: Found, reading: &Reading<'_>) -> Result<Parts, ParentError> {
     let name = reference.to_string();
-    let Found { config, layers, manifest, called } = find(reference, reading.registries)?;
+    let Found { config, layers, manifest, called, platform } = found;
     let parsed = read::parse_config(&name, &config)?;
     let diff_ids = read::diff_ids(&name, &parsed, layers.len())?;
     let history = parsed["history"].as_array().into_iter().flatten();
@@ -119,7 +138,8 @@ pub fn parts(reference: &ImageReference, reading: &Reading<'_>) -> Result<Parts,
         let is_measured = origin.is_none() || !(reading.as_it_is)(&blob.media_type);
         parts.push(Part { record, blob, comment: comment.to_owned(), open, origin, is_measured });
     }
-    Ok(Parts { config, manifest, called, layers: parts })
+    let platform = platform.or_else(|| Platform::of(&parsed));
+    Ok(Parts { config, manifest, called, platform, layers: parts })
 }
 
 /// What a layer is, whose tar has the digest `diff_id`.

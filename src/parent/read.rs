@@ -8,12 +8,13 @@ use serde_json::Value;
 
 use super::blob::Spool;
 use super::files::Files;
-use super::find::{Found, FoundLayer, Search};
+use super::find::{Found, FoundLayer};
 use super::layers::{self, Content, Layer, Merged, Unread};
 use super::unregistered::Image;
-use super::{Entry, LayerBytes, Parent, ParentError, ParentLayer, Root, overlay, registrations, texts};
+use super::{Entry, LayerBytes, Parent, ParentError, ParentLayer, Root, overlay, parts, registrations, texts};
 use crate::destination::{ImageReference, folder};
 use crate::digest::Digest;
+use crate::image::Platform;
 use crate::image::manifest::Manifest;
 use crate::layer::deliver::Content as JobContent;
 use crate::plan::saved;
@@ -28,9 +29,9 @@ const MAX_LAYERS: usize = 1000;
 pub struct ReadOptions<'a> {
     /// The store dir of its paths.
     pub store_dir: &'a StoreDir,
-    /// The architecture, as Go calls it, for which to choose an image from an index;
-    /// without one, there has to be only one.
-    pub architecture: Option<&'a str>,
+    /// The platform for which to choose an image from an index; without one, there has to be
+    /// only one.
+    pub platform: Option<&'a Platform>,
     /// Whether a layer of an image in a registry is what the image's history tells of it, so
     /// that layers of store paths need not be fetched. How large their tars are is not known
     /// then.
@@ -71,20 +72,13 @@ fn find(
     reference: &ImageReference,
     options: &ReadOptions<'_>,
 ) -> Result<(Vec<u8>, Vec<Unread>), ParentError> {
-    let search = Search { name, architecture: options.architecture };
-    let found = match reference {
-        ImageReference::Registry(image) => {
-            let found = search.registry(image, options.registries)?;
-            return Ok(unread(found, options));
-        }
-        ImageReference::Daemon(image) => search.daemon(image, options.registries)?,
-        ImageReference::Folder { folder } => return find_in_folder(name, folder, options.store_dir),
-        ImageReference::DockerArchive { file, name: wanted } => {
-            search.docker(&Files::open_archive(file, name)?, wanted.as_ref())?
-        }
-        ImageReference::OciArchive { file, tag } => search.oci(&Files::open_archive(file, name)?, tag.as_deref())?,
-        ImageReference::Oci { folder, tag } => search.oci(&Files::Folder(folder.clone()), tag.as_deref())?,
-    };
+    if let ImageReference::Folder { folder } = reference {
+        return find_in_folder(name, folder, options.store_dir);
+    }
+    let found = parts::find_one(reference, options.registries, options.platform)?;
+    if matches!(reference, ImageReference::Registry(_)) {
+        return Ok(unread(found, options));
+    }
     let Found { config, layers, .. } = found;
     Ok((config, layers.into_iter().map(Unread::Blob).collect()))
 }
