@@ -32,7 +32,8 @@ def build_set(name, index):
 
 
 def run(command, environment=None, pipe=False):
-    """Runs a command, and tells its seconds and its peak memory in MB.
+    """Runs a command, and tells its seconds, its peak memory in MB, and the seconds of
+    all processors that it took.
 
     Its standard output goes to /dev/null, or through a pipe to one who reads it.
     """
@@ -56,12 +57,12 @@ def run(command, environment=None, pipe=False):
         if child.returncode != 0:
             errors.seek(0)
             raise SystemExit(f"{command[0]} failed:\n{errors.read().decode()[-2000:]}")
-    return seconds, usage.ru_maxrss / 1024
+    return seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime
 
 
 def in_turn(runs, measures):
-    """Runs each measure once for nothing, then all in turn; tells of each its
-    seconds and memories."""
+    """Runs each measure once for nothing, then all in turn; tells of each what
+    `run` tells."""
     results = {name: [] for name in measures}
     for turn in range(runs + 1):
         for name, measure in measures.items():
@@ -74,13 +75,14 @@ def in_turn(runs, measures):
 def report(results, size=None):
     """Prints medians; returns those of the seconds."""
     medians = {}
-    print(f"{'':24} {'median':>9} {'min':>9} {'max':>9} {'MB/s':>7} {'peak MB':>8}")
+    print(f"{'':24} {'median':>9} {'min':>9} {'max':>9} {'CPU':>9} {'MB/s':>7} {'peak MB':>8}")
     for name, samples in results.items():
         seconds = [sample[0] for sample in samples]
         medians[name] = statistics.median(seconds)
         rate = f"{size / 1e6 / medians[name]:.0f}" if size else ""
+        processors = statistics.median(sample[2] for sample in samples)
         memory = max(sample[1] for sample in samples)
         print(
-            f"{name:24} {medians[name]:7.3f} s {min(seconds):7.3f} s {max(seconds):7.3f} s {rate:>7} {memory:8.1f}"
+            f"{name:24} {medians[name]:7.3f} s {min(seconds):7.3f} s {max(seconds):7.3f} s {processors:7.3f} s {rate:>7} {memory:8.1f}"
         )
     return medians

@@ -70,6 +70,15 @@ some_layers_are_there() {
   build --spec "$work/ci.json"
 }
 
+# On 1, 2 and 8 threads.
+compressed() {
+  local jobs=1 one
+  one=$(build --name s "$small" --compress "$1" --jobs 1)
+  for jobs in 2 8; do
+    same "digests on $jobs threads" "$one" "$(build --name s "$small" --compress "$1" --jobs "$jobs")"
+  done
+}
+
 from_archive() {
   to=docker-archive:$work/image.tar build --spec "$work/ci.json" > "$work/archive"
   cat "$work/archive"
@@ -139,7 +148,11 @@ echo "      ${expected/$'\n'/, config }"
 check 'another umask, time zone, locale, HOME and folder' same_image other_surroundings
 check 'another uid' same_image as_user
 check 'one thread' same_image build --spec "$work/ci.json" --jobs 1
-check 'seven threads' same_image build --spec "$work/ci.json" --jobs 7
+check 'two threads' same_image build --spec "$work/ci.json" --jobs 2
+check 'eight threads' same_image build --spec "$work/ci.json" --jobs 8
+for compression in none gzip zstd; do
+  check "$compression on 1, 2 and 8 threads" compressed "$compression"
+done
 check 'after another image in the same layout' same_image after_another_image
 check 'three destinations at once' same_image three_destinations
 check 'with all layers known' same_image known_layers
