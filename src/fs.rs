@@ -134,6 +134,19 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     file.persist(path)
 }
 
+/// The device or pipe that `path` is or leads to, for writing: as root, a rename would put a
+/// file in the place of `/dev/null`. So is a file that a process has open already, by its name
+/// in `/proc`, such as `/dev/stdout`.
+///
+/// # Errors
+/// When there is one, and it can't be written.
+pub fn open_special(path: &Path) -> io::Result<Option<File>> {
+    let Ok(found) = std::fs::metadata(path) else { return Ok(None) };
+    let in_proc = path.starts_with("/proc") || std::fs::read_link(path).is_ok_and(|link| link.starts_with("/proc"));
+    let is_special = in_proc || !(found.is_file() || found.is_dir());
+    if is_special { std::fs::OpenOptions::new().write(true).open(path).map(Some) } else { Ok(None) }
+}
+
 /// Opens the regular file `path` for reading. A pipe in its place, where somebody else
 /// can write, would be waited for without end.
 ///

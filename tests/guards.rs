@@ -324,3 +324,30 @@ fn a_database_that_nobody_has_open_is_left_as_it_is() {
     assert_eq!(names(&folder), before);
     assert_eq!(std::fs::read(scratch.database()).expect("readable"), bytes);
 }
+
+#[test]
+fn devices_and_pipes_are_written_to_and_not_replaced() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let scratch = Scratch::new();
+    let (pipe, link) = (scratch.path("pipe"), scratch.path("link"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo").success());
+    std::os::unix::fs::symlink("pipe", &link).expect("writable");
+    for name in ["pipe", "link"] {
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read(pipe).expect("readable")
+        });
+        let digest = scratch.path("digest");
+        let destination = format!("docker-archive:{name}");
+        scratch.build(&[&printed(HELLO), "--to", &destination, "--digest-file", "digest"]).assert().success();
+        let archive = scratch.path("archive.tar");
+        std::fs::write(&archive, reader.join().expect("read")).expect("writable");
+        assert_right(&archive);
+        assert!(pipe.symlink_metadata().expect("there").file_type().is_fifo(), "{name}");
+        assert!(std::fs::read_to_string(digest).expect("written").starts_with("sha256:"));
+    }
+    assert!(link.symlink_metadata().expect("there").is_symlink());
+    // What a shell makes of `--digest-file >(cat)`, and what scripts write.
+    let output = scratch.build(&[&printed(HELLO), "--quiet", "--digest-file", "/dev/stdout"]).output().expect("run");
+    assert!(output.status.success() && output.stdout.starts_with(b"sha256:"), "{output:?}");
+}

@@ -1,6 +1,6 @@
 //! `stowage build`.
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -131,7 +131,12 @@ pub fn check_format(format: ManifestFormat, references: &[ImageReference]) -> Re
 pub fn write_digest(file: Option<&Path>, digest: Digest) -> anyhow::Result<()> {
     if let Some(file) = file {
         let text = digest.to_string();
-        crate::fs::write_atomically(file, text.as_bytes()).map_err(DestinationError::write(file))?;
+        let special = crate::fs::open_special(file).map_err(DestinationError::write(file))?;
+        let written = match special {
+            Some(mut special) => special.write_all(text.as_bytes()),
+            None => crate::fs::write_atomically(file, text.as_bytes()),
+        };
+        written.map_err(DestinationError::write(file))?;
     }
     Ok(())
 }

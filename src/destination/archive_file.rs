@@ -43,6 +43,9 @@ impl ArchiveFile {
                     problem: "is a folder; name a file for the archive".to_owned(),
                 });
             }
+            if let Some(file) = crate::fs::open_special(path).map_err(DestinationError::write(path))? {
+                return Ok(Self { path: path.to_owned(), out: Output::Standard(file) });
+            }
             let folder = crate::fs::folder_of(path);
             Output::File(PartialFile::create(folder).map_err(DestinationError::write(path))?)
         };
