@@ -14,7 +14,7 @@ use super::{Delivery, Destination, DestinationError};
 use crate::image::manifest::{self, DockerArchiveEntry};
 use crate::image::{Image, ImageName};
 use crate::layer::deliver::{self, ArchiveSink, LayerJob};
-use crate::layer::{BlobRecord, Delivered, LayerKey};
+use crate::layer::{BlobRecord, Delivered, LayerKey, LayerRecord};
 
 /// The file that lists an archive's images.
 const MANIFEST: &str = "manifest.json";
@@ -81,8 +81,8 @@ impl ArchiveSink for DockerArchive {
         self.out.begin(&layer_file(&job.key), size)
     }
 
-    fn end(&mut self, _: &LayerJob<'_>, delivered: &Delivered) -> anyhow::Result<()> {
-        Ok(self.out.end(delivered.blob.size)?)
+    fn end(&mut self, _: &LayerJob<'_>, size: u64, _: Option<&LayerRecord>) -> anyhow::Result<()> {
+        Ok(self.out.end(size)?)
     }
 }
 

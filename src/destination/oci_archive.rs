@@ -16,7 +16,7 @@ use crate::digest::Digest;
 use crate::image::Image;
 use crate::image::manifest::ImageIndex;
 use crate::layer::deliver::{self, ArchiveSink, LayerJob};
-use crate::layer::{BlobRecord, Delivered};
+use crate::layer::{BlobRecord, Delivered, LayerRecord};
 
 /// An archive that is being written.
 pub struct OciArchive {
@@ -99,10 +99,12 @@ impl ArchiveSink for OciArchive {
         self.out.begin(&name, size)
     }
 
-    fn end(&mut self, job: &LayerJob<'_>, delivered: &Delivered) -> anyhow::Result<()> {
+    fn end(&mut self, job: &LayerJob<'_>, size: u64, record: Option<&LayerRecord>) -> anyhow::Result<()> {
         // It has been given the digest that was known.
-        blobs::expect(job.known.as_ref(), &delivered.record, &blobs::some_paths(job))?;
-        Ok(self.out.end(delivered.blob.size)?)
+        if let Some(record) = record {
+            blobs::expect(job.known.as_ref(), record, &blobs::some_paths(job))?;
+        }
+        Ok(self.out.end(size)?)
     }
 }
 

@@ -1,8 +1,10 @@
 //! The ways that a layer's chunks can go: straight on, hashed by another thread
 //! meanwhile, or into memory.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::JoinHandle;
 
 use sha2::{Digest as _, Sha256};
 
@@ -13,6 +15,10 @@ use crate::digest::Digest;
 
 /// How many chunks may wait for the hashing thread.
 const QUEUE: usize = 16;
+
+/// How many chunks may wait for those that hash later, in all: 48 MiB, more than most layers
+/// have.
+const BEHIND: usize = 192;
 
 /// Packs `layer` into `out`, hashing on this thread.
 ///
@@ -47,6 +53,94 @@ pub fn hash_aside(layer: &StoreLayer<'_>, out: &mut dyn Write) -> Result<LayerRe
         let diff_id = hashing.join().map_err(|_| io::Error::other("the hashing thread panicked"))?;
         Ok(LayerRecord { diff_id, size: layer.size(), architectures: written? })
     })
+}
+
+/// Hashes layers on threads of their own, which may be behind: while one is still hashed, the
+/// next is written already, and hashed by another. So all processors hash, though an archive
+/// takes one layer after the other.
+pub struct HashLater {
+    used: Sender<Vec<u8>>,
+    free: Receiver<Vec<u8>>,
+    spare: usize,
+}
+
+/// A layer that is written, and hashed still.
+pub struct Later {
+    hashing: JoinHandle<Digest>,
+    size: u64,
+    architectures: BTreeMap<String, u64>,
+}
+
+impl HashLater {
+    /// Nothing to hash yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let (used, free) = channel();
+        Self { used, free, spare: BEHIND }
+    }
+
+    /// Packs `layer` into `out`.
+    ///
+    /// # Errors
+    /// As [`StoreLayer::write`].
+    pub fn pack(&mut self, layer: &StoreLayer<'_>, out: &mut dyn Write) -> Result<Later, PackError> {
+        let (full, chunks) = channel::<(Vec<u8>, usize)>();
+        let used = self.used.clone();
+        let hashing = std::thread::spawn(move || {
+            let mut hasher = Sha256::new();
+            for (chunk, filled) in chunks {
+                hasher.update(&chunk[..filled]);
+                // Nobody waits for it any more after an error.
+                let _ = used.send(chunk);
+            }
+            Digest::finish(hasher)
+        });
+        let (_, architectures) = layer.write(Behind { later: self, full, out })?;
+        Ok(Later { hashing, size: layer.size(), architectures })
+    }
+
+    /// A buffer: one that was hashed, or a new one, or else the first that will have been.
+    fn buffer(&mut self) -> io::Result<Vec<u8>> {
+        if let Ok(buffer) = self.free.try_recv() {
+            return Ok(buffer);
+        }
+        if self.spare > 0 {
+            self.spare -= 1;
+            return Ok(vec![0; CHUNK]);
+        }
+        self.free.recv().map_err(|_| io::Error::other("the hashing threads are gone"))
+    }
+}
+
+impl Default for HashLater {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Later {
+    /// Waits for what the layer is.
+    ///
+    /// # Errors
+    /// When its thread is gone.
+    pub fn finish(self) -> io::Result<LayerRecord> {
+        let diff_id = self.hashing.join().map_err(|_| io::Error::other("the hashing thread panicked"))?;
+        Ok(LayerRecord { diff_id, size: self.size, architectures: self.architectures })
+    }
+}
+
+struct Behind<'a> {
+    later: &'a mut HashLater,
+    full: Sender<(Vec<u8>, usize)>,
+    out: &'a mut dyn Write,
+}
+
+impl Flow for Behind<'_> {
+    fn take(&mut self, chunk: &mut Vec<u8>, filled: usize) -> io::Result<()> {
+        self.out.write_all(&chunk[..filled])?;
+        let chunk = std::mem::replace(chunk, self.later.buffer()?);
+        self.full.send((chunk, filled)).map_err(|_| io::Error::other("the hashing thread is gone"))
+    }
 }
 
 /// Packs `layer` into `out`, which knows its digest already.

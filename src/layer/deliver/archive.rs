@@ -17,7 +17,7 @@ use crate::layer::blob::LayerBlob;
 use crate::layer::chunks::{CHUNK, PackError};
 use crate::layer::compress::{Compression, Press};
 use crate::layer::pack::StoreLayer;
-use crate::layer::stream::{self, InMemory};
+use crate::layer::stream::{self, HashLater, InMemory, Later};
 use crate::layer::{BlobRecord, Delivered, LayerRecord};
 
 /// A destination that takes one layer after the other.
@@ -31,11 +31,12 @@ pub trait ArchiveSink: Write {
     /// # Errors
     /// When it can't be begun.
     fn begin(&mut self, job: &LayerJob<'_>, blob: Option<&BlobRecord>, size: u64) -> io::Result<()>;
-    /// Says that the layer is complete, and what it was.
+    /// Says that the layer of `size` bytes is complete, and what it was, if it has been hashed;
+    /// where layers are named by their digests, it has.
     ///
     /// # Errors
     /// When it can't be ended, or was another than announced.
-    fn end(&mut self, job: &LayerJob<'_>, delivered: &Delivered) -> anyhow::Result<()>;
+    fn end(&mut self, job: &LayerJob<'_>, size: u64, record: Option<&LayerRecord>) -> anyhow::Result<()>;
 }
 
 /// A temporary file that can't be written or read.
@@ -59,7 +60,16 @@ pub fn in_turn(
     let (big, small): (Vec<usize>, Vec<usize>) = (0..jobs.len()).partition(|index| jobs[*index].is_big());
     let press = Press::new(compression, threads);
     let ahead = PackAhead { source, jobs, small, next: AtomicUsize::new(0), memory: Memory::of(MEMORY), press: &press };
-    let mut archive = Archive { source, jobs, sink, press: &press, progress, delivered: vec![None; jobs.len()] };
+    let mut archive = Archive {
+        source,
+        jobs,
+        sink,
+        press: &press,
+        progress,
+        hashing: HashLater::new(),
+        later: Vec::new(),
+        delivered: vec![None; jobs.len()],
+    };
     std::thread::scope(|scope| {
         let (ready, packed) = channel();
         for _ in 0..press.readers(threads).clamp(1, ahead.small.len().max(1)) {
@@ -144,6 +154,9 @@ struct Archive<'a> {
     sink: &'a mut dyn ArchiveSink,
     press: &'a Press,
     progress: Progress<'a>,
+    hashing: HashLater,
+    /// The layers that are written, and hashed still.
+    later: Vec<(usize, Later)>,
     delivered: Vec<Option<Delivered>>,
 }
 
@@ -161,6 +174,9 @@ impl Archive<'_> {
             while let Some(index) = big.pop() {
                 self.write_big(index)?;
             }
+        }
+        for (index, later) in self.later.drain(..) {
+            self.delivered[index] = Some(Delivered::plain(later.finish()?));
         }
         Ok(())
     }
@@ -212,6 +228,11 @@ impl Archive<'_> {
             Some(known) if !by_digest => {
                 stream::only_write(layer, &mut out)?;
                 known
+            }
+            None if !by_digest => {
+                let later = self.hashing.pack(layer, &mut out)?;
+                self.later.push((index, later));
+                return self.sink.end(job, layer.size(), None);
             }
             _ => stream::hash_aside(layer, &mut out)?,
         };
@@ -268,7 +289,7 @@ impl Archive<'_> {
     }
 
     fn end(&mut self, index: usize, delivered: Delivered) -> anyhow::Result<()> {
-        self.sink.end(&self.jobs[index], &delivered)?;
+        self.sink.end(&self.jobs[index], delivered.blob.size, Some(&delivered.record))?;
         self.delivered[index] = Some(delivered);
         Ok(())
     }
