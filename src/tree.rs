@@ -6,15 +6,20 @@
 //! on the NAR hash alone, not on owners, other modes, times or hard links.
 
 use std::ffi::OsStr;
+use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
+use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Stat};
-use rustix::io::Errno;
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, RawDir, Stat};
+use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::store::StorePath;
+
+/// How much of a file is announced, in bytes; the system itself reads ahead in larger ones.
+const ANNOUNCED: u64 = 16 << 20;
 
 /// A file, folder or link of a store path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,10 +204,30 @@ impl StoreFiles {
     /// # Errors
     /// When it is of another size by now, or can't be read.
     pub fn read<S: Sink>(&self, path: &[u8], size: u64, sink: &mut S) -> Result<(), S::Error> {
+        self.read_noting(path, size, sink, &mut true)
+    }
+
+    /// Likewise; and notes in `cold`, if that is not noted yet, that the file was not in the
+    /// page cache.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn read_noting<S: Sink>(&self, path: &[u8], size: u64, sink: &mut S, cold: &mut bool) -> Result<(), S::Error> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file =
             rustix::fs::openat(&self.folder, path, flags, Mode::empty()).map_err(|errno| self.error(path, errno))?;
-        let read = |space: &mut [u8]| {
+        let mut is_first = true;
+        let mut read = |space: &mut [u8]| {
+            if std::mem::take(&mut is_first) && !*cold {
+                let mut spaces = [IoSliceMut::new(space)];
+                // What is cached, from where the file is read anyway.
+                match rustix::io::preadv2(&file, &mut spaces, u64::MAX, ReadWriteFlags::NOWAIT) {
+                    Ok(length) => return Ok(length),
+                    Err(Errno::AGAIN) => *cold = true,
+                    // File systems may not know.
+                    Err(_) => {}
+                }
+            }
             rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut *space)).map_err(|errno| self.error(path, errno))
         };
         let changed = |found: String| TreeError::Changed { path: self.full(path), expected: size, found };
@@ -230,6 +255,15 @@ impl StoreFiles {
             return Err(changed("longer".to_owned()).into());
         }
         Ok(())
+    }
+
+    /// Has the system read the beginning of the file `path`, since it is wanted soon. Where it
+    /// can't, that is found out when the file is read.
+    pub fn announce(&self, path: &[u8]) {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        if let Ok(file) = rustix::fs::openat(&self.folder, path, flags, Mode::empty()) {
+            let _ = rustix::fs::fadvise(&file, 0, NonZeroU64::new(ANNOUNCED), Advice::WillNeed);
+        }
     }
 
     /// The bytes of the small file `path`, below the store dir.

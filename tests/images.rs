@@ -388,7 +388,7 @@ fn both_ways_of_hashing_come_to_the_same() {
         let mut bytes = Vec::new();
         let here = stream::hash_here(&layer, &mut bytes).expect("readable");
         assert_eq!(here, stream::hash_aside(&layer, &mut std::io::sink()).expect("readable"));
-        assert_eq!(here, stream::hash_ahead(&layer).expect("readable").0);
+        assert_eq!(here, stream::hash_ahead(&layer, &stream::Buffers::default()).expect("readable").0);
         assert_eq!(here.size, bytes.len() as u64);
         assert_eq!(here.diff_id, stowage::digest::Digest::of(&bytes));
     }

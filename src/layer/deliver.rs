@@ -20,9 +20,7 @@ use crate::store::{StoreDir, StorePath};
 use crate::tree::{StoreFiles, TreeError};
 pub use archive::{ArchiveSink, SpoolError, in_turn};
 
-/// From this size on, in bytes, a layer is hashed by a thread of its own. Layers that
-/// are estimated to be as big are not packed ahead into memory, nor are those that
-/// turn out to be twice as big.
+/// From this size on, in bytes, a layer is hashed by a thread of its own.
 const BIG: u64 = 8 << 20;
 
 /// One layer to make.
@@ -51,11 +49,11 @@ impl LayerJob<'_> {
         }
     }
 
-    /// Whether the layer is too big for memory; what is made there is not. A blob
+    /// Whether the layer has about `size` bytes, too many for memory; what is made there is not. A blob
     /// needs none, however small.
-    fn is_big(&self) -> bool {
+    fn is_at_least(&self, size: u64) -> bool {
         match self.content {
-            Content::Store { .. } | Content::Tar(_) => self.estimate >= BIG,
+            Content::Store { .. } | Content::Tar(_) => self.estimate >= size,
             Content::Made(_) => false,
             Content::Blob(_) => true,
         }

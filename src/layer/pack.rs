@@ -11,6 +11,11 @@ use crate::tree::{Entry, Node, Sink as _, StoreFiles, TreeError};
 /// When all files of a store were modified, in seconds since 1970.
 const MTIME: u64 = 1;
 
+/// How many entries ahead files are announced, once one was not in the page cache. Measured
+/// (44,553 small files): 5 times as fast, where 16 threads are 3 times as fast; with all files
+/// cached it would cost up to 40 % more.
+const AHEAD: usize = 32;
+
 /// A store layer whose size is known, since its files were looked at, but whose
 /// bytes were not read.
 pub struct StoreLayer<'a> {
@@ -66,7 +71,11 @@ impl<'a> StoreLayer<'a> {
         let mut chunks = Chunks::new(flow);
         let mut header = self.folders();
         chunks.add(&header)?;
-        for entry in &self.entries {
+        let (mut cold, mut announced) = (false, 0);
+        for (number, entry) in self.entries.iter().enumerate() {
+            if cold {
+                self.announce(&mut announced, number);
+            }
             header.clear();
             self.header(entry, &mut header);
             chunks.add(&header)?;
@@ -75,12 +84,25 @@ impl<'a> StoreLayer<'a> {
                 if size > 0 {
                     chunks.start_file()?;
                 }
-                self.files.read(&entry.path, size, &mut chunks)?;
+                self.files.read_noting(&entry.path, size, &mut chunks, &mut cold)?;
                 chunks.add(&tar::END[..tar::padding(size) as usize])?;
             }
         }
         chunks.add(&tar::END)?;
         chunks.finish()
+    }
+
+    /// Announces the files that follow the entry `number`, as far as they are not `announced`
+    /// yet, so that the disk has many to read at once.
+    fn announce(&self, announced: &mut usize, number: usize) {
+        let until = (number + AHEAD).min(self.entries.len());
+        let from = (*announced).max(number + 1).min(until);
+        for entry in &self.entries[from..until] {
+            if matches!(entry.node, Node::Regular { size, .. } if size > 0) {
+                self.files.announce(&entry.path);
+            }
+        }
+        *announced = until;
     }
 
     /// The headers of the folders that lead to the store.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use sha2::{Digest as _, Sha256};
@@ -155,20 +156,47 @@ pub fn only_write(layer: &StoreLayer<'_>, out: &mut dyn Write) -> Result<(), Pac
 ///
 /// # Errors
 /// As [`StoreLayer::write`].
-pub fn hash_ahead(layer: &StoreLayer<'_>) -> Result<(LayerRecord, InMemory), PackError> {
-    let (flow, architectures) = layer.write(Ahead { hasher: Sha256::new(), chunks: Vec::new() })?;
+pub fn hash_ahead(layer: &StoreLayer<'_>, buffers: &Buffers) -> Result<(LayerRecord, InMemory), PackError> {
+    let (flow, architectures) = layer.write(Ahead { hasher: Sha256::new(), chunks: Vec::new(), buffers })?;
     let record = LayerRecord { diff_id: Digest::finish(flow.hasher), size: layer.size(), architectures };
-    Ok((record, InMemory(flow.chunks)))
+    Ok((record, InMemory { chunks: flow.chunks, buffers: Some(buffers.clone()) }))
 }
 
-/// A small layer's bytes.
-pub struct InMemory(Vec<Vec<u8>>);
+/// Buffers for chunks, which are used again: new ones cost the system more than to fill them.
+#[derive(Clone, Default)]
+pub struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+
+impl Buffers {
+    fn take(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(|| vec![0; CHUNK])
+    }
+
+    fn give_back(&self, buffers: impl Iterator<Item = Vec<u8>>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(buffers);
+    }
+}
+
+/// A layer's bytes.
+pub struct InMemory {
+    /// Buffers, and how much of each is filled.
+    chunks: Vec<(Vec<u8>, usize)>,
+    buffers: Option<Buffers>,
+}
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        if let Some(buffers) = &self.buffers {
+            buffers.give_back(self.chunks.drain(..).map(|(chunk, _)| chunk));
+        }
+    }
+}
 
 impl InMemory {
     /// A layer that is in memory already.
     #[must_use]
     pub fn of(bytes: Vec<u8>) -> Self {
-        Self(vec![bytes])
+        let filled = bytes.len();
+        Self { chunks: vec![(bytes, filled)], buffers: None }
     }
 
     /// Writes the bytes to `out`.
@@ -176,7 +204,7 @@ impl InMemory {
     /// # Errors
     /// When `out` fails.
     pub fn write_to(&self, out: &mut dyn Write) -> io::Result<()> {
-        self.0.iter().try_for_each(|chunk| out.write_all(chunk))
+        self.chunks.iter().try_for_each(|(chunk, filled)| out.write_all(&chunk[..*filled]))
     }
 }
 
@@ -202,15 +230,16 @@ impl Flow for Unhashed<'_> {
     }
 }
 
-struct Ahead {
+struct Ahead<'a> {
     hasher: Sha256,
-    chunks: Vec<Vec<u8>>,
+    chunks: Vec<(Vec<u8>, usize)>,
+    buffers: &'a Buffers,
 }
 
-impl Flow for Ahead {
+impl Flow for Ahead<'_> {
     fn take(&mut self, chunk: &mut Vec<u8>, filled: usize) -> io::Result<()> {
         self.hasher.update(&chunk[..filled]);
-        self.chunks.push(chunk[..filled].to_vec());
+        self.chunks.push((std::mem::replace(chunk, self.buffers.take()), filled));
         Ok(())
     }
 }

@@ -12,13 +12,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::memory::{MEMORY, Memory, Share};
-use super::{BIG, Content, Counted, LayerJob, Progress, Source, make_tar, panicked};
+use super::{Content, Counted, LayerJob, Progress, Source, make_tar, panicked};
 use crate::layer::blob::LayerBlob;
 use crate::layer::chunks::{CHUNK, PackError};
 use crate::layer::compress::{Compression, Press};
 use crate::layer::pack::StoreLayer;
-use crate::layer::stream::{self, HashLater, InMemory, Later};
+use crate::layer::stream::{self, Buffers, HashLater, InMemory, Later};
 use crate::layer::{BlobRecord, Delivered, LayerRecord};
+
+/// From this size on, in bytes, layers are not packed ahead into memory; nor are those that turn
+/// out to be twice as big.
+const AHEAD: u64 = 24 << 20;
 
 /// A destination that takes one layer after the other.
 pub trait ArchiveSink: Write {
@@ -57,9 +61,17 @@ pub fn in_turn(
     threads: usize,
     progress: Progress<'_>,
 ) -> anyhow::Result<Vec<Delivered>> {
-    let (big, small): (Vec<usize>, Vec<usize>) = (0..jobs.len()).partition(|index| jobs[*index].is_big());
+    let (big, small): (Vec<usize>, Vec<usize>) = (0..jobs.len()).partition(|index| jobs[*index].is_at_least(AHEAD));
     let press = Press::new(compression, threads);
-    let ahead = PackAhead { source, jobs, small, next: AtomicUsize::new(0), memory: Memory::of(MEMORY), press: &press };
+    let ahead = PackAhead {
+        source,
+        jobs,
+        small,
+        next: AtomicUsize::new(0),
+        memory: Memory::of(MEMORY),
+        buffers: Buffers::default(),
+        press: &press,
+    };
     let mut archive = Archive {
         source,
         jobs,
@@ -100,6 +112,7 @@ struct PackAhead<'a> {
     small: Vec<usize>,
     next: AtomicUsize,
     memory: Memory,
+    buffers: Buffers,
     press: &'a Press,
 }
 
@@ -126,14 +139,14 @@ impl PackAhead<'_> {
             Content::Store { paths, owner } => self.source.walk(paths, owner)?,
             Content::Blob(_) => return Ok(Packed::TooBig),
         };
-        if layer.size() >= 2 * BIG {
+        if layer.size() >= 2 * AHEAD {
             return Ok(Packed::TooBig);
         }
         if !is_plain {
             return self.press(job, layer.size());
         }
-        let share = self.memory.take(layer.size());
-        let (record, bytes) = stream::hash_ahead(&layer)?;
+        let share = self.memory.take(layer.size().next_multiple_of(CHUNK as u64));
+        let (record, bytes) = stream::hash_ahead(&layer, &self.buffers)?;
         Ok(Packed::Ready(Delivered::plain(record), bytes, share))
     }
 
