@@ -74,8 +74,13 @@ impl DaemonAddress {
     #[must_use]
     pub fn parse(text: &str, certificates: Option<PathBuf>) -> Self {
         match text.split_once("://") {
-            Some(("unix", path)) => Self::Socket(path.into()),
-            Some(("tcp", host)) => Self::Tcp(host.trim_end_matches('/').to_owned(), certificates),
+            Some(("unix", path)) if path.starts_with('/') => Self::Socket(path.into()),
+            Some(("tcp", host)) if !host.is_empty() => {
+                let host = host.trim_end_matches('/');
+                let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+                let usual = if certificates.is_some() { ":2376" } else { ":2375" };
+                Self::Tcp(format!("{host}{}", if has_port { "" } else { usual }), certificates)
+            }
             _ => Self::Unknown(text.to_owned()),
         }
     }
@@ -171,14 +176,16 @@ impl Daemon {
         // What goes wrong later is told in the answer, which is 200 already.
         let text = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
         let text = text.map_err(|error| self.unreachable(&error))?;
-        for line in text.split(|byte| *byte == b'\n') {
-            let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
-            if let Some(problem) = value["error"].as_str() {
-                let (address, action) = (self.address.clone(), "load the image".to_owned());
-                return Err(DaemonError::Refused { address, action, problem: problem.to_owned() });
-            }
-        }
-        Ok(())
+        let values = text.split(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap_or_default());
+        let values: Vec<serde_json::Value> = values.collect();
+        let said = |key: &'static str| values.iter().filter_map(move |value| value[key].as_str());
+        let problem = match said("error").next() {
+            Some(problem) => problem.to_owned(),
+            None if said("stream").any(|text| text.contains("Loaded image")) => return Ok(()),
+            None => "it does not say that it has loaded any; see its log".to_owned(),
+        };
+        let (address, action) = (self.address.clone(), "load the image".to_owned());
+        Err(DaemonError::Refused { address, action, problem })
     }
 
     /// The image `name` as a docker archive.
@@ -232,7 +239,8 @@ mod tests {
         let parse = |text| DaemonAddress::parse(text, None);
         assert_eq!(parse("unix:///run/x.sock"), DaemonAddress::Socket("/run/x.sock".into()));
         assert_eq!(parse("tcp://docker:2375"), DaemonAddress::Tcp("docker:2375".to_owned(), None));
-        for text in ["ssh://a", "fd://", ""] {
+        assert_eq!(parse("tcp://docker"), DaemonAddress::Tcp("docker:2375".to_owned(), None));
+        for text in ["ssh://a", "fd://", "", "unix://", "tcp://"] {
             let error = Daemon::new(&parse(text)).err().expect("unknown").to_string();
             assert!(error.contains("neither unix"), "{error}");
         }

@@ -56,7 +56,7 @@ impl Load {
     /// Waits for what the daemon says.
     fn end(self) -> Result<(), DaemonError> {
         drop(self.archive);
-        self.loading.join().unwrap_or(Ok(()))
+        self.loading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 

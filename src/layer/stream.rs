@@ -17,9 +17,9 @@ use crate::digest::Digest;
 /// How many chunks may wait for the hashing thread.
 const QUEUE: usize = 16;
 
-/// How many chunks may wait for those that hash later, in all: 48 MiB, more than most layers
+/// How many chunks may wait for those that hash later, in all: 20 MiB, as much as most layers
 /// have.
-const BEHIND: usize = 192;
+const BEHIND: usize = 80;
 
 /// Packs `layer` into `out`, hashing on this thread.
 ///

@@ -172,7 +172,14 @@ impl Search<'_> {
     /// When there is none, or not all of it.
     pub fn daemon(&self, image: &ImageName, registries: &Registries) -> Result<Found, ParentError> {
         let archive = Daemon::new(&registries.daemon)?.save(image)?;
-        self.docker(&Files::read_archive(archive, self.name.as_ref(), self.name)?, None)
+        let files = Files::read_archive(archive, self.name.as_ref(), self.name).map_err(|error| match error {
+            ParentError::Read { source, .. } => {
+                let problem = format!("can't be read from the Docker daemon at {}: {source}", registries.daemon);
+                self.problem(format!("{problem}; see its log, and try again"))
+            }
+            other => other,
+        })?;
+        self.docker(&files, None)
     }
 
     /// The images in a registry; of their layers nothing is fetched yet.

@@ -125,10 +125,14 @@ client, _ = server.accept()
 got = 0
 while got < 3_000_000 and (data := client.recv(65536)):
     got += len(data)
-if sys.argv[2] == "says":
+if sys.argv[2] != "goes":
     body = b'{"stream":"a"}\n{"errorDetail":{"message":"no space left on device"},"error":"no space left on device"}\n'
-    while not data.endswith(b"0\r\n\r\n"):
-        data = data[-5:] + client.recv(65536)
+    if sys.argv[2] == "silent":
+        body = b""
+    more = data
+    while more and not data.endswith(b"0\r\n\r\n"):
+        more = client.recv(65536)
+        data = data[-5:] + more
     client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 client.close()
 PYTHON
@@ -159,3 +163,4 @@ check 'what is wrong is said' says_why
 check 'the group docker is named' group_docker
 check 'a daemon that goes away' breaks_off goes 'the Docker daemon at'
 check 'a daemon that has no room' breaks_off says 'no space left on device'
+check 'a daemon that does not say what it has done' breaks_off silent 'does not say that it has loaded'

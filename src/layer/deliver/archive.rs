@@ -22,7 +22,7 @@ use crate::layer::{BlobRecord, Delivered, LayerRecord};
 
 /// From this size on, in bytes, layers are not packed ahead into memory; nor are those that turn
 /// out to be twice as big.
-const AHEAD: u64 = 24 << 20;
+const AHEAD: u64 = 16 << 20;
 
 /// A destination that takes one layer after the other.
 pub trait ArchiveSink: Write {

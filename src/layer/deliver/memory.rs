@@ -3,7 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 /// How many bytes of the layers of an archive may be in memory.
-pub const MEMORY: u64 = 80 << 20;
+pub const MEMORY: u64 = 40 << 20;
 
 /// Bounds what is in memory: how many bytes of it are free, and who waits for them.
 pub struct Memory {
