@@ -108,16 +108,17 @@ killed() {
 
 # flaky HOW: through somebody who breaks connections, or says that he is busy.
 flaky() {
-  local front real=$host
+  local front real=$host status=0
   rm -rf "$XDG_CACHE_HOME"
   front=$(free_port)
   "$repo/tests/system/flaky" "$1" "$front" "${host#*:}" > "$work/flaky.log" 2>&1 &
   local pid=$!
   sleep 1
   host=127.0.0.1:$front
-  push "$work/old.json" "ci/flaky-$1:1" --compress none
+  push "$work/old.json" "ci/flaky-$1:1" --compress none || status=$?
   host=$real
   kill "$pid"
+  test "$status" = 0
   # It has to have had something to do.
   test "$(grep -c '^broken' "$work/flaky.log")" -ge 3
   skopeo copy --quiet --src-tls-verify=false "docker://$host/ci/flaky-$1:1" "oci:$work/flaky-$1:1"
