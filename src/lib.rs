@@ -137,6 +137,7 @@
 //! | `plan/tests.rs` | what must hold for every strategy | pure |
 //! | `registry/challenge.rs` | what a registry asks for before it answers | pure |
 //! | `registry/connection.rs` | talks to one registry | IO |
+//! | `registry/connection/authorization.rs` | who asks a registry, and with which token | IO |
 //! | `registry/credentials.rs` | users and passwords, as docker and podman keep them | IO |
 //! | `registry/error.rs` | why a registry does not give or take something | pure |
 //! | `registry/mod.rs` | registries, each opened once | pure |

@@ -79,6 +79,16 @@ fails() {
   return 1
 }
 
+# refused MESSAGE COMMAND...: the command fails, and says that on one line.
+refused() {
+  local message=$1
+  shift
+  fails "$@" 2> "$work/error"
+  cat "$work/error"
+  same lines 1 "$(wc -l < "$work/error")"
+  grep -qF -- "$message" "$work/error"
+}
+
 # --- What ends with the script -----------------------------------------------
 
 pids=()
@@ -182,6 +192,16 @@ PYTHON
 # debnix SUITE ATTRIBUTE: builds with debnix, prints the store path.
 debnix() {
   nix-build "$debnix" --arg index "$(index_of "$1")" -A "$2" --no-out-link
+}
+
+# leaf TEXT: a store path that nothing refers to, and that refers to the set.
+leaf() {
+  nix-build --no-out-link --quiet --expr "
+    let debnix = import $debnix { index = $(index_of bookworm); };
+    in derivation {
+      name = \"leaf\"; system = \"x86_64-linux\"; builder = \"\${debnix.busybox}/bin/sh\";
+      args = [ \"-c\" \"\${debnix.busybox}/bin/mkdir -p \$out/share; echo $1 \${debnix.sets.ci} > \$out/share/leaf\" ];
+    }" 2> /dev/null
 }
 
 # in_job SUITE PROJECT SCRIPT: runs a script as a CI job does, in a container of

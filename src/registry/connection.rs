@@ -1,19 +1,18 @@
 //! Talks to one registry: who asks, in which way, and how often until there is an
 //! answer.
 //!
-//! Sources: OCI distribution-spec 1.1; distribution's `docs/spec/auth/token.md`
-//! and `oauth.md`.
+//! Source: OCI distribution-spec 1.1.
 
-use std::collections::BTreeMap;
+mod authorization;
+
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
-use serde::Deserialize;
+use authorization::Auth;
 use ureq::http::{Method, Response, Uri, header};
 use ureq::{Agent, Body, Timeout};
 
-use super::challenge::Challenge;
 use super::credentials::Credentials;
 use super::error::{Complaint, RegistryError};
 use super::trust::Trust;
@@ -40,9 +39,6 @@ const SILENCE: Duration = Duration::from_secs(120);
 /// How much of an answer is read that is only about what went wrong, in bytes.
 const MAX_COMPLAINT: u64 = 64 << 10;
 
-/// How long a token is good that does not say so (token.md).
-const TOKEN_LIFE: u64 = 60;
-
 /// A registry, as one repository of it sees it.
 pub struct Connection {
     host: String,
@@ -55,18 +51,6 @@ pub struct Connection {
     has_answered: AtomicBool,
     auth: Mutex<Auth>,
     asking: Mutex<()>,
-}
-
-#[derive(Default)]
-struct Auth {
-    challenge: Option<Challenge>,
-    tokens: BTreeMap<String, Token>,
-}
-
-#[derive(Clone)]
-struct Token {
-    text: String,
-    until: Instant,
 }
 
 /// A request; its URL is a path of the registry, or absolute.
@@ -317,115 +301,6 @@ impl Connection {
             _ => Failure::Passing { problem, wait: None, complaint: None },
         }
     }
-
-    // --- Who asks ---
-
-    /// What is sent along at first, as far as the registry has said what it wants.
-    fn authorization(&self, request: &Request<'_>) -> Result<Option<String>, Failure> {
-        let challenge = self.lock().challenge.clone();
-        match (challenge, &self.credentials) {
-            (Some(challenge), _) => self.answer(&challenge, request),
-            (None, None) => Ok(None),
-            // Rather than to send a whole layer only to hear who may.
-            (None, Some(_)) if request.body.is_some() => {
-                let ping = Request { method: Method::GET, url: "/v2/", headers: &[], body: None, ..*request };
-                let answer = self.send(&ping, None)?;
-                let challenge = self.learn(&answer, request.scopes, None);
-                drain(answer);
-                challenge.map_or(Ok(None), |challenge| self.answer(&challenge, request))
-            }
-            (None, Some(_)) => Ok(None),
-        }
-    }
-
-    /// Remembers what the registry wants; a token that it did not take is no good.
-    fn learn(&self, answer: &Answer, scopes: &[String], sent: Option<&str>) -> Option<Challenge> {
-        let values = answer.headers().get_all(header::WWW_AUTHENTICATE);
-        let challenge = Challenge::parse(values.iter().filter_map(|value| value.to_str().ok()))?;
-        let mut auth = self.lock();
-        auth.challenge = Some(challenge.clone());
-        if sent.is_some() {
-            let key = scopes.join(" ");
-            auth.tokens.retain(|scopes, token| *scopes != key || Some(token.text.as_str()) != sent);
-        }
-        Some(challenge)
-    }
-
-    fn answer(&self, challenge: &Challenge, request: &Request<'_>) -> Result<Option<String>, Failure> {
-        match challenge {
-            Challenge::Basic => Ok(self.credentials.as_ref().and_then(Credentials::basic)),
-            Challenge::Bearer { realm, service } => {
-                let key = request.scopes.join(" ");
-                // One asks, and the others wait for what it gets.
-                let _turn = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(token) = self.lock().tokens.get(&key).filter(|token| Instant::now() < token.until) {
-                    return Ok(Some(format!("Bearer {}", token.text)));
-                }
-                let token = self.token(realm, service.as_deref(), request)?;
-                let header = format!("Bearer {}", token.text);
-                self.lock().tokens.insert(key, token);
-                Ok(Some(header))
-            }
-        }
-    }
-
-    /// Gets a token from where the registry says.
-    fn token(&self, realm: &str, service: Option<&str>, request: &Request<'_>) -> Result<Token, Failure> {
-        let denied = |problem: String| {
-            let (host, action) = (self.host.clone(), request.action.to_owned());
-            Failure::Final(RegistryError::Denied { host, action, problem, known: self.credentials.is_some() })
-        };
-        if realm.starts_with("http://") && self.base.get().is_some_and(|base| base.starts_with("https://")) {
-            return Err(denied(format!("it wants a password to be sent without TLS, to {realm}")));
-        }
-        let mut query: Vec<(&str, &str)> = service.map(|service| ("service", service)).into_iter().collect();
-        query.extend(request.scopes.iter().map(|scope| ("scope", scope.as_str())));
-        let scopes = request.scopes.join(" ");
-        let agent = self.agent().map_err(Failure::Final)?;
-        let answer = if let Some(Credentials::Identity(token)) = &self.credentials {
-            let mut form = vec![("grant_type", "refresh_token"), ("refresh_token", token), ("client_id", "stowage")];
-            form.extend(service.map(|service| ("service", service)));
-            form.push(("scope", &scopes));
-            agent.post(realm).send_form(form)
-        } else {
-            let mut get = agent.get(realm);
-            for (name, value) in query {
-                get = get.query(name, value);
-            }
-            if let Some(basic) = self.credentials.as_ref().and_then(Credentials::basic) {
-                get = get.header(header::AUTHORIZATION, basic);
-            }
-            get.call()
-        };
-        let mut answer = answer.map_err(|error| self.failure(error))?;
-        if answer.status() != 200 {
-            let complaint = complaint(answer);
-            if complaint.may_pass() {
-                let problem = complaint.text.clone();
-                return Err(Failure::Passing { problem, wait: None, complaint: Some(complaint) });
-            }
-            return Err(denied(complaint.text));
-        }
-        let body = answer.body_mut().with_config().limit(1 << 20).read_to_vec().map_err(|error| self.failure(error))?;
-        let given: Given =
-            serde_json::from_slice(&body).map_err(|error| denied(format!("{realm} gives no token: {error}")))?;
-        let text = given.token.or(given.access_token).ok_or_else(|| denied(format!("{realm} gives no token")))?;
-        // A little less, since the way there takes time, too.
-        let life = Duration::from_secs(given.expires_in.unwrap_or(TOKEN_LIFE).max(TOKEN_LIFE)) * 9 / 10;
-        Ok(Token { text, until: Instant::now() + life })
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Auth> {
-        self.auth.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a token server gives.
-#[derive(Deserialize)]
-struct Given {
-    token: Option<String>,
-    access_token: Option<String>,
-    expires_in: Option<u64>,
 }
 
 /// Reads what is left of an answer that nobody wants, so that its connection can be used again.

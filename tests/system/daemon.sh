@@ -70,16 +70,6 @@ loads_stream() {
   same 'image ID' "$(config)" "$(id "$image")"
 }
 
-# refused MESSAGE COMMAND...: the command fails, and says that on one line.
-refused() {
-  local message=$1
-  shift
-  fails "$@" 2> "$work/error"
-  cat "$work/error"
-  same lines 1 "$(wc -l < "$work/error")"
-  grep -qF -- "$message" "$work/error"
-}
-
 to_daemon() { stowage build --spec "$work/ci.json" --to "docker-daemon:$image" --quiet "$@"; }
 
 # As nobody, whom the socket does not let in; the binary is everybody's.

@@ -17,16 +17,6 @@ build() {
 
 built() { jq --raw-output .digest "$work/built.json"; }
 
-# leaf TEXT: a store path that nothing refers to, and that refers to the set.
-leaf() {
-  nix-build --no-out-link --quiet --expr "
-    let debnix = import $debnix { index = $(index_of bookworm); };
-    in derivation {
-      name = \"leaf\"; system = \"x86_64-linux\"; builder = \"\${debnix.busybox}/bin/sh\";
-      args = [ \"-c\" \"\${debnix.busybox}/bin/mkdir -p \$out/share; echo $1 \${debnix.sets.ci} > \$out/share/leaf\" ];
-    }" 2> /dev/null
-}
-
 # The recipe must see what is opened, or it shows nothing.
 first_opens_all() {
   build "$1" "$2"

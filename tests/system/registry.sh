@@ -125,16 +125,6 @@ flaky() {
   same config "$(jq --raw-output .config "$work/built.json")" "$(config_digest "$host/ci/flaky-$1:1")"
 }
 
-# refused MESSAGE COMMAND...: the command fails, and says that on one line.
-refused() {
-  local message=$1
-  shift
-  fails "$@" 2> "$work/error"
-  cat "$work/error"
-  same lines 1 "$(wc -l < "$work/error")"
-  grep -qF -- "$message" "$work/error"
-}
-
 docker_manifest() {
   refused 'know no zstd' push "$work/old.json" ci/schema2:1 --format docker --compress zstd
   refused 'is for registries' stowage build --spec "$work/old.json" --to "oci:$work/no" --format docker
@@ -306,15 +296,6 @@ sys.exit(os.waitstatus_to_exitcode(status))
 PYTHON
   cat "$work/memory"
   test "$(cat "$work/memory")" -lt 256000
-}
-
-leaf() {
-  nix-build --no-out-link --quiet --expr "
-    let debnix = import $debnix { index = $(index_of bookworm); };
-    in derivation {
-      name = \"leaf\"; system = \"x86_64-linux\"; builder = \"\${debnix.busybox}/bin/sh\";
-      args = [ \"-c\" \"\${debnix.busybox}/bin/mkdir -p \$out/share; echo $1 \${debnix.sets.ci} > \$out/share/leaf\" ];
-    }" 2> /dev/null
 }
 
 get bookworm small ci stdenv
