@@ -4,6 +4,7 @@ pub mod base;
 pub mod copy;
 pub mod index;
 pub mod layers;
+mod plans;
 pub mod precompute;
 
 use std::path::Path;

@@ -20,6 +20,7 @@
 //! | `build/copy.rs` | from an image to another place for it | IO |
 //! | `build/index.rs` | from images for several platforms to one index of them | IO |
 //! | `build/layers.rs` | which layers an image has, and how many | IO |
+//! | `build/plans.rs` | remembers plans | IO |
 //! | `build/precompute.rs` | finds out an image's store layers ahead | IO |
 //! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
 //! | `cache/compress.rs` | writes one NAR, compressed and verified | IO |

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 
 use super::Build;
 use super::base::Base;
+use super::plans;
 use crate::digest::Digest;
 use crate::image::manifest::Descriptor;
 use crate::image::spec::{MAX_LAYERS, SpecError};
@@ -17,7 +18,7 @@ use crate::layer::key::KeyHasher;
 use crate::layer::{LayerKey, LayerRecord};
 use crate::parent::compression::{Compression, taken};
 use crate::parent::{LayerBytes, Parent, ParentLayer};
-use crate::plan::{self, saved};
+use crate::plan::saved;
 use crate::store::StorePath;
 use crate::tree::StoreFiles;
 
@@ -91,7 +92,7 @@ impl<'a> Layers<'a> {
         let hook = hook(build, base);
         let of_parent = base.parent.map_or(&[][..], |parent| &parent.layers[..]);
         let limit = limit(build.spec, base.parent, !base.new.is_empty(), hook.is_some())?;
-        let plan = plan::plan(&base.new, &build.spec.policy(limit, build.previous.to_vec()));
+        let plan = plans::plan(&base.new, &build.spec.policy(limit, build.previous.to_vec()), build.index);
         // A first plan knows nothing but what the layers' comments tell anyway; over a parent
         // it tells which of them are ours.
         let is_told = plan.history.revisions > 0 || base.parent.is_some();

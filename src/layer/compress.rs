@@ -38,7 +38,8 @@ pub const TAR_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 const GZIP_LEVELS: std::ops::RangeInclusive<u8> = 1..=12;
 /// Higher ones find only what is farther away than a block is long.
 const ZSTD_LEVELS: std::ops::RangeInclusive<u8> = 1..=19;
-const GZIP_LEVEL: u8 = 6;
+/// Smaller than what skopeo and docker make by their defaults, in half the time.
+const GZIP_LEVEL: u8 = 4;
 const ZSTD_LEVEL: u8 = 3;
 
 /// How a layer is compressed: `none`, `gzip`, `zstd`, or with a level as in `zstd:9`.
@@ -147,7 +148,7 @@ mod tests {
     fn texts_name_codecs_and_levels() {
         for (text, expected) in [
             ("none", Compression::None),
-            ("gzip", Compression::Gzip(6)),
+            ("gzip", Compression::Gzip(4)),
             ("gzip:12", Compression::Gzip(12)),
             ("zstd", Compression::Zstd(3)),
             ("zstd:19", Compression::Zstd(19)),

@@ -19,6 +19,10 @@ pub use groups::{Hint, Pattern, PatternError, unmatched};
 pub use history::{History, Previous};
 pub use popularity::scores as popularity_scores;
 
+/// The version of what the strategies do. It changes whenever any of them gives
+/// another plan for the same.
+pub const VERSION: &str = "1";
+
 /// How store paths are put into layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Strategy {

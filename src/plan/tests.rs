@@ -320,3 +320,23 @@ fn a_fault_of_each_kind_is_found() {
     assert_eq!(of(&[&[0], &[0, 1]]).check(&closure, limit(2)), Err(PlanFault::Times(0, 2)));
     assert_eq!(of(&[&[0]]).check(&closure, limit(2)), Err(PlanFault::Times(1, 0)));
 }
+
+#[test]
+fn no_plan_changes_without_its_version() {
+    let sizes: Vec<u64> = (0..120_u64).map(|id| (id * id * 7919) % 90_001 + 1).collect();
+    let edges: Vec<(usize, usize)> = (1..120)
+        .flat_map(|id| [(id, id / 2), (id, (id * 31 + 7) % id), (id, id - 1)])
+        .filter(|edge| edge.0 % 5 > 0)
+        .collect();
+    let (before, after) = (closure_of(&edges, &sizes, &[]), closure_of(&edges, &sizes, &[0, 0, 0, 1, 0, 1, 2]));
+    let mut all = String::new();
+    for strategy in Strategy::ALL {
+        let mut policy = policy(strategy, 20, &[&["g-*"]]);
+        let first = plan(&before, &policy);
+        policy.previous = vec![first.to_previous(&before)];
+        all += &format!("{first:?}{:?}", plan(&after, &policy));
+    }
+    let digest = crate::digest::Digest::of(all.as_bytes()).to_hex();
+    let plans = (VERSION, &digest[..16]);
+    assert_eq!(plans, ("1", "30f2253f9fb49ea8"), "give plan::VERSION another value: others' plans are remembered");
+}

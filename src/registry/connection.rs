@@ -10,8 +10,11 @@ use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use authorization::Auth;
+use ureq::config::ConfigBuilder;
+use ureq::http::request::Builder;
 use ureq::http::{Method, Response, Uri, header};
-use ureq::{Agent, Body, Timeout};
+use ureq::typestate::AgentScope;
+use ureq::{Agent, Body};
 
 use super::credentials::Credentials;
 use super::error::{Complaint, RegistryError};
@@ -47,6 +50,7 @@ pub struct Connection {
     trust: Trust,
     credentials: Option<Credentials>,
     agent: OnceLock<Agent>,
+    plain_agent: OnceLock<Agent>,
     base: OnceLock<String>,
     has_answered: AtomicBool,
     auth: Mutex<Auth>,
@@ -98,6 +102,7 @@ impl Connection {
             trust,
             credentials,
             agent: OnceLock::new(),
+            plain_agent: OnceLock::new(),
             base: OnceLock::new(),
             has_answered: AtomicBool::new(false),
             auth: Mutex::default(),
@@ -200,65 +205,68 @@ impl Connection {
     fn send(&self, request: &Request<'_>, authorization: Option<&str>) -> Result<Answer, Failure> {
         let base = match self.base.get() {
             Some(base) => base.clone(),
-            None if self.plain_http => format!("http://{}", self.host),
+            // A registry for oneself needs no certificate.
+            None if self.plain_http || (self.is_loopback && self.speaks_plainly()) => format!("http://{}", self.host),
             None => format!("https://{}", self.host),
         };
-        let (base, answer) = match self.send_to(&base, request, authorization) {
-            // A registry for oneself needs no certificate.
-            Err(
-                ureq::Error::Rustls(_)
-                | ureq::Error::Io(_)
-                | ureq::Error::Tls(_)
-                | ureq::Error::Timeout(Timeout::Connect),
-            ) if self.is_loopback && base.starts_with("https:") && self.speaks_plainly() => {
-                let base = format!("http://{}", self.host);
-                let answer = self.send_to(&base, request, authorization);
-                (base, answer)
-            }
-            answer => (base, answer),
-        };
-        let answer = answer.map_err(|error| self.failure(error))?;
+        let answer = self.send_to(&base, request, authorization).map_err(|error| self.failure(error))?;
         let _ = self.base.set(base);
         self.has_answered.store(true, Ordering::Relaxed);
         Ok(answer)
     }
 
-    /// Whether somebody there answers without TLS.
+    /// Whether somebody there answers without TLS. That is asked first, without saying
+    /// who asks: reading the system's authorities takes longer than all else that is to
+    /// be done for an image that is there already.
     fn speaks_plainly(&self) -> bool {
-        if let Some(base) = self.base.get() {
-            return base.starts_with("http:");
-        }
-        let Ok(agent) = self.agent() else { return false };
         // A server that wants TLS says 400 to this.
-        agent.get(format!("http://{}/v2/", self.host)).call().is_ok_and(|answer| answer.status() != 400)
+        let answer = self.plain_agent().get(format!("http://{}/v2/", self.host)).call();
+        answer.is_ok_and(|answer| answer.status() != 400)
     }
 
     fn send_to(&self, base: &str, request: &Request<'_>, authorization: Option<&str>) -> Result<Answer, ureq::Error> {
         let url = absolute(base, request.url);
-        let mut builder = ureq::http::Request::builder().method(request.method.clone()).uri(&url);
-        for (name, value) in request.headers {
-            builder = builder.header(*name, value);
-        }
         // Whoever else an upload is sent to has no business with it.
-        if let Some(authorization) = authorization.filter(|_| origin(&url) == origin(base)) {
-            builder = builder.header(header::AUTHORIZATION, authorization);
-        }
-        tracing::trace!("{} {url}", request.method);
-        let agent = self.agent().map_err(|error| ureq::Error::Io(std::io::Error::other(error.to_string())))?;
-        match request.body {
-            Some(body) => agent.run(builder.body(body)?),
-            None if matches!(request.method, Method::GET | Method::HEAD | Method::DELETE) => {
-                agent.run(builder.body(())?)
+        let authorization = authorization.filter(|_| origin(&url) == origin(base));
+        let builder = || {
+            let mut builder = ureq::http::Request::builder().method(request.method.clone()).uri(&url);
+            for (name, value) in request.headers {
+                builder = builder.header(*name, value);
             }
-            None => agent.run(builder.body(&[][..])?),
+            match authorization {
+                Some(authorization) => builder.header(header::AUTHORIZATION, authorization),
+                None => builder,
+            }
+        };
+        tracing::trace!("{} {url}", request.method);
+        if self.is_loopback && origin(&url) == origin(base) && base.starts_with("http:") {
+            let answer = run(self.plain_agent(), builder(), request)?;
+            if !answer.status().is_redirection() {
+                return Ok(answer);
+            }
         }
+        let agent = self.agent().map_err(|error| ureq::Error::Io(std::io::Error::other(error.to_string())))?;
+        run(agent, builder(), request)
     }
 
     fn agent(&self) -> Result<&Agent, RegistryError> {
         if let Some(agent) = self.agent.get() {
             return Ok(agent);
         }
-        let mut config = Agent::config_builder()
+        let mut config = self.settings();
+        if !self.plain_http {
+            config = config.tls_config(self.trust.tls(&self.host)?);
+        }
+        Ok(self.agent.get_or_init(|| config.build().new_agent()))
+    }
+
+    /// For HTTP without TLS and without going anywhere else.
+    fn plain_agent(&self) -> &Agent {
+        self.plain_agent.get_or_init(|| self.settings().max_redirects(0).build().new_agent())
+    }
+
+    fn settings(&self) -> ConfigBuilder<AgentScope> {
+        let config = Agent::config_builder()
             .http_status_as_error(false)
             .user_agent(concat!("stowage/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
@@ -268,13 +276,7 @@ impl Connection {
             .timeout_connect(Some(CONNECT))
             .timeout_per_read(Some(SILENCE))
             .timeout_per_write(Some(SILENCE));
-        if !self.plain_http {
-            config = config.tls_config(self.trust.tls(&self.host)?);
-        }
-        if self.is_loopback {
-            config = config.proxy(None);
-        }
-        Ok(self.agent.get_or_init(|| config.build().new_agent()))
+        if self.is_loopback { config.proxy(None) } else { config }
     }
 
     fn failure(&self, error: ureq::Error) -> Failure {
@@ -300,6 +302,14 @@ impl Connection {
             }
             _ => Failure::Passing { problem, wait: None, complaint: None },
         }
+    }
+}
+
+fn run(agent: &Agent, builder: Builder, request: &Request<'_>) -> Result<Answer, ureq::Error> {
+    match request.body {
+        Some(body) => agent.run(builder.body(body)?),
+        None if matches!(request.method, Method::GET | Method::HEAD | Method::DELETE) => agent.run(builder.body(())?),
+        None => agent.run(builder.body(&[][..])?),
     }
 }
 

@@ -291,8 +291,9 @@ mod tests {
     fn the_bytes_are_these() {
         let bytes = sample(5_000_000);
         for (text, size, digest) in [
-            ("gzip", 1_364_706, "a8060f066136ea07768379a8875733396604e3ab395d3a9c56fbb644e364b3ee"),
+            ("gzip:6", 1_364_706, "a8060f066136ea07768379a8875733396604e3ab395d3a9c56fbb644e364b3ee"),
             ("gzip:1", 1_545_771, "b47ef08aacdf870e62ef77b43ed392e25c9199f63f940bda1b327759ecd24cd2"),
+            ("gzip", 1_377_841, "5f457ee0fb94f4dc08364f865fddc85e21eb22d92d6e3db843a84d97a6cdb70f"),
             ("gzip:9", 1_360_875, "08477dfdeca3ece31d80bacb27d26338c314b930614da99ac2af5ed6f4b6dabd"),
             ("gzip:12", 1_346_017, "557f6c6a4ca14d3c731ccaf611ff6f13bf4103389fd77a81be45065a928e6e77"),
             ("zstd", 1_160_444, "e748caaac06e4cc24ebaa28a1bc6ef44ea4240e24000b223fb30d01492403af7"),

@@ -14,6 +14,10 @@ const LAYER: f64 = 2_000.0;
 /// A path whose size nobody knows, in bytes.
 const UNKNOWN_SIZE: u64 = 1 << 20;
 
+/// So that an error of rounding can't make the least that a cost can be more than the
+/// cost.
+const NEARLY: f64 = 1.0 - 1e-9;
+
 /// How often single paths are tried elsewhere.
 const ROUNDS: usize = 6;
 
@@ -68,6 +72,18 @@ impl Item {
         (self.size + other.size) * weight - self.cost() - other.cost() + self.at_once() + other.at_once() - LAYER
     }
 
+    /// What [`cost_of_joining`](Self::cost_of_joining) is at least, told without
+    /// weighing: both change at least as often as the one that does more often.
+    fn least_cost_of_joining(&self, other: &Self) -> f64 {
+        let weight = f64::max(self.weight, other.weight) * NEARLY;
+        (self.size + other.size) * weight - self.cost() - other.cost() + self.at_once() + other.at_once() - LAYER
+    }
+
+    /// [`cost_of_joining`](Self::cost_of_joining), if it can be at most `most`.
+    fn cost_of_joining_at_most(&self, other: &Self, model: &Model, most: f64) -> Option<f64> {
+        (self.least_cost_of_joining(other) <= most).then(|| self.cost_of_joining(other, model))
+    }
+
     fn join(&mut self, other: Self, model: &Model) {
         self.events = union(&self.events, &other.events);
         self.weight = model.weight(&self.events);
@@ -79,11 +95,18 @@ impl Item {
 
 /// The weight of two sets together, where each is known with its weight.
 fn weight_of_both(model: &Model, one: (&Events, f64), other: (&Events, f64)) -> f64 {
-    match union(one.0, other.0) {
-        both if both == *one.0 => one.1,
-        both if both == *other.0 => other.1,
-        both => model.weight(&both),
+    if has_all(one.0, other.0) {
+        one.1
+    } else if has_all(other.0, one.0) {
+        other.1
+    } else {
+        model.weight(&union(one.0, other.0))
     }
+}
+
+/// Whether `one` has all that `other` has.
+fn has_all(one: &Events, other: &Events) -> bool {
+    one.iter().zip(other).fold(0, |rest, (one, other)| rest | (other & !one)) == 0
 }
 
 fn union(one: &Events, other: &Events) -> Events {
@@ -199,13 +222,13 @@ fn update(model: &Model, groups: &[Option<(Item, Vec<usize>)>], partners: &mut [
         let Some((group, _)) = group else {
             continue;
         };
-        let cost = group.cost_of_joining(new, model);
         let partner = &mut partners[other];
         if partner.place == place || partner.place == gone {
             partner.is_sure = false;
         }
-        if cost <= partner.cost {
-            *partner = Partner { cost, place, is_sure: true };
+        match group.cost_of_joining_at_most(new, model, partner.cost) {
+            Some(cost) if cost <= partner.cost => *partner = Partner { cost, place, is_sure: true },
+            _ => {}
         }
     }
 }
@@ -217,9 +240,9 @@ fn partner(model: &Model, groups: &[Option<(Item, Vec<usize>)>], place: usize) -
     };
     for (other, candidate) in groups.iter().enumerate().filter(|(other, _)| *other != place) {
         if let Some((candidate, _)) = candidate {
-            let cost = group.cost_of_joining(candidate, model);
-            if cost < best.cost {
-                best = Partner { cost, place: other, is_sure: true };
+            match group.cost_of_joining_at_most(candidate, model, best.cost) {
+                Some(cost) if cost < best.cost => best = Partner { cost, place: other, is_sure: true },
+                _ => {}
             }
         }
     }
@@ -246,6 +269,9 @@ fn improve(model: &Model, items: &[Item], mut groups: Vec<Vec<usize>>, limit: us
             // Less than a byte is not worth a move, and may be an error of rounding.
             let mut best = (gain - 1.0, None);
             for to in (0..groups.len()).filter(|to| *to != from && !stays(&groups[*to])) {
+                if sums[to].least_cost_with(&items[item]) - sums[to].cost() > best.0 {
+                    continue;
+                }
                 let cost = sums[to].cost_with(model, &items[item]) - sums[to].cost();
                 if cost < best.0 {
                     best = (cost, Some(to));
@@ -321,6 +347,11 @@ impl Sum {
 
     fn cost_with(&self, model: &Model, item: &Item) -> f64 {
         (self.size + item.size) * weight_of_both(model, (&self.events, self.weight), (&item.events, item.weight))
+    }
+
+    /// What [`cost_with`](Self::cost_with) is at least.
+    fn least_cost_with(&self, item: &Item) -> f64 {
+        (self.size + item.size) * f64::max(self.weight, item.weight) * NEARLY
     }
 }
 
