@@ -40,7 +40,9 @@ const GZIP_LEVELS: std::ops::RangeInclusive<u8> = 1..=12;
 const ZSTD_LEVELS: std::ops::RangeInclusive<u8> = 1..=19;
 /// Smaller than what skopeo and docker make by their defaults, in half the time.
 const GZIP_LEVEL: u8 = 4;
-const ZSTD_LEVEL: u8 = 3;
+/// Smaller than what skopeo and docker make of gzip by their defaults (659 MB of debnix's large,
+/// to 704), in three quarters of the time of level 3 (625 MB).
+const ZSTD_LEVEL: u8 = 2;
 
 /// How a layer is compressed: `none`, `gzip`, `zstd`, or with a level as in `zstd:9`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -150,7 +152,7 @@ mod tests {
             ("none", Compression::None),
             ("gzip", Compression::Gzip(4)),
             ("gzip:12", Compression::Gzip(12)),
-            ("zstd", Compression::Zstd(3)),
+            ("zstd", Compression::Zstd(2)),
             ("zstd:19", Compression::Zstd(19)),
         ] {
             let parsed: Compression = text.parse().expect(text);
