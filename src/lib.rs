@@ -104,6 +104,8 @@
 //! | `layer/stream.rs` | the ways that a layer's chunks go | pure |
 //! | `layer/tar.rs` | tar headers; layer tar v1 | pure |
 //! | `nar.rs` | store paths to NARs | IO |
+//! | `nar/read.rs` | reads NARs that nobody vouches for | pure |
+//! | `nar/read/tests.rs` | tests of the reader | pure |
 //! | `parent/blob.rs` | files and parts of files, whatever happens to their names | IO |
 //! | `parent/compression.rs` | compressed layers and archives | pure |
 //! | `parent/database.rs` | reads the Nix database of an image | IO |

@@ -17,6 +17,8 @@
 //!         | "directory" { "entry" "(" "name" token "node" node ")" }
 //! ```
 
+pub mod read;
+
 use std::io::Write;
 use std::ops::Range;
 

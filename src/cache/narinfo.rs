@@ -4,6 +4,7 @@ use nix_derivation::CAHash;
 use nix_narinfo::{BuildError, Compression, MAX_NARINFO_SIZE, NarInfo, NarInfoSignature};
 
 use crate::nar::Measured;
+use crate::nar::read::MAX_NAME;
 use crate::store::{NarHash, PathInfo, StoreDir, StorePath};
 
 /// A narinfo of more bytes than that is none.
@@ -62,7 +63,9 @@ pub fn check(store_dir: &StoreDir, info: &PathInfo, contents: &[u8]) -> Option<N
     let same_path = *narinfo.store_path() == info.path && narinfo.references().iter().eq(&info.references);
     let same_address = info.ca.is_none() || narinfo.content_address() == content_address(info).as_ref();
     let file_name = narinfo.url().strip_prefix("nar/")?;
-    let beneath = !file_name.starts_with('.') && !file_name.contains('/') && !file_name.contains('\0');
+    // A longer name, or none, is an error to the system, and would end the export.
+    let beneath = (1..=MAX_NAME).contains(&file_name.len()) && !file_name.starts_with('.');
+    let beneath = beneath && !file_name.contains(['/', '\0']);
     (same_path && same_address && beneath)
         .then(|| NamedNar { file_name: file_name.to_owned(), file_size: narinfo.file_size() })
 }
@@ -140,6 +143,11 @@ mod tests {
             ("URL: nar/", "URL: nar/../"),
             ("URL: nar/", "URL: nar/."),
             ("URL: nar/", "URL: /etc/"),
+            ("URL: nar/", "URL: nar//etc/"),
+            ("URL: nar/", "URL: "),
+            ("URL: nar/", "URL: file:///etc/"),
+            ("URL: nar/01q7", &format!("URL: nar/{}", "n".repeat(MAX_NAME))),
+            (".nar.zst", ".nar.zst/../../x"),
             ("CA: fixed:r:", "CA: fixed:"),
         ] {
             let changed = whole.replacen(old, new, 1);
