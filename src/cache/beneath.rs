@@ -10,7 +10,8 @@
 //!   `O_NOFOLLOW`, which for one component says the same;
 //! - files get random names, created with `O_EXCL`, and appear by rename, which
 //!   replaces a link and does not follow it;
-//! - what root makes is given to the folder's owner through its descriptor.
+//! - what root makes is given to the folder's owner through its descriptor; a
+//!   folder is made where only root can rename, and then moved to its place.
 //!
 //! Invariant: as root, nothing is opened for writing, changed or given away
 //! that was there before, nothing is deleted but abandoned temporary files, and
@@ -24,10 +25,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Stat, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use super::resolve;
+use super::resolve::{self, OTHERS_WRITE};
 
 /// How the names of unfinished files begin.
 pub const TEMPORARY_PREFIX: &str = ".tmp-";
@@ -38,6 +39,9 @@ const TEMPORARY_BYTES: usize = 16;
 /// From what age on an unfinished file is nobody's.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// What a folder is called until it is moved to its place.
+const MADE: &str = "made";
+
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
 
@@ -47,8 +51,10 @@ pub enum FolderError {
     /// Following it could write anywhere.
     #[error("{0} is a symbolic link or no folder; nothing is written through links, so put a real folder there")]
     NoFolder(PathBuf),
-    /// A link that another user can point anywhere, while root follows it.
-    #[error("{0} is a symbolic link of another user, and root does not follow it; name the folder that it points to")]
+    /// A link that another user can point anywhere, or move, while root follows it.
+    #[error(
+        "{0} is a symbolic link, or behind one, that another user made or may have put there, and root does not follow it; name the folder that it points to"
+    )]
     ForeignLink(PathBuf),
     /// A typing error: only a folder itself is made, not those around it.
     #[error("{path} can't be made, since there is no folder {parent}; make that first, or name another folder")]
@@ -146,7 +152,8 @@ impl Folder {
     }
 
     /// Opens the file `name`, and tells its size; `None` where there is none,
-    /// or something that is no ordinary file.
+    /// something that is no ordinary file, or to root, a file that the folder's
+    /// owner may not read himself.
     ///
     /// # Errors
     /// When it can't be opened.
@@ -157,7 +164,13 @@ impl Folder {
             fd => fd.map_err(|errno| self.error(name, errno))?,
         };
         let stat = rustix::fs::fstat(&fd).map_err(|errno| self.error(name, errno))?;
-        Ok(file_size(&stat).map(|size| (File::from(fd), size)))
+        Ok(file_size(&stat).filter(|_| self.may_be_read(&stat)).map(|size| (File::from(fd), size)))
+    }
+
+    /// Whether reading a file tells the folder's owner nothing new: he may have put
+    /// a hard link there to a file of root's, or moved one.
+    fn may_be_read(&self, stat: &Stat) -> bool {
+        self.owner.is_none_or(|(uid, _)| stat.st_uid == uid.as_raw() || stat.st_mode & Mode::ROTH.as_raw_mode() != 0)
     }
 
     /// What the file `name` holds; `None` where there is none of at most
@@ -204,10 +217,7 @@ impl Folder {
     /// # Errors
     /// When it can't be made.
     pub fn temporary(&self) -> Result<Temporary<'_>, FolderError> {
-        let mut bytes = [0; TEMPORARY_BYTES];
-        rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
-            .map_err(|errno| self.error("", errno))?;
-        let name = format!("{TEMPORARY_PREFIX}{}", crate::digest::hex(&bytes));
+        let name = temporary_name().map_err(|errno| self.error("", errno))?;
         let fd = self
             .open_beneath(&name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)
             .map_err(|errno| self.error(&name, errno))?;
@@ -242,16 +252,42 @@ impl Folder {
             Err(Errno::NOENT) => {}
             result => return result,
         }
-        match rustix::fs::mkdirat(&self.fd, name, FOLDER_MODE) {
-            Ok(()) => {
-                let fd = open()?;
-                self.adopt_folder(fd.as_fd())?;
-                Ok(fd)
-            }
-            // Another process was faster.
-            Err(Errno::EXIST) => open(),
+        let workshop = temporary_name()?;
+        rustix::fs::mkdirat(&self.fd, &workshop, FOLDER_MODE)?;
+        let made = self.make_in(&workshop, name);
+        let _ = rustix::fs::unlinkat(&self.fd, &workshop, AtFlags::REMOVEDIR);
+        match made {
+            // Or another process was faster.
+            Ok(()) | Err(Errno::EXIST) => open(),
             Err(errno) => Err(errno),
         }
+    }
+
+    /// Makes the folder `name` in the new folder `workshop`, where nobody else can
+    /// rename anything, and moves it out. Made in its place, it could be swapped
+    /// before it is opened, for a folder that would then be given away.
+    fn make_in(&self, workshop: &str, name: &OsStr) -> Result<(), Errno> {
+        let place = self.open_beneath(workshop, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let stat = rustix::fs::fstat(&place)?;
+        if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & OTHERS_WRITE != 0 {
+            return Err(Errno::PERM);
+        }
+        rustix::fs::mkdirat(&place, MADE, FOLDER_MODE)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let moved = rustix::fs::openat(&place, MADE, flags, Mode::empty()).and_then(|fd| {
+            // The umask took its part of the mode.
+            rustix::fs::fchmod(&fd, FOLDER_MODE)?;
+            self.give_away(fd.as_fd());
+            match rustix::fs::renameat_with(&place, MADE, &self.fd, name, RenameFlags::NOREPLACE) {
+                // Not every file system can; then an empty folder is replaced.
+                Err(Errno::INVAL) => rustix::fs::renameat(&place, MADE, &self.fd, name),
+                result => result,
+            }
+        });
+        if moved.is_err() {
+            let _ = rustix::fs::unlinkat(&place, MADE, AtFlags::REMOVEDIR);
+        }
+        moved
     }
 
     /// Opens `name`, which has one component.
@@ -263,18 +299,6 @@ impl Folder {
             Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(&self.fd, name, flags, mode),
             result => result,
         }
-    }
-
-    /// Sets mode and owner of a folder that was just made. Between making and
-    /// opening it, its name may have been given to another folder, so one that
-    /// is not new, hence not empty, is left alone.
-    fn adopt_folder(&self, fd: BorrowedFd<'_>) -> Result<(), Errno> {
-        let stat = rustix::fs::fstat(fd)?;
-        if stat.st_uid == rustix::process::geteuid().as_raw() && is_empty(fd)? {
-            rustix::fs::fchmod(fd, FOLDER_MODE)?;
-            self.give_away(fd);
-        }
-        Ok(())
     }
 
     /// Gives what root made to the folder's owner. A root without the right to
@@ -340,15 +364,11 @@ fn is_missing(error: &FolderError) -> bool {
     matches!(error, FolderError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
-fn is_empty(fd: BorrowedFd<'_>) -> Result<bool, Errno> {
-    let mut buffer = [MaybeUninit::uninit(); 1024];
-    let mut reader = RawDir::new(fd, &mut buffer);
-    while let Some(entry) = reader.next() {
-        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+/// A name that nobody can guess.
+fn temporary_name() -> Result<String, Errno> {
+    let mut bytes = [0; TEMPORARY_BYTES];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    Ok(format!("{TEMPORARY_PREFIX}{}", crate::digest::hex(&bytes)))
 }
 
 pub(super) fn error(path: &Path, errno: Errno) -> FolderError {
