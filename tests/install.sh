@@ -33,3 +33,9 @@ install_missing() {
     DEBIAN_FRONTEND=noninteractive "$debnix/setup"
   fi
 }
+
+# install_fuzz: libFuzzer is in a crate, but is C++.
+install_fuzz() {
+  command -v c++ > /dev/null || DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends g++
+  command -v cargo-fuzz > /dev/null || cargo install cargo-fuzz --locked --version 0.13.2
+}
