@@ -116,3 +116,23 @@ fn arrows_go_one_way() {
         }
     }
 }
+
+#[test]
+fn the_tests_that_security_md_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(root.join("SECURITY.md")).expect("readable");
+    let mut count = 0;
+    for row in text.lines().filter(|line| line.starts_with("| ") && line.contains(".rs`: ")) {
+        let tests = row.trim_end_matches(" |").rsplit(" | ").next().expect("a field");
+        for group in tests.split("; ").filter(|group| group.contains(".rs`: ")) {
+            let (file, names) = group.split_once("`: ").expect("a file and names");
+            let code = std::fs::read_to_string(root.join(file.trim_start_matches('`'))).expect(file);
+            for name in names.split(", ") {
+                let name = name.trim_matches('`');
+                assert!(code.contains(&format!("fn {name}()")), "{file} has no {name}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 30, "{count}");
+}
