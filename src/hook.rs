@@ -136,7 +136,7 @@ pub fn run(event: &HookEvent, location: &StoreLocation, jobs: usize) -> Result<S
     }
     let closure = Closure::new(&location.store_dir, database.closure(&outputs)?, Some(&outputs))?;
     let files = StoreFiles::open(&location.real_dir)?;
-    Ok(cache::export(&files, &closure, &event.destination, Options { jobs })?)
+    Ok(cache::export(&files, &closure, &event.destination, &Options::new(jobs))?)
 }
 
 /// What Nix named, as far as it is valid, and what the database names.

@@ -24,13 +24,19 @@
 //! | `build/precompute.rs` | finds out an image's store layers ahead | IO |
 //! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
 //! | `cache/compress.rs` | writes one NAR, compressed and verified | IO |
+//! | `cache/compression.rs` | the forms that NARs can have in a cache | pure |
 //! | `cache/export.rs` | exports a closure on all processors | IO |
+//! | `cache/extras.rs` | adds listings and build logs beside NARs | IO |
 //! | `cache/folder.rs` | a cache's folder: what is there, and how more gets there | IO |
+//! | `cache/key_file.rs` | reads secret keys from files | IO |
+//! | `cache/listing.rs` | lists the files of a NAR | pure |
 //! | `cache/mod.rs` | what a binary cache is | pure |
 //! | `cache/narinfo.rs` | writes and checks narinfos | pure |
+//! | `cache/options.rs` | how to export | pure |
 //! | `cache/order.rs` | in which order paths are exported | pure |
 //! | `cache/resolve.rs` | finds the cache's folder without trusting links | IO |
 //! | `cache/setup.rs` | what a job sets to use a cache | pure |
+//! | `cache/sign.rs` | signs narinfos | pure |
 //! | `cli/args.rs` | the command line as clap reads it | pure |
 //! | `cli/build.rs` | `stowage build` | IO |
 //! | `cli/cache.rs` | `stowage cache` and `stowage env` | IO |
@@ -38,6 +44,7 @@
 //! | `cli/diff.rs` | `stowage diff` | IO |
 //! | `cli/earlier.rs` | reads earlier images and plans | IO |
 //! | `cli/exit.rs` | what exit codes say | pure |
+//! | `cli/export.rs` | how to export, as the command line says | IO |
 //! | `cli/hook.rs` | `stowage hook` | IO |
 //! | `cli/index.rs` | `stowage index` | IO |
 //! | `cli/layer_index.rs` | who else knows layers, as `--layer-index` names them | IO |

@@ -108,26 +108,47 @@ pub fn write<W: Write>(files: &impl Files, entries: &[Entry], writer: W) -> Resu
 /// The size of the NAR that [`write`] makes of `entries`, in bytes.
 #[must_use]
 pub fn size(entries: &[Entry]) -> u64 {
-    let token = |length: usize| 8 + padded(length as u64);
-    let node = |entry: &Entry| {
-        let kind = match &entry.node {
-            Node::Directory => token("directory".len()),
-            Node::Symlink { target } => token("symlink".len()) + token("target".len()) + token(target.len()),
+    layout(entries, |_, _| {})
+}
+
+/// Where in that NAR the contents of each file begin, in bytes; 0 for what is no file.
+#[must_use]
+pub fn offsets(entries: &[Entry]) -> Vec<u64> {
+    let mut offsets = vec![0; entries.len()];
+    layout(entries, |number, offset| offsets[number] = offset);
+    offsets
+}
+
+/// Goes through the NAR of `entries` as [`write`] does, tells `found` of each file's number
+/// and where its contents begin, and returns the size.
+fn layout(entries: &[Entry], mut found: impl FnMut(usize, u64)) -> u64 {
+    let tokens = |tokens: &[&[u8]]| tokens.iter().map(|token| 8 + padded(token.len() as u64)).sum::<u64>();
+    let ends = |depths: Range<usize>| depths.map(|depth| if depth > 0 { 32 } else { 16 }).sum::<u64>();
+    let mut at = tokens(&[b"nix-archive-1"]);
+    let mut open = 0;
+    for (number, entry) in entries.iter().enumerate() {
+        let (depth, name) = place(&entry.path);
+        at += ends(depth..open);
+        open = depth;
+        at += name.map_or(0, |name| tokens(&[b"entry", b"(", b"name", name, b"node"]));
+        at += tokens(&[b"(", b"type"]);
+        match &entry.node {
+            Node::Directory => {
+                at += tokens(&[b"directory"]);
+                open += 1;
+                continue;
+            }
+            Node::Symlink { target } => at += tokens(&[b"symlink", b"target", target]),
             Node::Regular { executable, size } => {
-                let executable = if *executable { token("executable".len()) + token(0) } else { 0 };
-                token("regular".len()) + executable + token("contents".len()) + 8 + padded(*size)
+                let executable = if *executable { tokens(&[b"executable", b""]) } else { 0 };
+                at += tokens(&[b"regular"]) + executable + tokens(&[b"contents"]) + 8;
+                found(number, at);
+                at += padded(*size);
             }
-        };
-        let frame = match place(&entry.path).1 {
-            None => 0,
-            Some(name) => {
-                let keywords: u64 = ["entry", "(", "name", "node", ")"].iter().map(|word| token(word.len())).sum();
-                keywords + token(name.len())
-            }
-        };
-        frame + token("(".len()) + token("type".len()) + kind + token(")".len())
-    };
-    token("nix-archive-1".len()) + entries.iter().map(node).sum::<u64>()
+        }
+        at += ends(depth..depth + 1);
+    }
+    at + ends(0..open)
 }
 
 /// Hashes the NAR of a store path that was walked to `entries`.

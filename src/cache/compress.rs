@@ -9,24 +9,23 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 
-use zstd::stream::write::Encoder;
-
 use super::beneath::FolderError;
-use super::{CacheFolder, Refusal, narinfo};
+use super::compression::Encoder;
+use super::narinfo::{self, NarFile};
+use super::{CacheFolder, Compression, Refusal};
 use crate::nar::{self, HashWriter, Measured, NarError};
 use crate::store::PathInfo;
 use crate::tree::{Entry, StoreFiles};
 
-/// Within a few percent of the size that higher levels come to, at a speed that
-/// a disk can follow.
-const COMPRESSION_LEVEL: i32 = 3;
+/// How much of a file is read with one call.
+const BUFFER_SIZE: usize = 256 * 1024;
 
 /// A NAR in the cache.
 pub struct StoredNar {
-    /// What it is, uncompressed.
-    pub nar: Measured,
-    /// The size of its file.
-    pub bytes: u64,
+    /// Its file.
+    pub file: NarFile,
+    /// What the store path was walked to, if it was.
+    pub entries: Option<Vec<Entry>>,
 }
 
 /// Why a NAR is not in the cache.
@@ -41,15 +40,20 @@ pub enum Failure {
 }
 
 /// Sees to it that the NAR of `info`, which is printed as `path`, is in the
-/// cache.
+/// cache: with `compression`, unless it is there in another.
 ///
 /// # Errors
 /// When the store path is not what was registered, or the cache can't be
 /// written. Then there is no trace of it.
-pub fn store_nar(cache: &CacheFolder, files: &StoreFiles, info: &PathInfo, path: &str) -> Result<StoredNar, Failure> {
-    if let Some(bytes) = find(cache, info)? {
-        let nar = Measured { hash: info.nar_hash, size: info.nar_size };
-        return Ok(StoredNar { nar, bytes });
+pub fn store_nar(
+    cache: &CacheFolder,
+    files: &StoreFiles,
+    info: &PathInfo,
+    path: &str,
+    compression: Compression,
+) -> Result<StoredNar, Failure> {
+    if let Some(file) = find(cache, info, compression)? {
+        return Ok(StoredNar { file, entries: None });
     }
     let unreadable = |source| Refusal::Unreadable { path: path.to_owned(), source };
     let damaged = |found| Refusal::Damaged { path: path.to_owned(), registered: registered(info, found), found };
@@ -61,32 +65,38 @@ pub fn store_nar(cache: &CacheFolder, files: &StoreFiles, info: &PathInfo, path:
 
     let written = |source| FolderError::Io { path: cache.path().join("nar"), source };
     let mut temporary = cache.new_nar()?;
-    let (nar, encoder) = compress(files, &entries, size, temporary.file()).map_err(|error| match error {
-        NarError::Write(source) => Failure::Cache(written(source)),
-        error => Failure::Path(unreadable(error)),
-    })?;
+    let (nar, encoder) =
+        compress(files, &entries, compression, size, temporary.file()).map_err(|error| match error {
+            NarError::Write(source) => Failure::Cache(written(source)),
+            error => Failure::Path(unreadable(error)),
+        })?;
     if nar != registered(info, nar) {
         return Err(damaged(nar).into());
     }
     let bytes = encoder.finish().and_then(|file| file.metadata()).map_err(written)?.len();
-    temporary.persist(&narinfo::nar_file_name(&nar.hash))?;
-    Ok(StoredNar { nar, bytes })
+    temporary.persist(&narinfo::nar_file_name(&nar.hash, compression))?;
+    Ok(StoredNar { file: NarFile { nar, compression, bytes }, entries: Some(entries) })
 }
 
-/// The size of the NAR's file, if it is there and whole.
-fn find(cache: &CacheFolder, info: &PathInfo) -> Result<Option<u64>, FolderError> {
-    let Some((file, bytes)) = cache.nar(&info.nar_hash)? else {
-        return Ok(None);
-    };
-    let whole =
-        measure(file, info.nar_size).is_ok_and(|nar| nar == Measured { hash: info.nar_hash, size: info.nar_size });
-    Ok(whole.then_some(bytes))
+/// The NAR's file, if it is there and whole; the one with `compression` rather than others.
+fn find(cache: &CacheFolder, info: &PathInfo, compression: Compression) -> Result<Option<NarFile>, FolderError> {
+    let nar = Measured { hash: info.nar_hash, size: info.nar_size };
+    let others = Compression::CODECS.into_iter().filter(|codec| codec.extension() != compression.extension());
+    for compression in std::iter::once(compression).chain(others) {
+        if let Some((file, bytes)) = cache.nar(&info.nar_hash, compression)?
+            && measure(file, compression, info.nar_size).is_ok_and(|found| found == nar)
+        {
+            return Ok(Some(NarFile { nar, compression, bytes }));
+        }
+    }
+    Ok(None)
 }
 
 /// What a file has in it, up to one byte more than `limit`: a small file may
 /// hold more than any disk.
-fn measure(file: File, limit: u64) -> io::Result<Measured> {
-    let mut nar = zstd::stream::read::Decoder::new(file)?.take(limit.saturating_add(1));
+fn measure(file: File, compression: Compression, limit: u64) -> io::Result<Measured> {
+    let reader = io::BufReader::with_capacity(BUFFER_SIZE, file);
+    let mut nar = compression.reader(reader)?.take(limit.saturating_add(1));
     let mut writer = HashWriter::new(io::sink());
     io::copy(&mut nar, &mut writer)?;
     Ok(writer.finish().0)
@@ -97,13 +107,11 @@ fn measure(file: File, limit: u64) -> io::Result<Measured> {
 fn compress<'a>(
     files: &StoreFiles,
     entries: &[Entry],
+    compression: Compression,
     size: u64,
     file: &'a mut File,
-) -> Result<(Measured, Encoder<'static, &'a mut File>), NarError> {
-    let mut encoder = Encoder::new(file, COMPRESSION_LEVEL)?;
-    // With the size known, small NARs take little memory, and readers are told
-    // in the frame's header.
-    encoder.set_pledged_src_size(Some(size))?;
+) -> Result<(Measured, Encoder<&'a mut File>), NarError> {
+    let encoder = compression.writer(file, size)?;
     Ok(nar::write(files, entries, HashWriter::new(encoder))?.finish())
 }
 

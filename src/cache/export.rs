@@ -13,16 +13,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::beneath::FolderError;
 use super::compress::{Failure, StoredNar, store_nar};
-use super::{CacheError, CacheFolder, Refusal, order};
+use super::folder::Presence;
+use super::{CacheError, CacheFolder, Options, Refusal, extras, order};
 use crate::store::{Closure, NodeId};
 use crate::tree::StoreFiles;
-
-/// How to export.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// How many NARs are compressed at the same time; at least one.
-    pub jobs: usize,
-}
 
 /// What an export did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +25,8 @@ pub struct Summary {
     pub added: usize,
     /// How many were there.
     pub skipped: usize,
+    /// How many of these got signatures that they lacked.
+    pub signed: usize,
     /// The size of their NARs, compressed.
     pub bytes: u64,
 }
@@ -45,11 +41,14 @@ pub fn export(
     files: &StoreFiles,
     closure: &Closure,
     cache_dir: &Path,
-    options: Options,
+    options: &Options,
 ) -> Result<Summary, CacheError> {
     let queue = order::queue(closure).map_err(|id| CacheError::Cycle(closure.print(id)))?;
     let cache = CacheFolder::open(cache_dir, closure.store_dir())?;
-    let export = Export { files, closure, cache: &cache, progress: Mutex::new(Progress::new(closure, queue)) };
+    if let Some(priority) = options.priority {
+        cache.set_priority(priority)?;
+    }
+    let export = Export { files, closure, cache: &cache, options, progress: Mutex::new(Progress::new(closure, queue)) };
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.clamp(1, closure.len().max(1)) {
             scope.spawn(|| export.work());
@@ -64,6 +63,7 @@ struct Export<'a> {
     files: &'a StoreFiles,
     closure: &'a Closure,
     cache: &'a CacheFolder,
+    options: &'a Options,
     progress: Mutex<Progress>,
 }
 
@@ -86,23 +86,30 @@ struct Progress {
 enum State {
     /// Its NAR is not there yet.
     Waiting,
-    /// Its NAR is there, and this is its narinfo; `None` where that is there,
-    /// too.
-    Ready(Option<Vec<u8>>),
+    /// Its NAR is there.
+    Ready(Narinfo),
     /// It is in the cache, with all that it refers to.
     Published,
     /// It will not be published: it, or what it refers to, is refused.
     LeftOut,
 }
 
-/// What became of one path's NAR.
-enum Outcome {
-    /// The path is in the cache already.
+/// What is left to do of a path whose NAR is there.
+#[derive(Clone, PartialEq, Eq)]
+enum Narinfo {
+    /// Nothing.
     Present,
-    Written {
-        narinfo: Vec<u8>,
-        bytes: u64,
-    },
+    /// It has no narinfo yet, and is to get this one.
+    New(Vec<u8>),
+    /// It has one that lacks signatures, and is to get this one.
+    Signed(Vec<u8>),
+}
+
+/// What became of one path's NAR.
+struct Outcome {
+    narinfo: Narinfo,
+    /// The size of its file, if that is new.
+    bytes: u64,
 }
 
 impl Export<'_> {
@@ -123,16 +130,37 @@ impl Export<'_> {
 
     fn export_one(&self, id: NodeId) -> Result<Outcome, Failure> {
         let info = self.closure.info(id);
-        if self.cache.has(info)? {
-            return Ok(Outcome::Present);
+        let present = |narinfo| Outcome { narinfo, bytes: 0 };
+        let (outcome, is_ours) = match self.cache.look_for(info, &self.options.keys)? {
+            Presence::Absent => return self.export_new(id),
+            Presence::Present { same } => (present(Narinfo::Present), same),
+            Presence::Unsigned(narinfo) => (present(Narinfo::Signed(narinfo)), true),
+        };
+        // Another build's contents are not listed by ours.
+        if self.options.listing && is_ours {
+            extras::add_listing(self.cache, self.files, info, None)?;
         }
-        let StoredNar { nar, bytes } = store_nar(self.cache, self.files, info, &self.closure.print(id))?;
-        let narinfo = self
-            .cache
-            .narinfo(info, &nar, bytes)
-            .map_err(|source| Refusal::Narinfo { path: self.closure.print(id), source })?;
-        tracing::debug!("{}: {} bytes compressed to {bytes}", info.path.to_basename(), nar.size);
-        Ok(Outcome::Written { narinfo, bytes })
+        self.add_log(id)?;
+        Ok(outcome)
+    }
+
+    fn export_new(&self, id: NodeId) -> Result<Outcome, Failure> {
+        let info = self.closure.info(id);
+        let Options { compression, keys, listing, .. } = self.options;
+        let path = self.closure.print(id);
+        let StoredNar { file, entries } = store_nar(self.cache, self.files, info, &path, *compression)?;
+        if *listing {
+            extras::add_listing(self.cache, self.files, info, entries)?;
+        }
+        self.add_log(id)?;
+        let narinfo = self.cache.narinfo(info, &file, keys).map_err(|source| Refusal::Narinfo { path, source })?;
+        tracing::debug!("{}: {} bytes compressed to {}", info.path.to_basename(), file.nar.size, file.bytes);
+        Ok(Outcome { narinfo: Narinfo::New(narinfo), bytes: file.bytes })
+    }
+
+    fn add_log(&self, id: NodeId) -> Result<(), FolderError> {
+        let logs = self.options.logs.as_deref();
+        logs.map_or(Ok(()), |logs| extras::add_log(self.cache, logs, self.closure.info(id)))
     }
 }
 
@@ -158,10 +186,9 @@ impl Progress {
         let result = match outcome {
             // What it refers to was refused meanwhile.
             Ok(_) if self.states[id] == State::LeftOut => Ok(()),
-            Ok(Outcome::Present) => self.ready(export, id, None),
-            Ok(Outcome::Written { narinfo, bytes }) => {
+            Ok(Outcome { narinfo, bytes }) => {
                 self.summary.bytes += bytes;
-                self.ready(export, id, Some(narinfo))
+                self.ready(export, id, narinfo)
             }
             Err(Failure::Path(refusal)) => {
                 self.refusals.push(refusal);
@@ -178,7 +205,7 @@ impl Progress {
 
     /// Writes the narinfo of `id` if it waits for nothing else, and those of
     /// all that waited only for it.
-    fn ready(&mut self, export: &Export<'_>, id: NodeId, narinfo: Option<Vec<u8>>) -> Result<(), FolderError> {
+    fn ready(&mut self, export: &Export<'_>, id: NodeId, narinfo: Narinfo) -> Result<(), FolderError> {
         self.states[id] = State::Ready(narinfo);
         self.waiting[id] -= 1;
         let mut pending = vec![id];
@@ -186,13 +213,17 @@ impl Progress {
             if self.waiting[id] > 0 {
                 continue;
             }
-            match &self.states[id] {
-                State::Ready(Some(narinfo)) => {
-                    export.cache.publish(export.closure.info(id), narinfo)?;
-                    self.summary.added += 1;
-                }
-                State::Ready(None) => self.summary.skipped += 1,
-                _ => continue,
+            let State::Ready(narinfo) = &self.states[id] else {
+                continue;
+            };
+            if let Narinfo::New(text) | Narinfo::Signed(text) = narinfo {
+                export.cache.publish(export.closure.info(id), text)?;
+            }
+            let Summary { added, skipped, signed, .. } = &mut self.summary;
+            match narinfo {
+                Narinfo::Present => *skipped += 1,
+                Narinfo::New(_) => *added += 1,
+                Narinfo::Signed(_) => (*skipped, *signed) = (*skipped + 1, *signed + 1),
             }
             self.states[id] = State::Published;
             for referrer in std::mem::take(&mut self.referrers[id]) {

@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::CacheError;
 use super::beneath::{Folder, FolderError, Temporary};
-use super::narinfo;
+use super::narinfo::{self, NarFile};
+use super::sign::Keys;
+use super::{CacheError, Compression, listing};
 use crate::nar::Measured;
-use crate::store::{NarHash, PathInfo, StoreDir};
+use crate::store::{NarHash, PathInfo, StoreDir, StorePath};
 
 /// The file that makes a folder a cache.
 const CACHE_INFO: &str = "nix-cache-info";
@@ -26,6 +27,22 @@ pub struct CacheFolder {
     store_dir: StoreDir,
     root: Folder,
     nars: Folder,
+    logs: Folder,
+}
+
+/// Whether a path is in a cache.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It is not, or only in part, or not with the contents that we would sign.
+    Absent,
+    /// It is, with its NAR. So are the contents that are registered here, or those of another
+    /// build.
+    Present {
+        /// Whether they are those that are registered here.
+        same: bool,
+    },
+    /// It is, but lacks a signature of ours. This is its narinfo with that.
+    Unsigned(Vec<u8>),
 }
 
 impl CacheFolder {
@@ -53,9 +70,24 @@ impl CacheFolder {
             root.folder(OsStr::new(name))?;
         }
         let nars = root.folder(OsStr::new("nar"))?;
+        let logs = root.folder(OsStr::new("log"))?;
         root.sweep();
         nars.sweep();
-        Ok(Self { path: path.to_owned(), store_dir: store_dir.clone(), root, nars })
+        logs.sweep();
+        Ok(Self { path: path.to_owned(), store_dir: store_dir.clone(), root, nars, logs })
+    }
+
+    /// Gives the cache that priority among substituters: lower ones are asked first.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn set_priority(&self, priority: u32) -> Result<(), FolderError> {
+        let info = self.root.read(CACHE_INFO, CACHE_INFO_LIMIT)?.unwrap_or_default();
+        let wanted = with_priority(&String::from_utf8_lossy(&info), priority);
+        if wanted.as_bytes() == info {
+            return Ok(());
+        }
+        self.root.write(CACHE_INFO, wanted.as_bytes())
     }
 
     /// Where the cache is.
@@ -64,28 +96,41 @@ impl CacheFolder {
         &self.path
     }
 
-    /// Whether the path of `info` is in the cache, with its NAR.
+    /// Whether the path of `info` is in the cache, with its NAR, and signed by `keys`.
     ///
     /// # Errors
     /// When that can't be found out.
-    pub fn has(&self, info: &PathInfo) -> Result<bool, FolderError> {
+    pub fn look_for(&self, info: &PathInfo, keys: &Keys) -> Result<Presence, FolderError> {
         let Some(contents) = self.root.read(&narinfo::file_name(&info.path), narinfo::SIZE_LIMIT)? else {
-            return Ok(false);
+            return Ok(Presence::Absent);
         };
         let Some(named) = narinfo::check(&self.store_dir, info, &contents) else {
-            return Ok(false);
+            return Ok(Presence::Absent);
         };
         let size = self.nars.size(&named.file_name)?;
-        Ok(size.is_some_and(|size| size > 0 && named.file_size.is_none_or(|wanted| wanted == size)))
+        if !size.is_some_and(|size| size > 0 && named.file_size.is_none_or(|wanted| wanted == size)) {
+            return Ok(Presence::Absent);
+        }
+        let is_ours = |nar: &Measured| nar.hash == info.nar_hash && (info.nar_size == 0 || nar.size == info.nar_size);
+        let nar = named.nar.filter(is_ours);
+        if keys.is_empty() {
+            return Ok(Presence::Present { same: nar.is_some() });
+        }
+        // Whoever wrote the narinfo may want our name under what is not ours.
+        let Some(nar) = nar else {
+            return Ok(Presence::Absent);
+        };
+        let signed = narinfo::add_signatures(&contents, &keys.sign(&self.store_dir, info, &nar));
+        Ok(signed.map_or(Presence::Present { same: true }, Presence::Unsigned))
     }
 
-    /// The compressed NAR with the hash `hash`, and its size, if there is one;
+    /// The NAR with the hash `hash`, compressed so, and the size of its file, if there is one;
     /// it may be cut off.
     ///
     /// # Errors
     /// When it can't be opened.
-    pub fn nar(&self, hash: &NarHash) -> Result<Option<(File, u64)>, FolderError> {
-        self.nars.file(&narinfo::nar_file_name(hash))
+    pub fn nar(&self, hash: &NarHash, compression: Compression) -> Result<Option<(File, u64)>, FolderError> {
+        self.nars.file(&narinfo::nar_file_name(hash, compression))
     }
 
     /// A file for a NAR; [`Temporary::persist`] with
@@ -97,12 +142,12 @@ impl CacheFolder {
         self.nars.temporary()
     }
 
-    /// The narinfo about the path of `info`, not written yet.
+    /// The narinfo about the path of `info`, signed, and not written yet.
     ///
     /// # Errors
     /// When the registration has something that no narinfo can say.
-    pub fn narinfo(&self, info: &PathInfo, nar: &Measured, file_size: u64) -> Result<Vec<u8>, nix_narinfo::BuildError> {
-        narinfo::render(&self.store_dir, info, nar, file_size)
+    pub fn narinfo(&self, info: &PathInfo, file: &NarFile, keys: &Keys) -> Result<Vec<u8>, nix_narinfo::BuildError> {
+        narinfo::render(&self.store_dir, info, file, keys.sign(&self.store_dir, info, &file.nar))
     }
 
     /// Writes the narinfo about the path of `info`: from then on it is in the
@@ -112,6 +157,39 @@ impl CacheFolder {
     /// When it can't be written.
     pub fn publish(&self, info: &PathInfo, narinfo: &[u8]) -> Result<(), FolderError> {
         self.root.write(&narinfo::file_name(&info.path), narinfo)
+    }
+
+    /// Whether there is a listing of the files of `path`.
+    ///
+    /// # Errors
+    /// When that can't be found out.
+    pub fn has_listing(&self, path: &StorePath) -> Result<bool, FolderError> {
+        Ok(self.root.size(&listing::file_name(path))?.is_some_and(|size| size > 0))
+    }
+
+    /// Writes the listing of the files of `path`.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_listing(&self, path: &StorePath, listing: &[u8]) -> Result<(), FolderError> {
+        self.root.write(&listing::file_name(path), listing)
+    }
+
+    /// Whether there is a log of the build of `drv`.
+    ///
+    /// # Errors
+    /// When that can't be found out.
+    pub fn has_log(&self, drv: &StorePath) -> Result<bool, FolderError> {
+        Ok(self.logs.size(&drv.to_basename())?.is_some())
+    }
+
+    /// A file for the log of a build; [`Temporary::persist`] with the base name of the
+    /// derivation puts it in its place.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn new_log(&self) -> Result<Temporary<'_>, FolderError> {
+        self.logs.temporary()
     }
 }
 
@@ -124,6 +202,13 @@ fn parse_cache_info(text: &str) -> Option<&str> {
 /// for each path on its own, and cache.nixos.org first.
 fn cache_info_of_nix(store_dir: &StoreDir) -> String {
     format!("StoreDir: {store_dir}\n")
+}
+
+/// `info` with that priority, and all else as it is.
+fn with_priority(info: &str, priority: u32) -> String {
+    let others = info.lines().filter(|line| !line.starts_with("Priority:"));
+    let line = format!("Priority: {priority}");
+    others.chain([line.as_str()]).map(|line| format!("{line}\n")).collect()
 }
 
 /// 30 comes before cache.nixos.org, which has 40: what is in the folder needs
@@ -265,6 +350,30 @@ mod tests {
         open(&path.join("cache")).expect("opens");
         for name in ["cache", "cache/nar", "cache/nix-cache-info"] {
             assert_eq!(path.join(name).metadata().expect(name).uid(), 1234, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_priority_is_set_and_nothing_else_changes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = open(folder.path()).expect("opens");
+        let info = folder.path().join("nix-cache-info");
+        for (before, after) in [
+            (
+                "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 30\n",
+                "StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 10\n",
+            ),
+            (
+                "StoreDir: /nix/store\nPriority: 41\nWantMassQuery: 0\n",
+                "StoreDir: /nix/store\nWantMassQuery: 0\nPriority: 10\n",
+            ),
+        ] {
+            std::fs::write(&info, before).expect("written");
+            cache.set_priority(10).expect("set");
+            assert_eq!(std::fs::read_to_string(&info).expect("there"), after);
+            let inode = info.metadata().expect("there").ino();
+            cache.set_priority(10).expect("set");
+            assert_eq!(info.metadata().expect("there").ino(), inode);
         }
     }
 }

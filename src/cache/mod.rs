@@ -3,9 +3,12 @@
 //! ```text
 //! nix-cache-info        StoreDir, WantMassQuery, Priority
 //! HASH.narinfo          about the store path whose base name begins with HASH
+//! HASH.ls               on request: which files it has
 //! nar/NARHASH.nar.zst   its NAR, named by the hash of its uncompressed bytes,
-//!                       so that nothing compressed is ever hashed
-//! log/ realisations/ build-trace-v2/
+//!                       so that nothing compressed is ever hashed; also .nar
+//!                       and .nar.xz
+//! log/DRV               on request: what the build of that derivation has said
+//! realisations/ build-trace-v2/
 //!                       empty: without them, Nix drops a cache that it can't
 //!                       write to (the last is for Nix 2.35 and later)
 //! ```
@@ -18,15 +21,23 @@
 
 pub mod beneath;
 mod compress;
+pub mod compression;
 pub mod export;
+mod extras;
 pub mod folder;
+pub mod key_file;
+pub mod listing;
 pub mod narinfo;
+pub mod options;
 mod order;
 mod resolve;
 pub mod setup;
+pub mod sign;
 
-pub use export::{Options, Summary, export};
+pub use compression::Compression;
+pub use export::{Summary, export};
 pub use folder::CacheFolder;
+pub use options::Options;
 
 use std::path::PathBuf;
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use super::export::ExportArguments;
 use crate::cache::setup::Format;
 use crate::destination::ImageReference;
 use crate::image::Platform;
@@ -390,6 +391,9 @@ pub struct AddArguments {
     /// Store paths, or links to them
     #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
     pub paths: Vec<PathBuf>,
+    /// How to export
+    #[command(flatten)]
+    pub export: ExportArguments,
     /// Where the store is
     #[command(flatten)]
     pub store: StoreArguments,

@@ -24,7 +24,9 @@ pub fn run(settings: &Settings, command: CacheCommand) -> anyhow::Result<()> {
             let location = settings.location(arguments.store.root.as_deref());
             let paths = arguments.paths.iter().map(|path| settings::resolve(&location, path));
             let paths = paths.collect::<Result<Vec<_>, _>>()?;
-            let summary = add(&location, &paths, &arguments.dir, arguments.jobs.threads())?;
+            let logs = settings.log_dir(arguments.store.root.as_deref());
+            let options = arguments.export.options(settings, arguments.jobs.threads(), logs)?;
+            let summary = add(&location, &paths, &arguments.dir, &options)?;
             report(&summary, arguments.json, settings.quiet)
         }
         CacheCommand::Wait { dir } => {
@@ -38,11 +40,15 @@ pub fn run(settings: &Settings, command: CacheCommand) -> anyhow::Result<()> {
 }
 
 fn report(summary: &Summary, json: bool, quiet: bool) -> anyhow::Result<()> {
-    let Summary { added, skipped, bytes } = summary;
+    let Summary { added, skipped, signed, bytes } = summary;
     if json {
-        output::print(&format!("{}\n", json!({ "added": added, "skipped": skipped, "bytes": bytes })))?;
+        output::print(&format!(
+            "{}\n",
+            json!({ "added": added, "skipped": skipped, "signed": signed, "bytes": bytes })
+        ))?;
     } else if !quiet {
-        output::print(&format!("{added} paths added ({}), {skipped} were there\n", output::size(*bytes)))?;
+        let signed = if *signed > 0 { format!(", and {signed} of these are signed now") } else { String::new() };
+        output::print(&format!("{added} paths added ({}), {skipped} were there{signed}\n", output::size(*bytes)))?;
     }
     Ok(())
 }
@@ -59,11 +65,11 @@ pub fn print_env(arguments: &EnvArguments) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When a path is not valid or not fit for a cache, or the cache can't be used.
-pub fn add(location: &StoreLocation, paths: &[StorePath], dir: &Path, jobs: usize) -> anyhow::Result<Summary> {
+pub fn add(location: &StoreLocation, paths: &[StorePath], dir: &Path, options: &Options) -> anyhow::Result<Summary> {
     let infos = StoreDb::open(location)?.closure(paths)?;
     let closure = Closure::new(&location.store_dir, infos, Some(paths))?;
     let files = StoreFiles::open(&location.real_dir).context("opening the store")?;
-    Ok(cache::export(&files, &closure, dir, Options { jobs })?)
+    Ok(cache::export(&files, &closure, dir, options)?)
 }
 
 /// Waits until nothing is pending for the cache at `dir`, and says what it

@@ -7,6 +7,7 @@ pub mod copy;
 pub mod diff;
 pub mod earlier;
 pub mod exit;
+pub mod export;
 pub mod hook;
 pub mod index;
 pub mod inspect;

@@ -45,6 +45,7 @@ pub struct Settings {
     pub quiet: bool,
     store_dir: StoreDir,
     state_dir: PathBuf,
+    log_dir: PathBuf,
     /// What is known of layers made before, on this machine.
     pub index: LayerIndex,
     /// How to reach registries.
@@ -53,6 +54,8 @@ pub struct Settings {
     pub layer_index: Option<String>,
     /// The image spec whose `precompute` the hook obeys: `$STOWAGE_SPEC`.
     pub hook_spec: Option<PathBuf>,
+    /// Keys to sign what goes into caches with: `$STOWAGE_SECRET_KEY`.
+    pub secret_keys: Option<String>,
     /// Whether this is a Nix build, whose output Nix holds, and which may not
     /// write Nix's state.
     pub in_nix_build: bool,
@@ -70,10 +73,12 @@ impl Settings {
             quiet,
             store_dir,
             state_dir: folder_variable("NIX_STATE_DIR").unwrap_or_else(|| "/nix/var/nix".into()),
+            log_dir: folder_variable("NIX_LOG_DIR").unwrap_or_else(|| "/nix/var/log/nix".into()),
             index: LayerIndex::new(&cache_folder().join("layers")),
             registries: Registries::new(credentials(), trust(), plain_http, daemon()),
             layer_index: text_variable("STOWAGE_LAYER_INDEX")?,
             hook_spec: text_variable("STOWAGE_SPEC")?.map(PathBuf::from),
+            secret_keys: text_variable("STOWAGE_SECRET_KEY")?,
             in_nix_build: std::env::var_os("NIX_BUILD_TOP").is_some() && std::env::var_os("IN_NIX_SHELL").is_none(),
         })
     }
@@ -82,6 +87,12 @@ impl Settings {
     #[must_use]
     pub fn location(&self, root: Option<&Path>) -> StoreLocation {
         StoreLocation::new(root, self.store_dir.clone(), &self.state_dir)
+    }
+
+    /// Where Nix keeps the logs of builds in the store below `root`, or in this system's.
+    #[must_use]
+    pub fn log_dir(&self, root: Option<&Path>) -> PathBuf {
+        root.map_or_else(|| self.log_dir.clone(), |root| root.join("nix/var/log/nix"))
     }
 }
 
