@@ -43,16 +43,18 @@ pub enum KeyFileError {
 pub fn read(path: &Path) -> Result<SecretKey, KeyFileError> {
     let io = |source| KeyFileError::Io { path: path.to_owned(), source };
     let file = fs::open_regular(path).map_err(io)?;
-    if file.metadata().map_err(io)?.permissions().mode() & OTHERS != 0 {
+    let mode = file.metadata().map_err(io)?.permissions().mode();
+    let mut text = Vec::new();
+    file.take(SIZE_LIMIT).read_to_end(&mut text).map_err(io)?;
+    let key = SecretKey::parse(&String::from_utf8_lossy(&text))
+        .map_err(|source| KeyFileError::Key { path: path.to_owned(), source })?;
+    if mode & OTHERS != 0 {
         tracing::warn!(
             "others than its owner may read the secret key {0}, and sign with it; `chmod 600 {0}` keeps it secret",
             path.display()
         );
     }
-    let mut text = Vec::new();
-    file.take(SIZE_LIMIT).read_to_end(&mut text).map_err(io)?;
-    SecretKey::parse(&String::from_utf8_lossy(&text))
-        .map_err(|source| KeyFileError::Key { path: path.to_owned(), source })
+    Ok(key)
 }
 
 #[cfg(test)]
