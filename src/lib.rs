@@ -34,6 +34,7 @@
 //! | `cache/narinfo.rs` | writes and checks narinfos | pure |
 //! | `cache/options.rs` | how to export | pure |
 //! | `cache/order.rs` | in which order paths are exported | pure |
+//! | `cache/realisation.rs` | says what content-addressed derivations have made | IO |
 //! | `cache/resolve.rs` | finds the cache's folder without trusting links | IO |
 //! | `cache/setup.rs` | what a job sets to use a cache | pure |
 //! | `cache/sign.rs` | signs narinfos | pure |
@@ -158,6 +159,7 @@
 //! | `store/closure.rs` | registrations closed under references | pure |
 //! | `store/content_address.rs` | finds content addresses again that a list has lost | IO |
 //! | `store/db.rs` | reads a live Nix database | IO |
+//! | `store/db/realisations.rs` | what builds of content-addressed derivations have made | IO |
 //! | `store/db/tests.rs` | tests of the reader | IO |
 //! | `store/derivation.rs` | reads `.drv` files | IO |
 //! | `store/dump.rs` | reads registrations as text | pure |

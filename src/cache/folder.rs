@@ -28,6 +28,7 @@ pub struct CacheFolder {
     root: Folder,
     nars: Folder,
     logs: Folder,
+    realisations: Folder,
 }
 
 /// Whether a path is in a cache.
@@ -73,8 +74,10 @@ impl CacheFolder {
         let logs = root.folder(OsStr::new("log"))?;
         root.sweep();
         nars.sweep();
+        let realisations = root.folder(OsStr::new("realisations"))?;
         logs.sweep();
-        Ok(Self { path: path.to_owned(), store_dir: store_dir.clone(), root, nars, logs })
+        realisations.sweep();
+        Ok(Self { path: path.to_owned(), store_dir: store_dir.clone(), root, nars, logs, realisations })
     }
 
     /// Gives the cache that priority among substituters: lower ones are asked first.
@@ -181,6 +184,22 @@ impl CacheFolder {
     /// When that can't be found out.
     pub fn has_log(&self, drv: &StorePath) -> Result<bool, FolderError> {
         Ok(self.logs.size(&drv.to_basename())?.is_some())
+    }
+
+    /// The realisation in the file `name`, if there is one.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn realisation(&self, name: &str) -> Result<Option<Vec<u8>>, FolderError> {
+        self.realisations.read(name, narinfo::SIZE_LIMIT)
+    }
+
+    /// Writes a realisation to the file `name`.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn write_realisation(&self, name: &str, text: &[u8]) -> Result<(), FolderError> {
+        self.realisations.write(name, text)
     }
 
     /// A file for the log of a build; [`Temporary::persist`] with the base name of the

@@ -8,9 +8,9 @@
 //!                       so that nothing compressed is ever hashed; also .nar
 //!                       and .nar.xz
 //! log/DRV               on request: what the build of that derivation has said
-//! realisations/ build-trace-v2/
-//!                       empty: without them, Nix drops a cache that it can't
-//!                       write to (the last is for Nix 2.35 and later)
+//! realisations/         what content-addressed derivations have made
+//! build-trace-v2/       empty: without these folders, Nix drops a cache that
+//!                       it can't write to (the last is for 2.35 and later)
 //! ```
 //!
 //! Invariant: at any moment, whoever is killed, each narinfo is whole, its NAR
@@ -30,6 +30,7 @@ pub mod listing;
 pub mod narinfo;
 pub mod options;
 mod order;
+pub mod realisation;
 mod resolve;
 pub mod setup;
 pub mod sign;

@@ -124,8 +124,13 @@ impl Keys {
         if self.is_empty() {
             return Vec::new();
         }
-        let fingerprint = fingerprint(store_dir, info, nar);
-        self.iter().map(|key| key.sign(&fingerprint)).collect()
+        self.sign_text(&fingerprint(store_dir, info, nar))
+    }
+
+    /// A signature of `text` by each key.
+    #[must_use]
+    pub fn sign_text(&self, text: &str) -> Vec<String> {
+        self.iter().map(|key| key.sign(text)).collect()
     }
 }
 

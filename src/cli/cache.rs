@@ -9,7 +9,7 @@ use super::args::{CacheCommand, EnvArguments};
 use super::output;
 use super::settings::{self, Settings};
 use crate::cache::setup::{self, Format, StoreUrl};
-use crate::cache::{self, CacheError, Options, Summary};
+use crate::cache::{self, CacheError, CacheFolder, Options, Summary, realisation};
 use crate::store::db::StoreDb;
 use crate::store::{Closure, StoreLocation, StorePath};
 use crate::tree::StoreFiles;
@@ -66,10 +66,17 @@ pub fn print_env(arguments: &EnvArguments) -> anyhow::Result<()> {
 /// # Errors
 /// When a path is not valid or not fit for a cache, or the cache can't be used.
 pub fn add(location: &StoreLocation, paths: &[StorePath], dir: &Path, options: &Options) -> anyhow::Result<Summary> {
-    let infos = StoreDb::open(location)?.closure(paths)?;
-    let closure = Closure::new(&location.store_dir, infos, Some(paths))?;
+    let database = StoreDb::open(location)?;
+    let closure = Closure::new(&location.store_dir, database.closure(paths)?, Some(paths))?;
     let files = StoreFiles::open(&location.real_dir).context("opening the store")?;
-    Ok(cache::export(&files, &closure, dir, options)?)
+    let summary = cache::export(&files, &closure, dir, options)?;
+    let outputs: Vec<&StorePath> = closure.infos().iter().map(|info| &info.path).collect();
+    let realisations = database.realisations(&outputs)?;
+    if !realisations.is_empty() {
+        let cache = CacheFolder::open(dir, &location.store_dir)?;
+        realisation::add(&cache, &realisations, &options.keys)?;
+    }
+    Ok(summary)
 }
 
 /// Waits until nothing is pending for the cache at `dir`, and says what it

@@ -9,6 +9,8 @@
 //!
 //! Source of the schema: Nix's `src/libstore/schema.sql`, the same from 2.3 on.
 
+pub mod realisations;
+
 use std::collections::HashMap;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
