@@ -23,6 +23,7 @@
 //! | `build/plans.rs` | remembers plans | IO |
 //! | `build/precompute.rs` | finds out an image's store layers ahead | IO |
 //! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
+//! | `cache/beside.rs` | writes on a thread of its own | pure |
 //! | `cache/compress.rs` | writes one NAR, compressed and verified | IO |
 //! | `cache/compression.rs` | the forms that NARs can have in a cache | pure |
 //! | `cache/export.rs` | exports a closure on all processors | IO |

@@ -12,13 +12,16 @@ use std::io::{self, Read as _};
 use super::beneath::FolderError;
 use super::compression::Encoder;
 use super::narinfo::{self, NarFile};
-use super::{CacheFolder, Compression, Refusal};
+use super::{CacheFolder, Compression, Refusal, beside};
 use crate::nar::{self, HashWriter, Measured, NarError};
 use crate::store::PathInfo;
 use crate::tree::{Entry, StoreFiles};
 
 /// How much of a file is read with one call.
 const BUFFER_SIZE: usize = 256 * 1024;
+
+/// From what size on, in bytes, a NAR is hashed by one thread and compressed by another.
+const LARGE: u64 = 16 << 20;
 
 /// A NAR in the cache.
 pub struct StoredNar {
@@ -112,7 +115,10 @@ fn compress<'a>(
     file: &'a mut File,
 ) -> Result<(Measured, Encoder<&'a mut File>), NarError> {
     let encoder = compression.writer(file, size)?;
-    Ok(nar::write(files, entries, HashWriter::new(encoder))?.finish())
+    if size < LARGE {
+        return Ok(nar::write(files, entries, HashWriter::new(encoder))?.finish());
+    }
+    beside::write(encoder, |writer| Ok(nar::write(files, entries, HashWriter::new(writer))?.finish().0))
 }
 
 /// What the database says; it does not always know the size.

@@ -20,6 +20,7 @@
 //! it check was tried with Nix 2.8.
 
 pub mod beneath;
+mod beside;
 mod compress;
 pub mod compression;
 pub mod export;

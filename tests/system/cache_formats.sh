@@ -244,6 +244,42 @@ check 'a key that others may read gives a warning' readable_keys_are_warned_of
 check 'what is no secret key is refused before anything is written' wrong_keys_are_refused
 check 'no key is in a cache or a message' keys_are_nowhere
 
+# --- Content-addressed derivations ---------------------------------------------------------
+
+# ca_nix OPTION...: Nix 2.8 with a store of its own, that may be empty.
+ca_nix() {
+  NIX_STORE_DIR=$work/ca/store NIX_STATE_DIR=$work/ca/var NIX_LOG_DIR=$work/ca/log NIX_REMOTE='' \
+    NIX_CONFIG='experimental-features = nix-command ca-derivations
+build-users-group =
+sandbox = false' "$@"
+}
+
+realisations_are_those_of_nix() {
+  local first again
+  mkdir "$work/ca"
+  cat > "$work/ca.nix" <<'NIX'
+    let make = name: more: derivation {
+      inherit name; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
+      __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256";
+      args = [ "-c" "mkdir -p $out; echo ${name} ${more} > $out/x" ];
+    };
+    in make "ca-b" (make "ca-a" "")
+NIX
+  first=$(ca_nix nix-build "$work/ca.nix" --no-out-link --option substituters '')
+  ca_nix nix copy --to "file://$work/ca-nix" --file "$work/ca.nix"
+  ca_nix "$program" cache add "$work/ca-plain" "$first" --quiet
+  for file in "$work"/ca-nix/realisations/*; do cmp "$file" "$work/ca-plain/realisations/$(basename "$file")"; done
+  ca_nix "$program" cache add "$work/cache-ca" "$first" --secret-key-file "$work/key-1" --quiet
+  chmod -R u+w "$work/ca"
+  rm -rf "$work/ca"
+  mkdir "$work/ca"
+  believing key-1
+  again=$(ca_nix nix-build "$work/ca.nix" --no-out-link "${trust[@]}" --option substituters "file://$work/cache-ca" \
+    --option max-jobs 0)
+  same output "$first" "$again"
+}
+check 'realisations are those of Nix, which builds nothing again' realisations_are_those_of_nix
+
 # --- nix-cache-info -----------------------------------------------------------------------
 
 priority_is_set() {
