@@ -10,7 +10,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use nix_narinfo::NarInfo;
-use stowage::cache::narinfo;
+use stowage::cache::Compression;
+use stowage::cache::narinfo::{self, NarFile};
 use stowage::hook::HookEvent;
 use stowage::nar::read::{self, Event, MAX_DEPTH, MAX_NAME, MAX_PATH, MAX_TARGET};
 use stowage::store::{Closure, PathInfo, StoreDir, dump, json};
@@ -118,7 +119,8 @@ fn closure(store_dir: &StoreDir, infos: Vec<PathInfo>) {
         assert!(!base.starts_with('.') && !base.contains('/') && base.len() <= MAX_NAME);
         // It may say what no narinfo can, which is an error.
         let nar = stowage::nar::Measured { hash: info.nar_hash, size: info.nar_size };
-        if let Ok(text) = narinfo::render(store_dir, info, &nar, 1) {
+        let file = NarFile { nar, compression: Compression::default(), bytes: 1 };
+        if let Ok(text) = narinfo::render(store_dir, info, &file, Vec::new()) {
             assert!(narinfo::check(store_dir, info, &text).is_some(), "{}", String::from_utf8_lossy(&text));
         }
     }
@@ -134,7 +136,8 @@ pub fn environment(bytes: &[u8]) {
     let variables: BTreeMap<OsString, OsString> = bytes.split(|byte| *byte == 0).filter_map(variable).collect();
     let store_dir = StoreDir::default();
     for current_dir in ["/", "/work"] {
-        let Ok(event) = HookEvent::from_environment(&variables, &store_dir, || Ok(PathBuf::from(current_dir))) else {
+        let Ok(event) = HookEvent::from_environment(&variables, &store_dir, None, || Ok(PathBuf::from(current_dir)))
+        else {
             continue;
         };
         assert!(event.destination.is_absolute(), "{}", event.destination.display());

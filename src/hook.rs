@@ -9,14 +9,18 @@
 //!
 //! Source: Nix's `runPostBuildHook`, `derivation-building-goal.cc`.
 
+pub mod config;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::cache::{self, CacheError, Options, Summary};
+use config::{Extent, HookConfig};
+
+use crate::cache::{self, CacheError, CacheFolder, Options, Summary, realisation};
 use crate::store::db::{DatabaseError, StoreDb};
-use crate::store::{Closure, ClosureError, StoreDir, StoreLocation, StorePath};
+use crate::store::{Closure, ClosureError, NodeId, StoreDir, StoreLocation, StorePath};
 use crate::tree::{StoreFiles, TreeError};
 
 /// One build that Nix has finished.
@@ -69,14 +73,16 @@ impl HookEvent {
     /// the folder that the hook runs in; it may be gone, so it is only looked for
     /// where the destination depends on it.
     ///
-    /// The destination is `$STOWAGE_CACHE`, else `cache` in `$CI_PROJECT_DIR`,
-    /// else `cache` in the current folder, unless that is `/`.
+    /// The destination is `$STOWAGE_CACHE`, else the one that is `configured`, else
+    /// `cache` in `$CI_PROJECT_DIR`, else `cache` in the current folder, unless that is
+    /// `/`.
     ///
     /// # Errors
     /// When no build is named, or no destination.
     pub fn from_environment(
         environment: &BTreeMap<OsString, OsString>,
         store_dir: &StoreDir,
+        configured: Option<&Path>,
         current_dir: impl FnOnce() -> std::io::Result<PathBuf>,
     ) -> Result<Self, HookError> {
         let variable = |name: &str| environment.get(&OsString::from(name)).filter(|value| !value.is_empty());
@@ -97,6 +103,7 @@ impl HookEvent {
         let destination = match (variable("STOWAGE_CACHE").map(Path::new), variable("CI_PROJECT_DIR").map(Path::new)) {
             (Some(folder), _) if folder.is_absolute() => folder.to_owned(),
             (Some(folder), _) => beneath(folder, relative("STOWAGE_CACHE", folder))?,
+            (None, _) if configured.is_some() => configured.map(Path::to_owned).unwrap_or_default(),
             (None, Some(project)) if project.is_absolute() => project.join("cache"),
             (None, Some(project)) => beneath(&project.join("cache"), relative("CI_PROJECT_DIR", project))?,
             (None, None) => {
@@ -124,19 +131,76 @@ pub fn outputs(event: &HookEvent, location: &StoreLocation) -> Result<Vec<StoreP
     Ok(believable_outputs(event, &StoreDb::open(location)?)?)
 }
 
-/// Exports the closure of what was built.
+/// Exports what `events` built, which go to the same destination, as `config` says; tells
+/// what the cache got, and all outputs.
 ///
 /// # Errors
-/// When nothing that was built is valid, or it can't be exported.
-pub fn run(event: &HookEvent, location: &StoreLocation, jobs: usize) -> Result<Summary, HookError> {
+/// When nothing that one of them built is valid, or it can't be exported.
+pub fn export(
+    events: &[HookEvent],
+    config: &HookConfig,
+    location: &StoreLocation,
+    options: &Options,
+) -> Result<Summary, HookError> {
+    let Some(first) = events.first() else {
+        return Ok(Summary::default());
+    };
     let database = StoreDb::open(location)?;
-    let outputs = believable_outputs(event, &database)?;
-    if outputs.is_empty() {
-        return Err(HookError::NoOutput(event.name()));
+    let mut roots = BTreeSet::new();
+    for event in events {
+        let outputs = believable_outputs(event, &database)?;
+        if outputs.is_empty() {
+            return Err(HookError::NoOutput(event.name()));
+        }
+        roots.extend(outputs);
+        if let Some(drv) = event.drv_path.as_ref().filter(|_| config.extent == Extent::Build) {
+            roots.extend(needed_to_build(drv, &database)?);
+        }
     }
-    let closure = Closure::new(&location.store_dir, database.closure(&outputs)?, Some(&outputs))?;
+    let roots: Vec<StorePath> = roots.into_iter().collect();
+    send(&roots, &first.destination, config, location, &database, options)
+}
+
+/// Exports `roots` to the cache in `destination`, and what of their closure `config` wants.
+///
+/// # Errors
+/// When it can't be exported.
+pub fn send(
+    roots: &[StorePath],
+    destination: &Path,
+    config: &HookConfig,
+    location: &StoreLocation,
+    database: &StoreDb<'_>,
+    options: &Options,
+) -> Result<Summary, HookError> {
+    let closure = Closure::new(&location.store_dir, database.closure(roots)?, Some(roots))?;
     let files = StoreFiles::open(&location.real_dir)?;
-    Ok(cache::export(&files, &closure, &event.destination, &Options::new(jobs))?)
+    let is_root: BTreeSet<NodeId> = closure.roots().iter().copied().collect();
+    let wanted =
+        |id: NodeId| (config.extent != Extent::Outputs || is_root.contains(&id)) && config.wants(closure.info(id));
+    let summary = cache::export_selected(&files, &closure, &wanted, destination, options)?;
+    let paths = (0..closure.len()).filter(|id| wanted(*id)).map(|id| &closure.info(id).path);
+    let realisations = database.realisations(&paths.collect::<Vec<_>>())?;
+    if !realisations.is_empty() {
+        let cache = CacheFolder::open(destination, &location.store_dir)?;
+        realisation::add(&cache, &realisations, &options.keys)?;
+    }
+    Ok(summary)
+}
+
+/// All that there is of what building `drv` takes: derivations and their valid outputs.
+fn needed_to_build(drv: &StorePath, database: &StoreDb<'_>) -> Result<Vec<StorePath>, DatabaseError> {
+    // A remote builder's derivation was never written.
+    if database.valid(std::slice::from_ref(drv))?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut paths = vec![drv.clone()];
+    for info in database.closure(std::slice::from_ref(drv))? {
+        if info.path.name().ends_with(".drv") {
+            paths.extend(database.outputs(&info.path)?);
+        }
+    }
+    Ok(paths)
 }
 
 /// What Nix named, as far as it is valid, and what the database names.
@@ -157,7 +221,7 @@ mod tests {
 
     fn event(variables: &[(&str, &str)], current_dir: &str) -> Result<HookEvent, HookError> {
         let environment = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        HookEvent::from_environment(&environment, &StoreDir::default(), || match current_dir {
+        HookEvent::from_environment(&environment, &StoreDir::default(), None, || match current_dir {
             "" => Err(std::io::ErrorKind::NotFound.into()),
             folder => Ok(folder.into()),
         })

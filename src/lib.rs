@@ -51,6 +51,7 @@
 //! | `cli/index.rs` | `stowage index` | IO |
 //! | `cli/layer_index.rs` | who else knows layers, as `--layer-index` names them | IO |
 //! | `cli/inspect.rs` | `stowage inspect` | IO |
+//! | `cli/install.rs` | `stowage hook --install` | IO |
 //! | `cli/manual.rs` | completions and manual pages | IO |
 //! | `cli/mod.rs` | runs the command that was typed | IO |
 //! | `cli/output.rs` | sizes, tables, progress and the log | IO |
@@ -58,7 +59,9 @@
 //! | `cli/plan.rs` | `stowage plan` | IO |
 //! | `cli/precompute.rs` | what the hook does for a spec's `precompute` | IO |
 //! | `cli/settings.rs` | what arguments and environment mean; the only reader of the environment | IO |
+//! | `cli/wait.rs` | `stowage cache init` and `stowage cache wait` | IO |
 //! | `cli/why.rs` | `stowage why` | IO |
+//! | `cli/worker.rs` | `stowage worker` | IO |
 //! | `daemon.rs` | asks the Docker daemon | IO |
 //! | `daemon/socket.rs` | HTTP over a Unix socket | IO |
 //! | `destination/archive_file.rs` | the file of an archive, whole or not at all | IO |
@@ -75,6 +78,7 @@
 //! | `digest.rs` | SHA-256 digests as OCI writes them | pure |
 //! | `fs.rs` | files that appear whole or not at all, and reading what is a file | IO |
 //! | `hook.rs` | what Nix tells its post-build hook, and what is done then | IO |
+//! | `hook/config.rs` | the hook's configuration | IO |
 //! | `image/config.rs` | the image's config | pure |
 //! | `image/contents.rs` | lays out contents at `/` | IO |
 //! | `image/contents/tests.rs` | tests of the layout | IO |
@@ -112,6 +116,7 @@
 //! | `layer/pack.rs` | store paths to tar bytes, in one pass | IO |
 //! | `layer/stream.rs` | the ways that a layer's chunks go | pure |
 //! | `layer/tar.rs` | tar headers; layer tar v1 | pure |
+//! | `mark.rs` | what the database held when a job began | IO |
 //! | `nar.rs` | store paths to NARs | IO |
 //! | `nar/read.rs` | reads NARs that nobody vouches for | pure |
 //! | `nar/read/tests.rs` | tests of the reader | pure |
@@ -147,6 +152,7 @@
 //! | `plan/stable/model.rs` | what changes together, as far as one can tell | pure |
 //! | `plan/stable/tests.rs` | tests of the strategy | pure |
 //! | `plan/tests.rs` | what must hold for every strategy | pure |
+//! | `queue.rs` | what was built and has not gone out yet, on disk | IO |
 //! | `registry/challenge.rs` | what a registry asks for before it answers | pure |
 //! | `registry/connection.rs` | talks to one registry | IO |
 //! | `registry/connection/authorization.rs` | who asks a registry, and with which token | IO |
@@ -174,6 +180,7 @@
 //! | `store/source.rs` | where registrations come from | IO |
 //! | `tree.rs` | walks and reads store paths | IO |
 //! | `url.rs` | paths in URLs | pure |
+//! | `worker.rs` | works off the queue of builds | IO |
 
 pub mod build;
 pub mod cache;
@@ -185,10 +192,13 @@ pub mod fs;
 pub mod hook;
 pub mod image;
 pub mod layer;
+pub mod mark;
 pub mod nar;
 pub mod parent;
 pub mod plan;
+pub mod queue;
 pub mod registry;
 pub mod store;
 pub mod tree;
 mod url;
+pub mod worker;

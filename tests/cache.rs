@@ -12,6 +12,7 @@ use std::time::Duration;
 use scratch::{Scratch, assert_whole, chain, run, snapshot};
 use stowage::cache::setup::{Format, StoreUrl, render};
 use stowage::cache::{CacheError, Options, Refusal, Summary, export};
+use stowage::hook::config::HookConfig;
 use stowage::hook::{self, HookEvent};
 use stowage::nar;
 use stowage::store::StorePath;
@@ -243,11 +244,17 @@ fn build_with_hook(scratch: &Scratch, variables: &[(&str, &Path)]) -> StorePath 
     scratch.parse(&run(command.envs(variables.iter().copied())).stdout)
 }
 
+/// Ends a job with the cache in `cache`.
+fn wait(scratch: &Scratch, cache: &Path) {
+    run(scratch.command(STOWAGE).args(["cache", "wait", "--quiet"]).arg(cache));
+}
+
 #[test]
 fn the_hook_exports_what_nix_built_whatever_out_paths_says() {
     for variables in [&[][..], &[("OUT_PATHS", Path::new("/evil"))]] {
         let scratch = Scratch::new();
         build_with_hook(&scratch, variables);
+        wait(&scratch, &scratch.path("cache"));
         assert_eq!(assert_whole(&scratch.path("cache"), &scratch.location().store_dir), 2);
     }
 }
@@ -258,6 +265,7 @@ fn the_hook_exports_to_the_folder_that_is_named() {
     let (cache, project) = (scratch.path("elsewhere"), scratch.path("project"));
     fs::create_dir(&project).expect("made");
     build_with_hook(&scratch, &[("STOWAGE_CACHE", &cache), ("CI_PROJECT_DIR", &project)]);
+    wait(&scratch, &cache);
     assert_eq!(assert_whole(&cache, &scratch.location().store_dir), 2);
     assert!(!scratch.path("cache").exists() && !project.join("cache").exists());
 }
@@ -309,6 +317,7 @@ fn the_hook_needs_no_current_folder_where_the_cache_is_named() {
     {
         let output = hook(&[variable]);
         assert!(output.stderr.is_empty(), "{output:?}");
+        wait(&scratch, cache);
         assert_eq!(assert_whole(cache, &scratch.location().store_dir), 2);
     }
     let output = hook(&[]);
@@ -338,7 +347,10 @@ fn a_valid_path_that_nix_did_not_name_is_not_exported_and_a_bogus_one_is_ignored
     let drv = scratch.closure(&root).info(0).deriver.clone();
     let bogus = StorePath::from_basename(b"00000000000000000000000000000000-bogus").expect("valid");
     let event = HookEvent { drv_path: drv, out_paths: vec![bogus.clone()], destination: scratch.path("cache") };
-    assert_eq!(hook::run(&event, &location, 1).expect("exports").added, 1);
+    assert_eq!(hook::export(&[event], &HookConfig::usual(), &location, &Options::new(1)).expect("exports").added, 1);
     let event = HookEvent { drv_path: None, out_paths: vec![bogus], destination: scratch.path("cache") };
-    assert!(matches!(hook::run(&event, &location, 1), Err(hook::HookError::NoOutput(_))));
+    assert!(matches!(
+        hook::export(&[event], &HookConfig::usual(), &location, &Options::new(1)),
+        Err(hook::HookError::NoOutput(_))
+    ));
 }

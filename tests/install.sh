@@ -6,7 +6,7 @@
 # packages_of TOOL: the commands of a tool, and the packages that have them.
 packages_of() {
   case $1 in
-    base) echo 'jq:jq python3:python3 zstd:zstd xz:xz-utils setpriv:util-linux xargs:findutils awk:mawk tar:tar' ;;
+    base) echo 'jq:jq python3:python3 zstd:zstd xz:xz-utils setpriv:util-linux xargs:findutils awk:mawk tar:tar pgrep:procps systemd-analyze:systemd' ;;
     rust) echo 'cc:gcc' ;;
     docker) docker info > /dev/null 2>&1 || echo 'dockerd:docker.io docker:docker.io' ;;
     nix) ;;

@@ -43,12 +43,27 @@ pub fn export(
     cache_dir: &Path,
     options: &Options,
 ) -> Result<Summary, CacheError> {
+    export_selected(files, closure, &|_| true, cache_dir, options)
+}
+
+/// [`export`] of those paths only that are `wanted`: the others can be had elsewhere.
+///
+/// # Errors
+/// As there.
+pub fn export_selected(
+    files: &StoreFiles,
+    closure: &Closure,
+    wanted: &(dyn Fn(NodeId) -> bool + Sync),
+    cache_dir: &Path,
+    options: &Options,
+) -> Result<Summary, CacheError> {
     let queue = order::queue(closure).map_err(|id| CacheError::Cycle(closure.print(id)))?;
     let cache = CacheFolder::open(cache_dir, closure.store_dir())?;
     if let Some(priority) = options.priority {
         cache.set_priority(priority)?;
     }
-    let export = Export { files, closure, cache: &cache, options, progress: Mutex::new(Progress::new(closure, queue)) };
+    let progress = Mutex::new(Progress::new(closure, queue));
+    let export = Export { files, closure, wanted, cache: &cache, options, progress };
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.clamp(1, closure.len().max(1)) {
             scope.spawn(|| export.work());
@@ -62,6 +77,7 @@ pub fn export(
 struct Export<'a> {
     files: &'a StoreFiles,
     closure: &'a Closure,
+    wanted: &'a (dyn Fn(NodeId) -> bool + Sync),
     cache: &'a CacheFolder,
     options: &'a Options,
     progress: Mutex<Progress>,
@@ -99,6 +115,8 @@ enum State {
 enum Narinfo {
     /// Nothing.
     Present,
+    /// Nothing, since it is not to be there.
+    Unwanted,
     /// It has no narinfo yet, and is to get this one.
     New(Vec<u8>),
     /// It has one that lacks signatures, and is to get this one.
@@ -129,8 +147,11 @@ impl Export<'_> {
     }
 
     fn export_one(&self, id: NodeId) -> Result<Outcome, Failure> {
-        let info = self.closure.info(id);
         let present = |narinfo| Outcome { narinfo, bytes: 0 };
+        if !(self.wanted)(id) {
+            return Ok(present(Narinfo::Unwanted));
+        }
+        let info = self.closure.info(id);
         let (outcome, is_ours) = match self.cache.look_for(info, &self.options.keys)? {
             Presence::Absent => return self.export_new(id),
             Presence::Present { same } => (present(Narinfo::Present), same),
@@ -222,6 +243,7 @@ impl Progress {
             let Summary { added, skipped, signed, .. } = &mut self.summary;
             match narinfo {
                 Narinfo::Present => *skipped += 1,
+                Narinfo::Unwanted => {}
                 Narinfo::New(_) => *added += 1,
                 Narinfo::Signed(_) => (*skipped, *signed) = (*skipped + 1, *signed + 1),
             }

@@ -37,7 +37,7 @@ pub mod setup;
 pub mod sign;
 
 pub use compression::Compression;
-pub use export::{Summary, export};
+pub use export::{Summary, export, export_selected};
 pub use folder::CacheFolder;
 pub use options::Options;
 

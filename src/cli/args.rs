@@ -70,12 +70,21 @@ pub enum Command {
     Inspect(InspectArguments),
     /// Export what Nix has just built: for nix.conf's `post-build-hook`
     ///
-    /// Reads DRV_PATH and OUT_PATHS. Exports to $STOWAGE_CACHE, else to `cache` in
-    /// $CI_PROJECT_DIR, else to ./cache. Never fails, since Nix would stop the build.
-    /// nix.conf can give no arguments: name a link to stowage that is called `stowage-hook`.
-    /// With $STOWAGE_SPEC, the file of an image spec, it also finds out the layers of what
-    /// that spec's `precompute` names.
-    Hook,
+    /// Reads DRV_PATH and OUT_PATHS, records what was built, holds it with a GC root, and lets
+    /// Nix go on; a worker exports it, to $STOWAGE_CACHE, else to `cache` of the configuration,
+    /// else to `cache` in $CI_PROJECT_DIR, else to ./cache. `stowage cache wait` ends a job.
+    /// Never fails, since Nix would stop the build, unless the configuration says `strict`.
+    /// nix.conf can give no arguments: name the script that --install writes, or a link to
+    /// stowage that is called `stowage-hook`. The configuration is $STOWAGE_CONFIG, else
+    /// ~/.config/stowage/config.toml, else /etc/stowage/config.toml; the README has its keys.
+    /// With $STOWAGE_SPEC, the file of an image spec, the worker also finds out the layers of
+    /// what that spec's `precompute` names.
+    Hook(HookArguments),
+    /// Export what hooks have recorded, until nothing is left
+    ///
+    /// The hook starts one by itself. For a systemd unit, see hooks/.
+    #[command(hide = true)]
+    Worker(StoreArguments),
     /// Put store paths into a binary cache, and end a job that used one
     #[command(subcommand)]
     Cache(CacheCommand),
@@ -103,6 +112,26 @@ pub struct StoreArguments {
     /// ROOT/nix/var/nix. NIX_STORE_DIR and NIX_STATE_DIR are respected without it.
     #[arg(long = "store", value_name = "ROOT", value_hint = ValueHint::DirPath)]
     pub root: Option<PathBuf>,
+}
+
+/// Arguments of `hook`.
+#[derive(Debug, Args)]
+pub struct HookArguments {
+    /// Write a script for nix.conf's `post-build-hook`, and show the line to add there
+    #[arg(long)]
+    pub install: bool,
+    /// Where to write it; by default /etc/stowage, or ~/.local/bin for an ordinary user
+    #[arg(long, value_name = "DIR", requires = "install", value_hint = ValueHint::DirPath)]
+    pub dir: Option<PathBuf>,
+    /// The configuration that the script names
+    #[arg(long, value_name = "FILE", requires = "install", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// The cache that the script names
+    #[arg(long, value_name = "DIR", requires = "install", value_hint = ValueHint::DirPath)]
+    pub cache: Option<PathBuf>,
+    /// Have Nix wait for each export, and stop when one fails
+    #[arg(long, requires = "install")]
+    pub strict: bool,
 }
 
 /// How much is done at once.
@@ -372,14 +401,42 @@ pub struct InspectArguments {
 pub enum CacheCommand {
     /// Export store paths, and all that they refer to, to the cache in DIR
     Add(AddArguments),
+    /// Begin a job: make the cache in DIR ready, and note what the store has
+    Init(InitArguments),
     /// End a job: wait until all that was built is in the cache
     ///
-    /// The hook exports before Nix goes on, so there is nothing to wait for yet.
-    Wait {
-        /// The cache's folder
-        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-        dir: PathBuf,
-    },
+    /// Exports what hooks have recorded and no worker has done yet, and what was built since
+    /// `init` (or since the container began) without a hook's being called. Fails when
+    /// something could not be exported; it stays recorded then.
+    Wait(WaitArguments),
+}
+
+/// Arguments of `cache init`.
+#[derive(Debug, Args)]
+pub struct InitArguments {
+    /// The cache's folder, which is made when it is not there
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Where the store is
+    #[command(flatten)]
+    pub store: StoreArguments,
+}
+
+/// Arguments of `cache wait`.
+#[derive(Debug, Args)]
+pub struct WaitArguments {
+    /// The cache's folder
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// How long to wait for another's worker, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout: u64,
+    /// Where the store is
+    #[command(flatten)]
+    pub store: StoreArguments,
+    /// Print what was done as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `cache add`.

@@ -1,15 +1,17 @@
 //! `stowage cache` and `stowage env`: checked values in, results out.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::args::{CacheCommand, EnvArguments};
+use super::args::{CacheCommand, EnvArguments, WaitArguments};
 use super::output;
 use super::settings::{self, Settings};
+use super::wait::{self, Waited};
 use crate::cache::setup::{self, Format, StoreUrl};
-use crate::cache::{self, CacheError, CacheFolder, Options, Summary, realisation};
+use crate::cache::{self, CacheFolder, Options, Summary, realisation};
 use crate::store::db::StoreDb;
 use crate::store::{Closure, StoreLocation, StorePath};
 use crate::tree::StoreFiles;
@@ -29,14 +31,29 @@ pub fn run(settings: &Settings, command: CacheCommand) -> anyhow::Result<()> {
             let summary = add(&location, &paths, &arguments.dir, &options)?;
             report(&summary, arguments.json, settings.quiet)
         }
-        CacheCommand::Wait { dir } => {
-            let message = wait(&dir)?;
-            if !settings.quiet {
-                output::print(&format!("{message}\n"))?;
-            }
-            Ok(())
+        CacheCommand::Init(arguments) => {
+            let location = settings.location(arguments.store.root.as_deref());
+            wait::init(settings, &location, &arguments.dir)
+        }
+        CacheCommand::Wait(arguments) => {
+            let location = settings.location(arguments.store.root.as_deref());
+            let patience = Duration::from_secs(arguments.timeout);
+            let waited = wait::wait(settings, &location, &arguments.dir, patience)?;
+            report_wait(waited, &arguments, settings.quiet)
         }
     }
+}
+
+fn report_wait(waited: Waited, arguments: &WaitArguments, quiet: bool) -> anyhow::Result<()> {
+    if arguments.json {
+        output::print(&format!("{}\n", json!(waited)))?;
+    } else if !quiet {
+        let Waited { builds, unhooked } = waited;
+        let more = if unhooked > 0 { format!(", and {unhooked} paths that no hook told of") } else { String::new() };
+        let dir = arguments.dir.display();
+        output::print(&format!("all that was built is in {dir}: {builds} builds were still to be exported{more}\n"))?;
+    }
+    Ok(())
 }
 
 fn report(summary: &Summary, json: bool, quiet: bool) -> anyhow::Result<()> {
@@ -77,24 +94,6 @@ pub fn add(location: &StoreLocation, paths: &[StorePath], dir: &Path, options: &
         realisation::add(&cache, &realisations, &options.keys)?;
     }
     Ok(summary)
-}
-
-/// Waits until nothing is pending for the cache at `dir`, and says what it
-/// waited for. The hook exports before it returns, so that is nothing.
-///
-/// # Errors
-/// When there is something else than a folder.
-pub fn wait(dir: &Path) -> Result<String, CacheError> {
-    if !dir.exists() {
-        // A job that built nothing has none. One whose hook fills another should know.
-        tracing::warn!(
-            "there is no cache at {}: nothing was exported to it; if something was built, see where STOWAGE_CACHE leads",
-            dir.display()
-        );
-    } else if !dir.is_dir() {
-        return Err(CacheError::Missing(dir.to_owned()));
-    }
-    Ok(format!("nothing is pending for {}", dir.display()))
 }
 
 /// What a job sets to use the cache at `dir`; `nix_config` is what

@@ -24,6 +24,7 @@ use crate::store::source::RegistrationError;
 use crate::tree::TreeError;
 
 use super::settings::PathError;
+use super::wait::WaitError;
 
 /// The exit codes; `--help` lists them, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +100,7 @@ impl Exit {
             || cause.is::<DaemonError>()
             || cause.is::<BlobError>()
             || cause.is::<SpoolError>()
+            || cause.is::<WaitError>()
         {
             return Some(Self::Destination);
         }

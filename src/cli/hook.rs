@@ -1,72 +1,90 @@
 //! `stowage hook`: what Nix runs after each build.
 
-use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::panic::UnwindSafe;
-use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::anyhow;
-
-use crate::cache::Summary;
-use crate::hook::{self, HookEvent};
-use crate::store::StoreLocation;
+use anyhow::{Context as _, anyhow};
 
 use super::settings::{self, Settings};
-use super::{complain, output};
+use super::{complain, output, worker};
+use crate::hook::{self, HookEvent};
+use crate::queue::{Queue, Record};
 
-/// Does what Nix calls the hook for, and says what goes wrong: a hook that fails
-/// would stop the build, and never be called again for what was built. So it
-/// returns whatever happens, even if it can't say so.
-pub fn main() {
-    if let Err(error) = survive(export) {
-        complain(format_args!("what was built is not in the cache: {}", output::explain(&error)));
-    }
-    if let Err(error) = survive(precompute) {
-        complain(format_args!("the layers of what was built are not known yet: {}", output::explain(&error)));
+/// Does what Nix calls the hook for, and says what goes wrong. A hook that fails stops the
+/// build, and is never called again for what was built. So it fails only where that was
+/// asked for.
+pub fn main() -> ExitCode {
+    let mut is_strict = settings::is_strict();
+    match survive(|| record(&mut is_strict)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(format_args!("what was built is not in the cache: {}", output::explain(&error)));
+            if is_strict { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
     }
 }
 
 /// Runs `body`; to Nix, a panic in it is an error like others.
-fn survive(body: impl FnOnce() -> anyhow::Result<()> + UnwindSafe) -> anyhow::Result<()> {
-    std::panic::catch_unwind(body)
+fn survive(body: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(body))
         .unwrap_or_else(|_| Err(anyhow!("a mistake in stowage, which the lines before this one describe")))
 }
 
-fn export() -> anyhow::Result<()> {
+/// Records what was built and hands it to a worker. Where that can't be done, or Nix is to
+/// wait for it, exports it.
+fn record(is_strict: &mut bool) -> anyhow::Result<()> {
     let settings = Settings::read(true, Vec::new())?;
-    let summary =
-        run(&settings::variables(), settings::current_folder, &settings.location(None), settings::processors())?;
-    tracing::info!("{} paths exported, {} were there", summary.added, summary.skipped);
-    Ok(())
-}
-
-/// Finds out the layers of the next image, where a spec asks for that.
-fn precompute() -> anyhow::Result<()> {
-    let settings = Settings::read(true, Vec::new())?;
-    let Some(spec) = &settings.hook_spec else {
-        return Ok(());
-    };
     let location = settings.location(None);
-    let event = HookEvent::from_environment(&settings::variables(), &location.store_dir, settings::current_folder)?;
-    let made = super::precompute::run(&settings, spec, &location, &hook::outputs(&event, &location)?)?;
-    tracing::info!("{made} layers of the next image computed");
-    Ok(())
+    let configuration = settings.hook_configuration();
+    let config = worker::configuration(configuration.as_deref())?;
+    *is_strict |= config.strict;
+    let variables = settings::variables();
+    let mut event = HookEvent::from_environment(
+        &variables,
+        &location.store_dir,
+        config.cache.as_deref(),
+        settings::current_folder,
+    )?;
+    // Where the database can't be read now, the worker asks it again.
+    match hook::outputs(&event, &location) {
+        Ok(outputs) => event.out_paths = outputs,
+        Err(error) => complain(format_args!("{error}; trying again later")),
+    }
+    let mut record = Record::new(event.drv_path.as_ref(), &event.out_paths, event.destination.clone());
+    record.configuration = configuration;
+    record.spec.clone_from(&settings.hook_spec);
+    if *is_strict {
+        return worker::deliver(&settings, &location, &[&record]);
+    }
+    let queue = Queue::new(&location);
+    match queue.push(&location, &record) {
+        Ok(()) if config.worker => start_worker(&queue),
+        Ok(()) => Ok(()),
+        Err(error) => {
+            complain(format_args!(
+                "recording what was built in {}: {error}; exporting it now",
+                queue.folder().display()
+            ));
+            worker::deliver(&settings, &location, &[&record])
+        }
+    }
 }
 
-/// Exports what the build made that `environment` names. Where that is to go may
-/// depend on `current_dir`.
-///
-/// # Errors
-/// When it can't. Nix stops at a hook that fails, so the caller reports that
-/// and succeeds.
-pub fn run(
-    environment: &BTreeMap<OsString, OsString>,
-    current_dir: impl FnOnce() -> std::io::Result<PathBuf>,
-    location: &StoreLocation,
-    jobs: usize,
-) -> anyhow::Result<Summary> {
-    let event = HookEvent::from_environment(environment, &location.store_dir, current_dir)?;
-    Ok(hook::run(&event, location, jobs)?)
+/// Starts a worker that outlives the hook, unless one is at work. What it inherits of Nix's
+/// would hold up the build.
+fn start_worker(queue: &Queue) -> anyhow::Result<()> {
+    if queue.lock().context("looking for a worker")?.is_none() {
+        return Ok(());
+    }
+    close_fds::set_fds_cloexec_threadsafe(3, &[]);
+    let program = std::env::current_exe().context("finding stowage itself")?;
+    let start = Command::new(program)
+        .arg("worker")
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    start.map(drop).context("starting a worker; what was built waits for the next one, or for `stowage cache wait`")
 }
 
 #[cfg(test)]

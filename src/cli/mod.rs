@@ -11,6 +11,7 @@ pub mod export;
 pub mod hook;
 pub mod index;
 pub mod inspect;
+pub mod install;
 pub mod layer_index;
 pub mod manual;
 pub mod output;
@@ -18,7 +19,9 @@ pub mod parent;
 pub mod plan;
 pub mod precompute;
 pub mod settings;
+pub mod wait;
 pub mod why;
+pub mod worker;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -26,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, HookArguments};
 use settings::Settings;
 
 /// Runs the command that the process was started with.
@@ -34,8 +37,7 @@ use settings::Settings;
 pub fn main() -> ExitCode {
     if settings::is_called_as_hook() {
         output::start_log(0, false);
-        hook::main();
-        return ExitCode::SUCCESS;
+        return hook::main();
     }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -46,6 +48,9 @@ pub fn main() -> ExitCode {
         }
     };
     output::start_log(arguments.verbose, arguments.quiet);
+    if let Command::Hook(HookArguments { install: false, .. }) = arguments.command {
+        return hook::main();
+    }
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -71,9 +76,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Command::Diff(arguments) => diff::run(&settings()?, &arguments),
         Command::Why(arguments) => why::run(&settings()?, &arguments),
         Command::Inspect(arguments) => inspect::run(&settings()?, &arguments),
-        Command::Hook => {
-            hook::main();
-            Ok(())
+        Command::Hook(arguments) => install::run(&settings()?, &arguments),
+        Command::Worker(arguments) => {
+            let settings = settings()?;
+            worker::run(&settings, &settings.location(arguments.root.as_deref()))
         }
         Command::Cache(command) => cache::run(&settings()?, command),
         Command::Env(arguments) => cache::print_env(&arguments),

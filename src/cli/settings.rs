@@ -52,6 +52,8 @@ pub struct Settings {
     pub registries: Registries,
     /// Who else knows layers, unless the command line says so: `$STOWAGE_LAYER_INDEX`.
     pub layer_index: Option<String>,
+    /// The user's own state folder: `$XDG_STATE_HOME`, else `~/.local/state`.
+    pub state_home: Option<PathBuf>,
     /// The image spec whose `precompute` the hook obeys: `$STOWAGE_SPEC`.
     pub hook_spec: Option<PathBuf>,
     /// Keys to sign what goes into caches with: `$STOWAGE_SECRET_KEY`.
@@ -77,9 +79,24 @@ impl Settings {
             index: LayerIndex::new(&cache_folder().join("layers")),
             registries: Registries::new(credentials(), trust(), plain_http, daemon()),
             layer_index: text_variable("STOWAGE_LAYER_INDEX")?,
+            state_home: folder_variable("XDG_STATE_HOME")
+                .or_else(|| folder_variable("HOME").map(|home| home.join(".local/state"))),
             hook_spec: text_variable("STOWAGE_SPEC")?.map(PathBuf::from),
             secret_keys: text_variable("STOWAGE_SECRET_KEY")?,
             in_nix_build: std::env::var_os("NIX_BUILD_TOP").is_some() && std::env::var_os("IN_NIX_SHELL").is_none(),
+        })
+    }
+
+    /// The hook's configuration: `$STOWAGE_CONFIG`, else the first that is there of the
+    /// user's own and the system's.
+    #[must_use]
+    pub fn hook_configuration(&self) -> Option<PathBuf> {
+        let named = std::env::var_os("STOWAGE_CONFIG").map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
+        named.or_else(|| {
+            let home = || folder_variable("HOME").map(|home| home.join(".config"));
+            let own = folder_variable("XDG_CONFIG_HOME").or_else(home);
+            let folders = own.into_iter().chain([PathBuf::from("/etc")]);
+            folders.map(|folder| folder.join("stowage/config.toml")).find(|path| path.exists())
         })
     }
 
@@ -121,6 +138,20 @@ impl JobsArguments {
 pub fn is_called_as_hook() -> bool {
     let name = std::env::args_os().next().map(PathBuf::from);
     name.as_deref().and_then(Path::file_name).is_some_and(|name| name == "stowage-hook")
+}
+
+/// Whether a hook that fails is to stop Nix: `$STOWAGE_STRICT` is 1.
+#[must_use]
+pub fn is_strict() -> bool {
+    std::env::var_os("STOWAGE_STRICT").is_some_and(|value| value == "1")
+}
+
+/// Where the hook's script is put, unless somebody says so: beside the system's
+/// configuration, or the user's programs.
+#[must_use]
+pub fn script_folder() -> PathBuf {
+    let home = folder_variable("HOME").filter(|_| !rustix::process::geteuid().is_root());
+    home.map_or_else(|| "/etc/stowage".into(), |home| home.join(".local/bin"))
 }
 
 /// All variables, for the hook, which is told everything by them.

@@ -18,13 +18,14 @@ use super::{nix_conf, nixdb};
 use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
 use crate::layer::{LayerKey, Owner};
+use crate::mark::{self, Mark};
 use crate::parent::{self, Entry};
 use crate::store::derivation::{self, DeclaredOutput};
 use crate::store::{Closure, StorePath};
 use crate::tree::StoreFiles;
 
 /// Changes whenever the same arguments would give other bytes.
-const VERSION: &str = "stowage system layer v1";
+const VERSION: &str = "stowage system layer v2";
 
 /// Where stowage is in an image with a hook.
 pub const PROGRAM: &str = "usr/bin/stowage";
@@ -246,6 +247,13 @@ impl<'a> SystemLayer<'a> {
         let database = nixdb::serialise(self.closure, outputs)?;
         items.put(b"nix/var/nix/db/db.sqlite", self.of_user(Node::File(database)));
         items.put(b"nix/var/nix/db/schema", self.of_user(Node::File(nixdb::SCHEMA_VERSION.into())));
+        if self.spec.hook {
+            // What a job builds in the image has higher numbers.
+            let mark = Mark { last_id: i64::try_from(self.closure.len()).unwrap_or(i64::MAX) };
+            items.put(b"nix/var/nix/stowage", self.of_user(Node::Directory));
+            let path = format!("nix/var/nix/stowage/{}", mark::OF_IMAGE);
+            items.put(path.as_bytes(), self.of_user(Node::File(serde_json::to_vec(&mark)?)));
+        }
         for id in self.closure.unreferenced() {
             let path = format!("nix/var/nix/gcroots/stowage/{}", self.closure.info(id).path.to_basename());
             items.put(path.as_bytes(), self.of_user(Node::Link(self.closure.print(id).into_bytes())));

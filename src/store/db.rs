@@ -206,6 +206,30 @@ impl<'a> StoreDb<'a> {
         })
     }
 
+    /// The highest number that a registration has; no later one gets a lower one.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn last_id(&self) -> Result<i64, DatabaseError> {
+        // What was deleted had a number, too.
+        const QUERY: &str = "select max(coalesce((select max(id) from ValidPaths), 0),
+            coalesce((select seq from sqlite_sequence where name = 'ValidPaths'), 0))";
+        self.read(|connection| connection.query_row(QUERY, [], |row| row.get(0)).map_err(|error| self.error(error)))
+    }
+
+    /// What was built here with a higher number than `id`, and is still valid.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn built_since(&self, id: i64) -> Result<Vec<StorePath>, DatabaseError> {
+        const QUERY: &str = "select path from ValidPaths where id > ?1 and ultimate = 1 order by id";
+        self.read(|connection| {
+            let mut query = connection.prepare(QUERY).map_err(|error| self.error(error))?;
+            let rows = query.query_map([id], |row| row.get::<_, String>(0)).map_err(|error| self.error(error))?;
+            rows.map(|row| self.parse(&row.map_err(|error| self.error(error))?)).collect()
+        })
+    }
+
     /// Runs `query` in one transaction, so that it sees one state.
     fn read<T>(&self, query: impl Fn(&Connection) -> Result<T, DatabaseError>) -> Result<T, DatabaseError> {
         for _ in 0..ATTEMPTS {

@@ -1,0 +1,109 @@
+//! `stowage cache init` and `stowage cache wait`: a job's begin and end.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::settings::Settings;
+use super::worker;
+use crate::cache::{CacheError, CacheFolder};
+use crate::hook;
+use crate::mark::{Mark, Marks};
+use crate::queue::{Queue, Record};
+use crate::store::StoreLocation;
+use crate::store::db::StoreDb;
+
+/// Why not all that was built is in the cache.
+#[derive(Debug, thiserror::Error)]
+#[error("not in the cache {}:\n{}", cache.display(), lines(failed))]
+pub struct WaitError {
+    cache: PathBuf,
+    failed: Vec<(String, String)>,
+}
+
+/// What a job's end found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Waited {
+    /// How many builds that hooks had recorded were still to be exported.
+    pub builds: usize,
+    /// How many paths no hook had told of.
+    pub unhooked: usize,
+}
+
+/// Makes the cache in `dir` ready, and notes what the store has: `wait` exports what is
+/// built from now on.
+///
+/// # Errors
+/// When the cache can't be made, or the database not be read.
+pub fn init(settings: &Settings, location: &StoreLocation, dir: &Path) -> anyhow::Result<()> {
+    let dir = absolute(dir)?;
+    CacheFolder::open(&dir, &location.store_dir)?;
+    let mark = Mark { last_id: StoreDb::open(location)?.last_id()? };
+    Marks::new(&Queue::new(location), settings.state_home.clone())
+        .set(&dir, mark)
+        .context("noting what the store has; set XDG_STATE_HOME to a folder that can be written")
+}
+
+/// Sees to it that all that was built is in the cache in `dir`.
+///
+/// # Errors
+/// When something is not, or that can't be found out.
+pub fn wait(settings: &Settings, location: &StoreLocation, dir: &Path, patience: Duration) -> anyhow::Result<Waited> {
+    if dir.exists() && !dir.is_dir() {
+        return Err(CacheError::Missing(dir.to_owned()).into());
+    }
+    let dir = absolute(dir)?;
+    let queue = Queue::new(location);
+    let is_ours = |record: &Record| same_place(&record.cache, &dir);
+    let deliver = |records: &[&Record]| worker::deliver(settings, location, records);
+    let report = crate::worker::drain(&queue, &is_ours, patience, &deliver)
+        .with_context(|| format!("reading what hooks have recorded in {}", queue.folder().display()))?;
+    let unhooked = unhooked(settings, location, &queue, &dir)?;
+    if !report.failed.is_empty() {
+        return Err(WaitError { cache: dir, failed: report.failed }.into());
+    }
+    if !dir.exists() {
+        // A job that built nothing has none. One whose hook fills another should know.
+        tracing::warn!(
+            "there is no cache at {}: nothing was exported to it; if something was built, see where STOWAGE_CACHE leads",
+            dir.display()
+        );
+    }
+    Ok(Waited { builds: report.done, unhooked })
+}
+
+/// Exports what was built since the job's begin, whoever was told of it.
+fn unhooked(settings: &Settings, location: &StoreLocation, queue: &Queue, dir: &Path) -> anyhow::Result<usize> {
+    let Some(mark) = Marks::new(queue, settings.state_home.clone()).get(dir) else {
+        tracing::info!("nobody noted when the job began (`stowage cache init`): only what hooks told of was exported");
+        return Ok(0);
+    };
+    let database = StoreDb::open(location)?;
+    let built = database.built_since(mark.last_id)?;
+    if built.is_empty() {
+        return Ok(0);
+    }
+    let config = worker::configuration(settings.hook_configuration().as_deref())?;
+    let options = worker::options(settings, &config)?;
+    let summary =
+        hook::send(&built, dir, &config, location, &database, &options).context("exporting what no hook told of")?;
+    Ok(summary.added)
+}
+
+fn absolute(dir: &Path) -> anyhow::Result<PathBuf> {
+    // Hooks may name it by another link.
+    match dir.canonicalize() {
+        Ok(dir) => Ok(dir),
+        Err(_) => std::path::absolute(dir).with_context(|| format!("finding {}", dir.display())),
+    }
+}
+
+fn same_place(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().is_ok_and(|one| one == other)
+}
+
+fn lines(failed: &[(String, String)]) -> String {
+    let line = |(name, problem): &(String, String)| format!("{name}: {problem}");
+    failed.iter().map(line).collect::<Vec<_>>().join("\n")
+}
