@@ -32,6 +32,19 @@ install_missing() {
     echo 'Installing Nix'
     DEBIAN_FRONTEND=noninteractive "$debnix/setup"
   fi
+  builders
+}
+
+# builders: the users that root's Nix builds as.  The package makes them, but a
+# machine made from an image of another may know their group only.
+builders() {
+  local group members user
+  group=$(getent group nixbld) || return 0
+  IFS=, read -ra members <<< "${group##*:}"
+  for user in "${members[@]}"; do
+    getent passwd "$user" > /dev/null ||
+      useradd --system --gid nixbld --groups nixbld --no-create-home --home-dir /var/empty --shell /usr/sbin/nologin "$user"
+  done
 }
 
 # install_fuzz: libFuzzer is in a crate, but is C++.

@@ -1,11 +1,12 @@
 //! `stowage hook`: what Nix runs after each build.
 
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, anyhow};
 
 use super::settings::{self, Settings};
-use super::{complain, output, worker};
+use super::{complain, output, precompute, worker};
 use crate::hook::{self, HookEvent};
 use crate::queue::{Queue, Record};
 
@@ -51,7 +52,7 @@ fn record(is_strict: &mut bool) -> anyhow::Result<()> {
     }
     let mut record = Record::new(event.drv_path.as_ref(), &event.out_paths, event.destination.clone());
     record.configuration = configuration;
-    record.spec.clone_from(&settings.hook_spec);
+    record.spec = settings.hook_spec.clone().filter(|file| is_spec(file));
     if *is_strict {
         return worker::deliver(&settings, &location, &[&record]);
     }
@@ -67,6 +68,15 @@ fn record(is_strict: &mut bool) -> anyhow::Result<()> {
             worker::deliver(&settings, &location, &[&record])
         }
     }
+}
+
+/// Whether the file has a spec; says so where it has none, since nobody hears the worker.
+fn is_spec(file: &Path) -> bool {
+    let spec = precompute::read(file);
+    if let Err(error) = &spec {
+        complain(format_args!("the layers of what was built are not known yet: {}", output::explain(error)));
+    }
+    spec.is_ok()
 }
 
 /// Starts a worker that outlives the hook, unless one is at work. What it inherits of Nix's

@@ -18,15 +18,23 @@ use crate::store::{StoreLocation, StorePath};
 /// # Errors
 /// As for `stowage build`.
 pub fn run(settings: &Settings, file: &Path, location: &StoreLocation, outputs: &[StorePath]) -> anyhow::Result<usize> {
-    // Whoever wants to hold up a daemon's hook puts a pipe there.
-    crate::fs::open_regular(file).map_err(|error| anyhow::anyhow!("STOWAGE_SPEC, {}: {error}", file.display()))?;
-    let spec = build::spec(Some(file), None, None, None)?;
+    let spec = read(file)?;
     let is_asked_for = |path: &&StorePath| spec.precompute.iter().any(|pattern| pattern.matches(path));
     let mut made = 0;
     for output in outputs.iter().filter(is_asked_for) {
         made += with_output(settings, &spec, location, output)?;
     }
     Ok(made)
+}
+
+/// The spec in `file`.
+///
+/// # Errors
+/// When it can't be read or understood.
+pub fn read(file: &Path) -> anyhow::Result<ImageSpec> {
+    // Whoever wants to hold up a daemon's hook puts a pipe there.
+    crate::fs::open_regular(file).map_err(|error| anyhow::anyhow!("STOWAGE_SPEC, {}: {error}", file.display()))?;
+    build::spec(Some(file), None, None, None)
 }
 
 fn with_output(

@@ -53,7 +53,8 @@ pub fn wait(settings: &Settings, location: &StoreLocation, dir: &Path, patience:
     if dir.exists() && !dir.is_dir() {
         return Err(CacheError::Missing(dir.to_owned()).into());
     }
-    let dir = absolute(dir)?;
+    let named = dir;
+    let dir = absolute(named)?;
     let queue = Queue::new(location);
     let is_ours = |record: &Record| same_place(&record.cache, &dir);
     let deliver = |records: &[&Record]| worker::deliver(settings, location, records);
@@ -67,7 +68,7 @@ pub fn wait(settings: &Settings, location: &StoreLocation, dir: &Path, patience:
         // A job that built nothing has none. One whose hook fills another should know.
         tracing::warn!(
             "there is no cache at {}: nothing was exported to it; if something was built, see where STOWAGE_CACHE leads",
-            dir.display()
+            named.display()
         );
     }
     Ok(Waited { builds: report.done, unhooked })

@@ -82,8 +82,11 @@ pub fn deliver(settings: &Settings, location: &StoreLocation, records: &[&Record
             build(location, rule, &outputs)?;
         }
         if let Some(spec) = &first.spec {
-            let made = super::precompute::run(settings, spec, location, &outputs)?;
-            tracing::info!("{made} layers of the next image computed");
+            // What is not known ahead is found out later.
+            match super::precompute::run(settings, spec, location, &outputs) {
+                Ok(made) => tracing::info!("{made} layers of the next image computed"),
+                Err(error) => tracing::warn!("computing layers of the next image: {error:#}"),
+            }
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ leaf() {
       name = \"$1\"; system = \"x86_64-linux\"; builder = \"\${debnix.busybox}/bin/sh\";
       args = [ \"-c\" \"\${debnix.busybox}/bin/mkdir -p \$out/share; echo $2 \${debnix.sets.small} > \$out/share/leaf\" ];
     }" 2> "$work/nix.log" || { cat "$work/nix.log"; return 1; }
+  stowage cache wait "$STOWAGE_CACHE"
   built+=("$(readlink "$work/result")")
   cat "$work/nix.log"
 }
