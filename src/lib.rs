@@ -23,12 +23,25 @@
 //! | `build/plans.rs` | remembers plans | IO |
 //! | `build/precompute.rs` | finds out an image's store layers ahead | IO |
 //! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
+//! | `cache/beneath/manage.rs` | looks around below a folder, moves and deletes | IO |
 //! | `cache/beside.rs` | writes on a thread of its own | pure |
+//! | `cache/check.rs` | finds what is damaged in a cache, and puts it aside | IO |
+//! | `cache/check/cache_info.rs` | judges a `nix-cache-info` | pure |
+//! | `cache/check/deep.rs` | compares a NAR with its narinfo | IO |
+//! | `cache/check/fault.rs` | what can be wrong with a file of a cache | pure |
+//! | `cache/check/graph.rs` | circles among references | pure |
+//! | `cache/check/metadata.rs` | judges a narinfo | pure |
+//! | `cache/check/quarantine.rs` | moves what is bad out of Nix's sight | IO |
+//! | `cache/check/realisations.rs` | judges realisations | pure |
+//! | `cache/check/siblings.rs` | outputs whose siblings are lost | pure |
 //! | `cache/compress.rs` | writes one NAR, compressed and verified | IO |
 //! | `cache/compression.rs` | the forms that NARs can have in a cache | pure |
 //! | `cache/export.rs` | exports a closure on all processors | IO |
 //! | `cache/extras.rs` | adds listings and build logs beside NARs | IO |
 //! | `cache/folder.rs` | a cache's folder: what is there, and how more gets there | IO |
+//! | `cache/gc.rs` | makes a cache smaller | IO |
+//! | `cache/gc/plan.rs` | what goes from a cache, and in which order | pure |
+//! | `cache/info.rs` | a cache in numbers | IO |
 //! | `cache/key_file.rs` | reads secret keys from files | IO |
 //! | `cache/listing.rs` | lists the files of a NAR | pure |
 //! | `cache/mod.rs` | what a binary cache is | pure |
@@ -37,11 +50,15 @@
 //! | `cache/order.rs` | in which order paths are exported | pure |
 //! | `cache/realisation.rs` | says what content-addressed derivations have made | IO |
 //! | `cache/resolve.rs` | finds the cache's folder without trusting links | IO |
+//! | `cache/scan.rs` | reads what is in a cache | IO |
 //! | `cache/setup.rs` | what a job sets to use a cache | pure |
 //! | `cache/sign.rs` | signs narinfos | pure |
+//! | `cache/usage.rs` | when the paths of a cache were last used | IO |
 //! | `cli/args.rs` | the command line as clap reads it | pure |
+//! | `cli/args/cache.rs` | the arguments of `cache check`, `gc` and `info` | pure |
 //! | `cli/build.rs` | `stowage build` | IO |
 //! | `cli/cache.rs` | `stowage cache` and `stowage env` | IO |
+//! | `cli/cache_check.rs` | `stowage cache check`, `gc` and `info` | IO |
 //! | `cli/copy.rs` | `stowage copy` | IO |
 //! | `cli/diff.rs` | `stowage diff` | IO |
 //! | `cli/earlier.rs` | reads earlier images and plans | IO |
@@ -49,9 +66,9 @@
 //! | `cli/export.rs` | how to export, as the command line says | IO |
 //! | `cli/hook.rs` | `stowage hook` | IO |
 //! | `cli/index.rs` | `stowage index` | IO |
-//! | `cli/layer_index.rs` | who else knows layers, as `--layer-index` names them | IO |
 //! | `cli/inspect.rs` | `stowage inspect` | IO |
 //! | `cli/install.rs` | `stowage hook --install` | IO |
+//! | `cli/layer_index.rs` | who else knows layers, as `--layer-index` names them | IO |
 //! | `cli/manual.rs` | completions and manual pages | IO |
 //! | `cli/mod.rs` | runs the command that was typed | IO |
 //! | `cli/output.rs` | sizes, tables, progress and the log | IO |

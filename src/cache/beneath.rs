@@ -15,7 +15,10 @@
 //!
 //! Invariant: as root, nothing is opened for writing, changed or given away
 //! that was there before, nothing is deleted but abandoned temporary files, and
-//! no link of somebody else is followed even on the way to the folder.
+//! no link of somebody else is followed even on the way to the folder. Only what
+//! is in [`manage`] moves and deletes more, by name, and below the folder.
+
+pub mod manage;
 
 use std::ffi::OsStr;
 use std::fs::File;

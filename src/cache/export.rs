@@ -14,7 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::beneath::FolderError;
 use super::compress::{Failure, StoredNar, store_nar};
 use super::folder::Presence;
-use super::{CacheError, CacheFolder, Options, Refusal, extras, order};
+use super::{CacheError, CacheFolder, Options, Refusal, extras, order, usage};
 use crate::store::{Closure, NodeId};
 use crate::tree::StoreFiles;
 
@@ -63,6 +63,7 @@ pub fn export_selected(
         cache.set_priority(priority)?;
     }
     let progress = Mutex::new(Progress::new(closure, queue));
+    let _held = usage::hold(cache_dir);
     let export = Export { files, closure, wanted, cache: &cache, options, progress };
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.clamp(1, closure.len().max(1)) {
@@ -70,7 +71,9 @@ pub fn export_selected(
         }
     });
     let progress = export.progress.into_inner().unwrap_or_else(PoisonError::into_inner);
-    progress.finish()
+    let summary = progress.finish()?;
+    usage::record(cache_dir, closure, summary.added);
+    Ok(summary)
 }
 
 /// What the threads share.

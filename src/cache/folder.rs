@@ -12,13 +12,13 @@ use crate::nar::Measured;
 use crate::store::{NarHash, PathInfo, StoreDir, StorePath};
 
 /// The file that makes a folder a cache.
-const CACHE_INFO: &str = "nix-cache-info";
+pub(super) const CACHE_INFO: &str = "nix-cache-info";
 
 /// No `nix-cache-info` is longer.
-const CACHE_INFO_LIMIT: u64 = 64 * 1024;
+pub(super) const CACHE_INFO_LIMIT: u64 = 64 * 1024;
 
 /// Nix drops a cache that lacks one of them and can't be written to.
-const EMPTY_FOLDERS: [&str; 3] = ["log", "realisations", "build-trace-v2"];
+pub(super) const EMPTY_FOLDERS: [&str; 3] = ["log", "realisations", "build-trace-v2"];
 
 /// A binary cache in a folder, open for adding to it.
 #[derive(Debug)]

@@ -11,6 +11,8 @@
 //! realisations/         what content-addressed derivations have made
 //! build-trace-v2/       empty: without these folders, Nix drops a cache that
 //!                       it can't write to (the last is for 2.35 and later)
+//! quarantine/           what `stowage cache check` found damaged
+//! stowage/used          when paths were last used; see [`usage`]
 //! ```
 //!
 //! Invariant: at any moment, whoever is killed, each narinfo is whole, its NAR
@@ -21,11 +23,14 @@
 
 pub mod beneath;
 mod beside;
+pub mod check;
 mod compress;
 pub mod compression;
 pub mod export;
 mod extras;
 pub mod folder;
+pub mod gc;
+pub mod info;
 pub mod key_file;
 pub mod listing;
 pub mod narinfo;
@@ -33,8 +38,10 @@ pub mod options;
 mod order;
 pub mod realisation;
 mod resolve;
+pub mod scan;
 pub mod setup;
 pub mod sign;
+pub mod usage;
 
 pub use compression::Compression;
 pub use export::{Summary, export, export_selected};
@@ -54,6 +61,9 @@ pub enum CacheError {
     /// A typing error, or a hook that exported elsewhere or nothing.
     #[error("there is no cache at {0}: no such folder; name the one that the hook exports to")]
     Missing(PathBuf),
+    /// Others have been adding to it for longer than one waits.
+    #[error("somebody else is adding to the cache at {0}; try again when that has ended")]
+    Busy(PathBuf),
     /// A cache for another store: its paths would mean nothing here.
     #[error("the cache {path} is for the store {found}, not for {wanted}; use another folder")]
     StoreDir {

@@ -1,5 +1,7 @@
 //! The command line as clap reads it: exactly what was typed.
 
+mod cache;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -11,6 +13,8 @@ use crate::image::Platform;
 use crate::image::manifest::ManifestFormat;
 use crate::layer::compress::Compression;
 use crate::plan::Strategy;
+
+pub use cache::{CheckArguments, GcArguments, InfoArguments};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -26,7 +30,8 @@ Examples:
 Exit codes: 0 done; 1 something failed; 2 the command line or the spec is wrong;
 3 registrations can't be read; 4 the Nix database can't be read; 5 a store path
 is not valid, gone or changed; 6 the destination can't be written, or an image
-or a cache not be read, or a registry refuses; 7 contents conflict.";
+or a cache not be read, or a registry refuses; 7 contents conflict; 8 `cache check
+--strict` found damage.";
 
 /// Gets what Nix builds into container images and binary caches.
 #[derive(Debug, Parser)]
@@ -403,6 +408,19 @@ pub enum CacheCommand {
     Add(AddArguments),
     /// Begin a job: make the cache in DIR ready, and note what the store has
     Init(InitArguments),
+    /// Put what is damaged in the cache in DIR out of Nix's sight
+    ///
+    /// Moves narinfos and NARs that are cut off, empty, forged or misnamed to DIR/quarantine, so
+    /// that no build fails over them, and makes again what is missing. Leaves a sound cache as it
+    /// is, with all its times. Ends with 0 though something was damaged; see --strict.
+    Check(CheckArguments),
+    /// Delete from the cache in DIR what was used least recently
+    ///
+    /// Used is what an export has added, or found there while it added something else. What a
+    /// path that stays refers to stays as well.
+    Gc(GcArguments),
+    /// Tell what is in the cache in DIR
+    Info(InfoArguments),
     /// End a job: wait until all that was built is in the cache
     ///
     /// Exports what hooks have recorded and no worker has done yet, and what was built since

@@ -7,9 +7,9 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::args::{CacheCommand, EnvArguments, WaitArguments};
-use super::output;
 use super::settings::{self, Settings};
 use super::wait::{self, Waited};
+use super::{cache_check, output};
 use crate::cache::setup::{self, Format, StoreUrl};
 use crate::cache::{self, CacheFolder, Options, Summary, realisation};
 use crate::store::db::StoreDb;
@@ -35,6 +35,9 @@ pub fn run(settings: &Settings, command: CacheCommand) -> anyhow::Result<()> {
             let location = settings.location(arguments.store.root.as_deref());
             wait::init(settings, &location, &arguments.dir)
         }
+        CacheCommand::Check(arguments) => cache_check::check(settings, &arguments),
+        CacheCommand::Gc(arguments) => cache_check::collect(settings, &arguments),
+        CacheCommand::Info(arguments) => cache_check::print_info(settings, &arguments),
         CacheCommand::Wait(arguments) => {
             let location = settings.location(arguments.store.root.as_deref());
             let patience = Duration::from_secs(arguments.timeout);

@@ -23,6 +23,7 @@ use crate::store::db::DatabaseError;
 use crate::store::source::RegistrationError;
 use crate::tree::TreeError;
 
+use super::cache_check::Damaged;
 use super::settings::PathError;
 use super::wait::WaitError;
 
@@ -44,6 +45,9 @@ pub enum Exit {
     Destination = 6,
     /// Two of the contents have different files of one name.
     Contents = 7,
+    /// A cache was damaged, and `cache check --strict` was asked. Without that,
+    /// damage that is in quarantine is no failure: a job's start must not break.
+    Damaged = 8,
 }
 
 impl From<Exit> for ExitCode {
@@ -84,6 +88,9 @@ impl Exit {
         }
         if let Some(error) = cause.downcast_ref::<DatabaseError>() {
             return Some(Self::of_database(error));
+        }
+        if cause.is::<Damaged>() {
+            return Some(Self::Damaged);
         }
         if cause.is::<ClosureError>() {
             return Some(Self::Registrations);

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod build;
 pub mod cache;
+pub mod cache_check;
 pub mod copy;
 pub mod diff;
 pub mod earlier;

@@ -1,0 +1,343 @@
+//! Finds what is damaged in a cache, and puts it out of Nix's sight.
+//!
+//! A cache of a CI job has come through archives, full disks and killed jobs.
+//! One cut narinfo ends every build that needs it, so a job begins with this.
+//! Without NARs being read, it takes well below a second for thousands of paths;
+//! with [`Options::deep`], each NAR is unpacked and hashed.
+//!
+//! What is bad is moved to `quarantine/`, by rename, so nothing is lost and no
+//! room is taken. `stowage cache gc` empties that. A path whose references are
+//! not all there stays: Nix 2.8 builds or substitutes a missing reference, and
+//! then still takes that path (tried with `nix-build`), so to drop it would only
+//! have more built. Circles of references go, since Nix crashes over them, and
+//! outputs whose siblings are lost, since Nix may fail over them ([`siblings`]).
+//!
+//! A sound cache is only read: each time of a file and a folder stays, so that
+//! GitLab has nothing to upload.
+
+pub mod cache_info;
+pub mod deep;
+pub mod fault;
+mod graph;
+pub mod metadata;
+mod quarantine;
+pub mod realisations;
+mod siblings;
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use nix_narinfo::NarInfo;
+
+use super::beneath::manage::{Entry, Kind, Lock};
+use super::beneath::{Folder, FolderError};
+use super::folder::{CACHE_INFO, CACHE_INFO_LIMIT, EMPTY_FOLDERS};
+use super::{CacheError, CacheFolder, narinfo, usage};
+use crate::store::{StoreDir, StorePath};
+use deep::Verdict;
+pub use fault::Fault;
+use metadata::{Metadata, hash_part};
+pub use quarantine::QUARANTINE;
+use quarantine::Quarantine;
+use siblings::Present;
+
+/// How long one waits for somebody who deletes.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How to check.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Whether NARs are unpacked and hashed.
+    pub deep: bool,
+    /// How many threads do that; at least one.
+    pub jobs: usize,
+}
+
+/// What a check has found.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// How many narinfos there were.
+    pub narinfos: usize,
+    /// How many of the sound ones refer to paths that are not in the cache, or no longer.
+    pub incomplete: usize,
+    /// How many NARs only Nix can read, so that they are not checked.
+    pub unknown: usize,
+    /// What is in quarantine now.
+    pub quarantined: Vec<Quarantined>,
+    /// What was missing, and is made again.
+    pub repaired: Vec<String>,
+}
+
+/// A file that is in quarantine now.
+#[derive(Debug)]
+pub struct Quarantined {
+    /// Where it was, below the cache's folder.
+    pub file: String,
+    /// Where it is, below the cache's folder.
+    pub place: String,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+/// A narinfo, and what was found out about it.
+struct Checked {
+    name: String,
+    result: Result<Metadata, Fault>,
+    /// The NAR that it names, where the NAR is to blame.
+    bad_nar: Option<String>,
+}
+
+/// Checks the cache at `dir` for paths of `store_dir`.
+///
+/// # Errors
+/// When it is a cache for another store dir, can't be read, or what is bad can't
+/// be moved.
+pub fn check(dir: &Path, store_dir: &StoreDir, options: Options) -> Result<Report, CacheError> {
+    let root = Folder::open(dir)?;
+    // Else NARs might go between two looks. Whoever does not let go only makes for
+    // paths that are built again.
+    let _ = root.lock(Lock::Adding, PATIENCE);
+    let names: Vec<String> = root.entries()?.into_iter().filter_map(narinfo_name).collect();
+    let mut checked = parallel(&names, options.jobs, |name| Checked {
+        result: read_narinfo(&root, store_dir, name),
+        name: name.clone(),
+        bad_nar: None,
+    });
+    refuse_foreign(&root, dir, store_dir, &checked)?;
+    let nar_folder = root.existing("nar")?;
+    let nars = nar_folder.as_ref().map_or_else(|| Ok(Vec::new()), Folder::entries)?;
+    check_nars(&mut checked, &nars);
+    let mut report = Report { narinfos: names.len(), ..Report::default() };
+    if let Some(nar_folder) = nar_folder.as_ref().filter(|_| options.deep) {
+        report.unknown = check_deep(&mut checked, nar_folder, options.jobs);
+    }
+    check_circles(&mut checked);
+    let used = usage::read(&root)?;
+    check_siblings(&mut checked, &root, &used);
+    report.incomplete = count_incomplete(&checked);
+
+    let mut quarantine = Quarantine::new(&root, &mut report);
+    quarantine.narinfos(&checked)?;
+    if let Some(nar_folder) = &nar_folder {
+        quarantine.nars(&checked, nar_folder, &nars)?;
+    }
+    quarantine.realisations()?;
+    quarantine.frame(store_dir)?;
+    forget(&root, used, &checked, &report)?;
+    complete(dir, &root, store_dir, &mut report)?;
+    Ok(report)
+}
+
+/// The name of a narinfo. Nix asks for no name that is no UTF-8.
+fn narinfo_name(entry: Entry) -> Option<String> {
+    entry.name.into_string().ok().filter(|name| name.ends_with(".narinfo"))
+}
+
+fn read_narinfo(root: &Folder, store_dir: &StoreDir, name: &str) -> Result<Metadata, Fault> {
+    metadata::judge(store_dir, name, &read(root, name, narinfo::SIZE_LIMIT)?)
+}
+
+/// What a file holds that was there a moment ago.
+fn read(folder: &Folder, name: &str, limit: u64) -> Result<Vec<u8>, Fault> {
+    let unreadable = |error: FolderError| Fault::Unreadable(error.to_string());
+    match folder.read(name, limit).map_err(unreadable)? {
+        Some(contents) => Ok(contents),
+        None if folder.size(name).map_err(unreadable)?.is_some_and(|size| size > limit) => Err(Fault::TooLarge),
+        None => Err(Fault::NotAFile),
+    }
+}
+
+/// A cache for another store, or a wrong `NIX_STORE_DIR`, would have all its
+/// narinfos quarantined. Where some are right, it is the info that is not.
+fn refuse_foreign(root: &Folder, dir: &Path, store_dir: &StoreDir, checked: &[Checked]) -> Result<(), CacheError> {
+    let info = root.read(CACHE_INFO, CACHE_INFO_LIMIT)?.unwrap_or_default();
+    match cache_info::judge(&info) {
+        Ok(found) if found != store_dir.as_str() && checked.iter().all(|one| one.result.is_err()) => {
+            Err(CacheError::StoreDir { path: dir.to_owned(), found: found.to_owned(), wanted: store_dir.to_string() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether each NAR is there, as far as can be told without reading it.
+fn check_nars(checked: &mut [Checked], nars: &[Entry]) {
+    let nars: HashMap<&OsStr, Kind> = nars.iter().map(|entry| (&*entry.name, entry.kind)).collect();
+    for one in checked {
+        one.doubt(|metadata| {
+            let name = &metadata.nar_file;
+            match nars.get(OsStr::new(name)) {
+                None => Err(Fault::NarMissing(name.clone())),
+                Some(Kind::File(0)) => Err(Fault::NarEmpty(name.clone())),
+                Some(Kind::File(size)) => match metadata.narinfo.file_size() {
+                    Some(expected) if expected != *size => Err(Fault::NarFileSize { expected, found: *size }),
+                    _ => Ok(()),
+                },
+                Some(_) => Err(Fault::NarNotAFile(name.clone())),
+            }
+        });
+    }
+}
+
+/// Reads all NARs, the largest first so that no thread is left alone with one at
+/// the end, and tells how many can't be read here.
+fn check_deep(checked: &mut [Checked], nars: &Folder, jobs: usize) -> usize {
+    let mut order: Vec<usize> = (0..checked.len()).filter(|at| checked[*at].result.is_ok()).collect();
+    let size = |at: &usize| checked[*at].result.as_ref().map_or(0, |metadata| metadata.narinfo.nar_size());
+    order.sort_by_key(|at| std::cmp::Reverse(size(at)));
+    let verdicts = parallel(&order, jobs, |at| match &checked[*at].result {
+        Ok(metadata) => verify(nars, metadata),
+        Err(fault) => Err(fault.clone()),
+    });
+    let mut unknown = 0;
+    for (at, verdict) in order.into_iter().zip(verdicts) {
+        unknown += usize::from(verdict == Ok(Verdict::Unknown));
+        checked[at].doubt(|_| verdict.map(|_| ()));
+    }
+    unknown
+}
+
+fn verify(nars: &Folder, metadata: &Metadata) -> Result<Verdict, Fault> {
+    match nars.file(&metadata.nar_file) {
+        Ok(Some((file, _))) => deep::verify(file, metadata),
+        Ok(None) => Err(Fault::NarNotAFile(metadata.nar_file.clone())),
+        Err(error) => Err(Fault::NarUnreadable(error.to_string())),
+    }
+}
+
+fn check_circles(checked: &mut [Checked]) {
+    let graph = checked.iter().filter_map(|one| {
+        let metadata = one.result.as_ref().ok()?;
+        Some((hash_part(metadata.narinfo.store_path()), metadata.references().map(hash_part).collect()))
+    });
+    let circles: HashSet<String> = graph::circles(&graph.collect()).into_iter().collect();
+    for one in checked {
+        one.doubt(|metadata| match circles.contains(&hash_part(metadata.narinfo.store_path())) {
+            true => Err(Fault::Cycle),
+            false => Ok(()),
+        });
+    }
+}
+
+/// Again and again, as what goes may have siblings, too.
+fn check_siblings(checked: &mut [Checked], root: &Folder, used: &usage::Used) {
+    let (mut derivers, unknown) = lost(checked, root, used);
+    loop {
+        let sound = || checked.iter().filter_map(|one| one.result.as_ref().ok().map(|metadata| &metadata.narinfo));
+        let there: HashSet<&StorePath> = sound().map(|narinfo| narinfo.store_path()).collect();
+        let present = |narinfo| Present { path: NarInfo::store_path(narinfo), deriver: narinfo.deriver() };
+        let present: Vec<Present<'_>> = sound().map(present).collect();
+        let missing: HashSet<&StorePath> =
+            sound().flat_map(|narinfo| narinfo.references()).filter(|path| !there.contains(path)).collect();
+        let named: HashSet<String> = missing.iter().map(|path| hash_part(path)).collect();
+        let is_unknown = unknown.iter().any(|hash| !named.contains(hash));
+        let bereft = siblings::bereft(&present, &derivers, &missing, is_unknown);
+        if bereft.is_empty() {
+            return;
+        }
+        let bereft: HashMap<StorePath, String> = bereft.into_iter().map(|(path, lost)| (path.clone(), lost)).collect();
+        for one in checked.iter_mut() {
+            one.doubt(|metadata| match bereft.get(metadata.narinfo.store_path()) {
+                Some(lost) => Err(Fault::Sibling(lost.clone())),
+                None => Ok(()),
+            });
+        }
+        derivers.clear();
+    }
+}
+
+/// The derivations of what was in the cache, and is lost, and the hash parts of
+/// that of which nothing is known but that.
+fn lost(checked: &[Checked], root: &Folder, used: &usage::Used) -> (HashSet<StorePath>, Vec<String>) {
+    let sound: HashSet<&str> =
+        checked.iter().filter(|one| one.result.is_ok()).filter_map(|one| one.name.get(..32)).collect();
+    let mut derivers: HashSet<StorePath> =
+        used.iter().filter(|(hash, _)| !sound.contains(&hash[..])).filter_map(|(_, one)| one.deriver.clone()).collect();
+    let mut unknown = Vec::new();
+    for one in checked.iter().filter(|one| one.result.is_err()) {
+        let hash = one.name.strip_suffix(".narinfo").unwrap_or_default();
+        let contents = root.read(&one.name, narinfo::SIZE_LIMIT).ok().flatten().unwrap_or_default();
+        let text = String::from_utf8_lossy(&contents);
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let stated = field("StorePath").and_then(|path| path.rsplit('/').next()?.get(..32));
+        let deriver = field("Deriver").and_then(|name| StorePath::from_basename(name.as_bytes()).ok());
+        let is_known = stated == Some(hash) && deriver.is_some();
+        // A copy under a wrong name is no loss of what it is about.
+        derivers.extend(deriver.filter(|_| stated.is_none_or(|stated| !sound.contains(stated))));
+        if hash.len() == 32 && !is_known && !used.contains_key(hash) {
+            unknown.push(hash.to_owned());
+        }
+    }
+    (derivers, unknown)
+}
+
+fn count_incomplete(checked: &[Checked]) -> usize {
+    let sound = || checked.iter().filter_map(|one| one.result.as_ref().ok());
+    let there: HashSet<[u8; 20]> = sound().map(|metadata| *metadata.narinfo.store_path().digest()).collect();
+    sound().filter(|metadata| metadata.references().any(|path| !there.contains(path.digest()))).count()
+}
+
+impl Checked {
+    /// Asks more of a narinfo that was sound so far.
+    fn doubt(&mut self, ask: impl FnOnce(&Metadata) -> Result<(), Fault>) {
+        if let Ok(metadata) = &self.result
+            && let Err(fault) = ask(metadata)
+        {
+            // A NAR that bears its own hash is right, and the narinfo is not.
+            let is_right = matches!(&fault, Fault::NarHash { found, .. } if metadata.nar_file.starts_with(&found[..]));
+            self.bad_nar = (fault.is_of_nar() && !is_right).then(|| metadata.nar_file.clone());
+            self.result = Err(fault);
+        }
+    }
+}
+
+/// Drops the record of what is lost, so that it is not lost again and again. Only
+/// where something else has changed: see [`usage`].
+fn forget(root: &Folder, mut used: usage::Used, checked: &[Checked], report: &Report) -> Result<(), FolderError> {
+    let before = used.len();
+    let sound: HashSet<&str> =
+        checked.iter().filter(|one| one.result.is_ok()).filter_map(|one| one.name.get(..32)).collect();
+    used.retain(|hash, _| sound.contains(&hash[..]));
+    if report.quarantined.is_empty() || used.len() == before { Ok(()) } else { usage::write(root, &used) }
+}
+
+/// Makes again what is missing. A cache that can't be written to serves without,
+/// as far as it goes.
+fn complete(dir: &Path, root: &Folder, store_dir: &StoreDir, report: &mut Report) -> Result<(), CacheError> {
+    let there: HashSet<OsString> = root.entries()?.into_iter().map(|entry| entry.name).collect();
+    let needed = [CACHE_INFO, "nar"].into_iter().chain(EMPTY_FOLDERS);
+    let missing: Vec<String> = needed.filter(|name| !there.contains(OsStr::new(name))).map(str::to_owned).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    match CacheFolder::open(dir, store_dir) {
+        Ok(_) => report.repaired = missing,
+        Err(error) => tracing::warn!("{} is missing, and can't be made: {error}", missing.join(", ")),
+    }
+    Ok(())
+}
+
+/// What `work` makes of each item, in order.
+fn parallel<T: Sync, R: Send>(items: &[T], jobs: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(items.len()));
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, items.len().max(1)) {
+            scope.spawn(|| {
+                let mut own = Vec::new();
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(at) else { break };
+                    own.push((at, work(item)));
+                }
+                results.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+    results.sort_by_key(|(at, _)| *at);
+    results.into_iter().map(|(_, result)| result).collect()
+}

@@ -1,0 +1,262 @@
+//! Makes a cache smaller, and keeps it whole.
+//!
+//! What was used least recently goes first; see [`usage`] for what that means,
+//! and [`plan`] for why no path that stays misses another. A narinfo goes before
+//! its NAR, so whoever kills this leaves a valid cache with NARs that nobody
+//! names, which the next run takes.
+
+pub mod plan;
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::beneath::manage::{Entry, Kind, Lock};
+use super::beneath::{Folder, FolderError};
+use super::check::metadata::hash_part;
+use super::check::{QUARANTINE, realisations};
+use super::scan::{Scan, scan};
+use super::{CacheError, narinfo, usage};
+use crate::store::{StoreDir, StorePath};
+use plan::{Item, Limits};
+
+/// How long to wait for exports to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// From what age on a NAR that nobody names is nobody's. Exports of stowage keep
+/// gc away; `nix copy` does not, and writes a narinfo soon after its NAR.
+const UNNAMED: Duration = Duration::from_secs(60 * 60);
+
+/// From what age on a temporary file of Nix's is nobody's.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What to delete.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How large the cache may be, in bytes.
+    pub max_size: Option<u64>,
+    /// What was not used for so long goes.
+    pub max_age: Option<Duration>,
+    /// What stays in any case, with all that it refers to.
+    pub keep: Vec<StorePath>,
+    /// Whether to delete nothing, and only tell.
+    pub dry_run: bool,
+}
+
+/// What was deleted.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// How many paths were there.
+    pub before: usize,
+    /// Those that are gone, in the order in which they went.
+    pub removed: Vec<StorePath>,
+    /// How many other files are gone: NARs that nobody named, temporary files, and
+    /// what was in quarantine.
+    pub other_files: usize,
+    /// How large the cache was, in bytes.
+    pub size_before: u64,
+    /// How large it is.
+    pub size: u64,
+}
+
+/// Deletes from the cache at `dir` what need not stay. `store_dir` is whose paths
+/// they are, where the cache does not tell.
+///
+/// # Errors
+/// When somebody is at work there for long, or it can't be read or written.
+pub fn collect(dir: &Path, store_dir: &StoreDir, options: &Options) -> Result<Report, CacheError> {
+    let root = Folder::open(dir)?;
+    if !options.dry_run && !root.lock(Lock::Deleting, PATIENCE) {
+        return Err(CacheError::Busy(dir.to_owned()));
+    }
+    let now = SystemTime::now();
+    let scan = scan(&root, store_dir)?;
+    let used = usage::read(&root)?;
+    let items = items(&scan, &used, usage::seconds(now));
+    let rubbish = Rubbish::find(&scan, options, now);
+    // The paths have what all else leaves of the size.
+    let paths_size = paths_size(&items);
+    let others = scan.size.saturating_sub(paths_size + rubbish.size());
+    let limits = Limits {
+        size: options.max_size.map(|size| size.saturating_sub(others)),
+        oldest: options.max_age.map(|age| usage::seconds(now).saturating_sub(age.as_secs())),
+        keep: options.keep.iter().map(hash_part).collect(),
+    };
+    let gone: HashSet<usize> = plan::plan(&items, &limits).into_iter().collect();
+    let mut removal = Removal { root: &root, dry_run: options.dry_run, size: 0, files: 0 };
+    removal.paths(&scan, &gone)?;
+    removal.files = 0;
+    removal.rubbish(&rubbish)?;
+    let mut report = Report { before: items.len(), size_before: scan.size, ..Report::default() };
+    report.size = scan.size.saturating_sub(removal.size);
+    report.other_files = removal.files;
+    if !options.dry_run && !gone.is_empty() {
+        removal.realisations()?;
+        forget(&root, used, &items, &gone)?;
+    }
+    report.removed = sorted(gone).into_iter().map(|at| scan.paths[at].metadata.narinfo.store_path().clone()).collect();
+    Ok(report)
+}
+
+fn sorted(set: HashSet<usize>) -> Vec<usize> {
+    let mut all: Vec<usize> = set.into_iter().collect();
+    all.sort_unstable();
+    all
+}
+
+fn items(scan: &Scan, used: &usage::Used, now: u64) -> Vec<Item> {
+    let item = |path: &super::scan::Path| Item {
+        hash: path.hash.clone(),
+        references: path.metadata.references().map(hash_part).collect(),
+        deriver: path.metadata.narinfo.deriver().map(StorePath::to_basename),
+        // A clock may have been ahead.
+        used: used.get(&path.hash).map_or(0, |one| one.time).max(usage::seconds(path.written)).min(now),
+        size: path.size,
+        nar: path.nar_size.map(|size| (path.metadata.nar_file.clone(), size)),
+    };
+    scan.paths.iter().map(item).collect()
+}
+
+fn paths_size(items: &[Item]) -> u64 {
+    let nars: HashSet<&(String, u64)> = items.iter().filter_map(|item| item.nar.as_ref()).collect();
+    items.iter().map(|item| item.size).sum::<u64>() + nars.into_iter().map(|(_, size)| size).sum::<u64>()
+}
+
+/// Drops the record of what is gone.
+fn forget(root: &Folder, mut used: usage::Used, items: &[Item], gone: &HashSet<usize>) -> Result<(), FolderError> {
+    let before = used.len();
+    for at in gone {
+        used.remove(&items[*at].hash);
+    }
+    if used.len() == before { Ok(()) } else { usage::write(root, &used) }
+}
+
+/// What no path needs: (folder, name, size) of each.
+struct Rubbish(Vec<(&'static str, OsString, u64)>);
+
+impl Rubbish {
+    fn find(scan: &Scan, options: &Options, now: SystemTime) -> Self {
+        let age = |entry: &Entry| now.duration_since(entry.modified).unwrap_or_default();
+        let named: HashSet<&OsStr> = scan.paths.iter().map(|path| OsStr::new(&path.metadata.nar_file)).collect();
+        let mut found = Vec::new();
+        let mut add = |folder: &'static str, entry: &Entry| {
+            if let Kind::File(size) = entry.kind {
+                found.push((folder, entry.name.clone(), size));
+            }
+        };
+        let abandoned = |entry: &&Entry| is_temporary(&entry.name) && age(entry) > ABANDONED;
+        scan.entries.iter().filter(abandoned).for_each(|entry| add("", entry));
+        for nar in scan.nars.iter().filter(|nar| !named.contains(&*nar.name)) {
+            let limit = if is_temporary(&nar.name) { ABANDONED } else { UNNAMED };
+            if age(nar) > limit {
+                add("nar", nar);
+            }
+        }
+        let is_full = options.max_size.is_some_and(|size| scan.size > size);
+        for entry in &scan.quarantine {
+            if is_full || options.max_age.is_some_and(|limit| age(entry) > limit) {
+                add(QUARANTINE, entry);
+            }
+        }
+        Self(found)
+    }
+
+    fn size(&self) -> u64 {
+        self.0.iter().map(|(_, _, size)| size).sum()
+    }
+}
+
+/// Whether stowage or Nix gives unfinished files such names.
+fn is_temporary(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with(super::beneath::TEMPORARY_PREFIX) || name.contains(".tmp.")
+}
+
+/// Deletes, or only counts.
+struct Removal<'a> {
+    root: &'a Folder,
+    dry_run: bool,
+    /// How much went, in bytes.
+    size: u64,
+    /// How many files went.
+    files: usize,
+}
+
+impl Removal<'_> {
+    fn file(&mut self, folder: &Folder, name: &OsStr, size: u64) -> Result<(), FolderError> {
+        self.size += size;
+        self.files += 1;
+        if self.dry_run { Ok(()) } else { folder.remove(name) }
+    }
+
+    /// Narinfos first, with their listings, then NARs that only these named, and
+    /// logs of what made only these.
+    fn paths(&mut self, scan: &Scan, gone: &HashSet<usize>) -> Result<(), FolderError> {
+        let mut nars = HashSet::new();
+        let mut logs = HashSet::new();
+        for (_, path) in scan.paths.iter().enumerate().filter(|(at, _)| gone.contains(at)) {
+            self.file(self.root, OsStr::new(&format!("{}.narinfo", path.hash)), path.size)?;
+            self.file(self.root, OsStr::new(&format!("{}.ls", path.hash)), 0)?;
+            nars.insert((&path.metadata.nar_file[..], path.nar_size));
+            logs.extend(path.metadata.narinfo.deriver().map(StorePath::to_basename));
+        }
+        for (_, path) in scan.paths.iter().enumerate().filter(|(at, _)| !gone.contains(at)) {
+            nars.remove(&(&path.metadata.nar_file[..], path.nar_size));
+            if let Some(deriver) = path.metadata.narinfo.deriver() {
+                logs.remove(&deriver.to_basename());
+            }
+        }
+        if let Some(folder) = self.root.existing("nar")? {
+            for (name, size) in nars {
+                self.file(&folder, OsStr::new(name), size.unwrap_or(0))?;
+            }
+        }
+        if let Some(folder) = self.root.existing("log")? {
+            for entry in folder.entries()? {
+                let name = entry.name.to_string_lossy();
+                // Compressed ones end in .bz2 and the like.
+                let deriver = name.find(".drv").map_or(&*name, |at| &name[..at + 4]);
+                if let (true, Kind::File(size)) = (logs.contains(deriver), entry.kind) {
+                    self.file(&folder, &entry.name, size)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn rubbish(&mut self, rubbish: &Rubbish) -> Result<(), FolderError> {
+        for (folder, name, size) in &rubbish.0 {
+            match *folder {
+                "" => self.file(self.root, name, *size)?,
+                folder => {
+                    if let Some(folder) = self.root.existing(folder)? {
+                        self.file(&folder, name, *size)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Realisations of what is gone, and those that depend on them.
+    fn realisations(&mut self) -> Result<(), FolderError> {
+        let Some(folder) = self.root.existing("realisations")? else {
+            return Ok(());
+        };
+        let mut left = Vec::new();
+        for name in folder.entries()?.into_iter().filter_map(|entry| entry.name.into_string().ok()) {
+            let contents = folder.read(&name, narinfo::SIZE_LIMIT)?.unwrap_or_default();
+            let Ok(realisation) = realisations::judge(&name, &contents) else {
+                continue;
+            };
+            match realisation.out_path() {
+                Some(path) if self.root.size(&narinfo::file_name(&path))?.is_none() => {
+                    folder.remove(OsStr::new(&name))?
+                }
+                _ => left.push(realisation),
+            }
+        }
+        realisations::incomplete(&left).into_iter().try_for_each(|(name, _)| folder.remove(OsStr::new(&name)))
+    }
+}

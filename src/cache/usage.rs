@@ -1,0 +1,162 @@
+//! When the paths of a cache were last used.
+//!
+//! GitLab uploads a cache only where some time of a file is newer than its
+//! archive. So use must not be written down whenever it happens: a job that only
+//! finds what it needs must leave all as it is. But what such a job wrote would
+//! be lost anyway, as nothing is uploaded. Hence:
+//!
+//! - The record is one small file, `stowage/used`, and not the narinfos' times.
+//! - An export that adds paths records its whole closure: what it added, and what
+//!   was there. An export that adds none writes nothing.
+//! - `stowage cache gc` drops what is gone, if something is.
+//! - A path without a record was last used when its narinfo was written, which is
+//!   what Nix's own `nix copy` leaves behind.
+//!
+//! So a time is that of the last upload that mattered, and may be older than the
+//! last use, never newer. Whoever wants a path to stay that jobs only read names
+//! it with `--keep`.
+//!
+//! ```text
+//! stowage-used 1
+//! HASH SECONDS DERIVER  the hash part of a path; seconds since the epoch; the base
+//!                       name of its derivation, or `-`
+//! ```
+//!
+//! The derivations are for `stowage cache check`: of a path whose narinfo is gone,
+//! they tell which others are its siblings.
+//!
+//! Lines that are none are passed over: the worst is that a path goes too early,
+//! and is built again. Two exports at the same time may lose each other's record.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::beneath::manage::Lock;
+use super::beneath::{Folder, FolderError};
+use super::check::metadata::hash_part;
+use crate::store::{Closure, PathInfo, StorePath};
+
+/// The folder for what stowage alone reads.
+pub const FOLDER: &str = "stowage";
+
+const FILE: &str = "used";
+const HEADER: &str = "stowage-used 1";
+
+/// No record is longer, in bytes: that is one of a million paths.
+const LIMIT: u64 = 64 << 20;
+
+/// How long an export waits for somebody who deletes. A hook can't wait for ever
+/// for a user who may hold the lock on purpose.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What is recorded of a path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Use {
+    /// When it was used, in seconds since the epoch.
+    pub time: u64,
+    /// The derivation that it is an output of.
+    pub deriver: Option<StorePath>,
+}
+
+/// What is recorded of paths, by their hash parts.
+pub type Used = BTreeMap<String, Use>;
+
+/// Keeps others from deleting in the cache at `dir` for as long as it lives.
+#[must_use]
+pub fn hold(dir: &Path) -> Option<Folder> {
+    let folder = Folder::open(dir).ok()?;
+    if !folder.lock(Lock::Adding, PATIENCE) {
+        tracing::warn!("somebody deletes from {}; paths may be missing there that others refer to", dir.display());
+    }
+    Some(folder)
+}
+
+/// Records that all of `closure` is used now, if the export of it has `added`
+/// something to the cache at `dir`. The export does not fail for it.
+pub fn record(dir: &Path, closure: &Closure, added: usize) {
+    if added == 0 {
+        return;
+    }
+    let write = || -> Result<(), FolderError> {
+        let root = Folder::open(dir)?;
+        let mut used = read(&root)?;
+        let time = seconds(SystemTime::now());
+        let now = |info: &PathInfo| (hash_part(&info.path), Use { time, deriver: info.deriver.clone() });
+        used.extend(closure.infos().iter().map(now));
+        self::write(&root, &used)
+    };
+    if let Err(error) = write() {
+        tracing::warn!("what is used is not recorded: {error}");
+    }
+}
+
+/// Reads what was recorded.
+///
+/// # Errors
+/// When it can't be read.
+pub fn read(root: &Folder) -> Result<Used, FolderError> {
+    let contents = match root.existing(FOLDER)? {
+        Some(folder) => folder.read(FILE, LIMIT)?.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    Ok(parse(&String::from_utf8_lossy(&contents)))
+}
+
+/// Records `used`, and nothing else.
+///
+/// # Errors
+/// When it can't be written.
+pub fn write(root: &Folder, used: &Used) -> Result<(), FolderError> {
+    root.folder(OsStr::new(FOLDER))?.write(FILE, render(used).as_bytes())
+}
+
+/// How many seconds since the epoch that is.
+#[must_use]
+pub fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn parse(text: &str) -> Used {
+    let mut lines = text.lines();
+    if lines.next() != Some(HEADER) {
+        return Used::new();
+    }
+    let entry = |line: &str| {
+        let mut fields = line.split(' ');
+        let (hash, time) = (fields.next()?.to_owned(), fields.next()?.parse().ok()?);
+        let deriver = fields.next().and_then(|name| StorePath::from_basename(name.as_bytes()).ok());
+        Some((hash, Use { time, deriver }))
+    };
+    lines.filter_map(entry).collect()
+}
+
+fn render(used: &Used) -> String {
+    let line = |(hash, one): (&String, &Use)| {
+        let deriver = one.deriver.as_ref().map_or_else(|| "-".to_owned(), StorePath::to_basename);
+        format!("{hash} {} {deriver}\n", one.time)
+    };
+    let lines = used.iter().map(line);
+    std::iter::once(format!("{HEADER}\n")).chain(lines).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::closure::tests::path;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_damage_passed_over() {
+        let deriver = Some(path('d', "x.drv"));
+        let used: Used =
+            [("a".to_owned(), Use { time: 7, deriver }), ("b".to_owned(), Use { time: 1_700_000_000, deriver: None })]
+                .into();
+        let text = "stowage-used 1\na 7 dddddddddddddddddddddddddddddddd-x.drv\nb 1700000000 -\n";
+        assert_eq!(render(&used), text);
+        assert_eq!(parse(text), used);
+        assert_eq!(parse(&text.replace("b 17", "x\nc -1\nb 17")), used);
+        assert!(parse("stowage-used 2\na 7\n").is_empty());
+        assert!(parse("").is_empty());
+    }
+}

@@ -1,0 +1,116 @@
+//! The arguments of `cache check`, `cache gc` and `cache info`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+use super::{JobsArguments, StoreArguments};
+
+/// Arguments of `cache check`.
+#[derive(Debug, Args)]
+pub struct CheckArguments {
+    /// The cache's folder; that there is none is no error, as in a first job
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Also unpack and hash each NAR
+    #[arg(long)]
+    pub deep: bool,
+    /// End with exit code 8 if something was damaged, though it is in quarantine now
+    #[arg(long)]
+    pub strict: bool,
+    /// How much is done at once
+    #[command(flatten)]
+    pub jobs: JobsArguments,
+    /// Print what was found as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `cache gc`.
+#[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("limit").required(true).multiple(true).args(["max_size", "keep_days"])))]
+pub struct GcArguments {
+    /// The cache's folder
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// How large the cache may be, as in 4G, 500M or 1.5TiB: K, M, G and T count in 1024, kB, MB,
+    /// GB and TB in 1000
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub max_size: Option<u64>,
+    /// Delete what was not used for so many days
+    #[arg(long, value_name = "N")]
+    pub keep_days: Option<u32>,
+    /// Keep this store path, or what a link leads to, with all that it refers to, whatever its
+    /// age and size; can be repeated
+    #[arg(long, value_name = "ROOT", value_hint = ValueHint::AnyPath)]
+    pub keep: Vec<PathBuf>,
+    /// Delete nothing, and tell what would go
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where the store is, whose paths --keep names
+    #[command(flatten)]
+    pub store: StoreArguments,
+    /// Print what was done as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `cache info`.
+#[derive(Debug, Args)]
+pub struct InfoArguments {
+    /// The cache's folder
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Print it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A size in bytes, with units as coreutils have them.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let error = || format!("{text:?} is no size; write one as in 500M, 4G or 4GiB");
+    let end = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: f64 = number.parse().map_err(|_| error())?;
+    let unit = unit.trim().to_ascii_lowercase();
+    let power = match unit.chars().next() {
+        None | Some('b') => 0,
+        Some('k') => 1,
+        Some('m') => 2,
+        Some('g') => 3,
+        Some('t') => 4,
+        Some(_) => return Err(error()),
+    };
+    let base: f64 = match unit.get(power.min(1)..).unwrap_or_default() {
+        "" | "ib" => 1024.0,
+        "b" => 1000.0,
+        _ => return Err(error()),
+    };
+    Ok((number * base.powi(power as i32)) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_those_of_coreutils() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("17", 17),
+            ("17B", 17),
+            ("1K", 1024),
+            ("1kB", 1000),
+            ("2KiB", 2048),
+            ("500M", 500 << 20),
+            ("4G", 4 << 30),
+            ("4 GB", 4_000_000_000),
+            ("1.5TiB", 3 << 39),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "G", "-1", "1X", "1GG", "1Gb!", "1.2.3", "4iB", "1é"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `stowage cache check`, `cache gc` and `cache info`.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::json;
+
+use super::args::{CheckArguments, GcArguments, InfoArguments};
+use super::output;
+use super::settings::{self, Settings};
+use crate::cache::check::{self, Report};
+use crate::cache::gc;
+use crate::cache::info::info;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A cache was damaged, and who asked wants to know by the exit code.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} files were damaged; they are in quarantine now")]
+pub struct Damaged(usize);
+
+/// Checks a cache. A job begins with it, under `set -e`, so damage that is out
+/// of the way is no failure.
+///
+/// # Errors
+/// When the cache can't be read or repaired; with `--strict`, when there was
+/// something to repair.
+pub fn check(settings: &Settings, arguments: &CheckArguments) -> anyhow::Result<()> {
+    let dir = &arguments.dir;
+    let options = check::Options { deep: arguments.deep, jobs: arguments.jobs.threads() };
+    let report = if dir.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        tracing::info!("there is no cache at {}", dir.display());
+        Report::default()
+    } else {
+        check::check(dir, &settings.location(None).store_dir, options)?
+    };
+    for bad in &report.quarantined {
+        tracing::warn!("{}: {}; it is {} now", bad.file, bad.fault, bad.place);
+    }
+    if arguments.json {
+        output::print(&format!("{}\n", check_json(&report)))?;
+    } else if !settings.quiet {
+        output::print(&check_text(&report))?;
+    }
+    match report.quarantined.len() {
+        count if arguments.strict && count > 0 => Err(Damaged(count).into()),
+        _ => Ok(()),
+    }
+}
+
+fn check_text(report: &Report) -> String {
+    let mut text = format!("{} narinfos, {} files quarantined", report.narinfos, report.quarantined.len());
+    if report.incomplete > 0 {
+        text += &format!(", {} paths refer to others that are not there", report.incomplete);
+    }
+    if report.unknown > 0 {
+        text += &format!(", {} NARs not checked, since only Nix can unpack them", report.unknown);
+    }
+    if !report.repaired.is_empty() {
+        text += &format!(", made again: {}", report.repaired.join(", "));
+    }
+    text + "\n"
+}
+
+fn check_json(report: &Report) -> serde_json::Value {
+    let quarantined = report.quarantined.iter().map(|bad| {
+        json!({ "file": bad.file, "place": bad.place, "fault": bad.fault.code(), "reason": bad.fault.to_string() })
+    });
+    json!({
+        "narinfos": report.narinfos,
+        "incomplete": report.incomplete,
+        "unchecked": report.unknown,
+        "quarantined": quarantined.collect::<Vec<_>>(),
+        "repaired": report.repaired,
+    })
+}
+
+/// Makes a cache smaller.
+///
+/// # Errors
+/// When it can't be read or written, or a path to keep is none.
+pub fn collect(settings: &Settings, arguments: &GcArguments) -> anyhow::Result<()> {
+    let location = settings.location(arguments.store.root.as_deref());
+    let keep = arguments.keep.iter().map(|path| settings::resolve(&location, path));
+    let options = gc::Options {
+        max_size: arguments.max_size,
+        max_age: arguments.keep_days.map(|days| DAY * days),
+        keep: keep.collect::<Result<_, _>>()?,
+        dry_run: arguments.dry_run,
+    };
+    let report = gc::collect(&arguments.dir, &location.store_dir, &options)?;
+    if let Some(limit) = options.max_size.filter(|limit| report.size > *limit) {
+        let (is, may) = (output::size(report.size), output::size(limit));
+        tracing::warn!("the cache is {is} large, and may be {may}: all that is left must stay");
+    }
+    if arguments.json {
+        let removed: Vec<String> = report.removed.iter().map(|path| location.print(path)).collect();
+        output::print(&format!(
+            "{}\n",
+            json!({
+                "kept": report.before - removed.len(), "removed": removed, "otherFiles": report.other_files,
+                "sizeBefore": report.size_before, "size": report.size, "dryRun": options.dry_run,
+            })
+        ))?;
+    } else if !settings.quiet {
+        let removed = report.removed.len();
+        output::print(&format!(
+            "{removed} of {} paths {} ({}), {} stay ({})\n",
+            report.before,
+            if options.dry_run { "would go" } else { "are gone" },
+            output::size(report.size_before - report.size),
+            report.before - removed,
+            output::size(report.size),
+        ))?;
+    }
+    Ok(())
+}
+
+/// Tells what is in a cache.
+///
+/// # Errors
+/// When it can't be read.
+pub fn print_info(settings: &Settings, arguments: &InfoArguments) -> anyhow::Result<()> {
+    let dir = &arguments.dir;
+    let info = info(dir, &settings.location(None).store_dir).with_context(|| format!("reading {}", dir.display()))?;
+    if arguments.json {
+        let value = json!({
+            "storeDir": info.store_dir.to_string(), "paths": info.paths, "damaged": info.damaged,
+            "withoutNar": info.without_nar, "size": info.size, "compressed": info.compressed,
+            "uncompressed": info.uncompressed, "quarantined": info.quarantined,
+            "quarantinedSize": info.quarantined_size, "oldest": info.oldest, "newest": info.newest,
+            "leastRecentlyUsed": info.least_recently_used,
+        });
+        output::print(&format!("{value}\n"))?;
+        return Ok(());
+    }
+    let mut text = format!(
+        "{} paths for {}, {} compressed, {} uncompressed; {} on disk\n",
+        info.paths,
+        info.store_dir,
+        output::size(info.compressed),
+        output::size(info.uncompressed),
+        output::size(info.size)
+    );
+    for (what, time) in
+        [("oldest", info.oldest), ("newest", info.newest), ("least recently used", info.least_recently_used)]
+    {
+        if let Some(time) = time {
+            text += &format!("{what}: {} days ago\n", days_since(time));
+        }
+    }
+    for (count, what) in [
+        (info.damaged, "narinfos are damaged; `stowage cache check` takes them away"),
+        (info.without_nar, "paths have no NAR; `stowage cache check` takes them away"),
+        (info.quarantined, "files are in quarantine"),
+    ] {
+        if count > 0 {
+            text += &format!("{count} {what}\n");
+        }
+    }
+    Ok(output::print(&text)?)
+}
+
+fn days_since(seconds: u64) -> u64 {
+    let now = crate::cache::usage::seconds(std::time::SystemTime::now());
+    now.saturating_sub(seconds) / DAY.as_secs()
+}
