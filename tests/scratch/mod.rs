@@ -1,5 +1,6 @@
 //! A store of its own for each test, in which the Nix of this machine builds.
 //! Tests that need Nix fail where there is none: they would prove nothing.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
