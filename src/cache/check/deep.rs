@@ -47,7 +47,13 @@ pub fn verify(file: File, metadata: &Metadata) -> Result<Verdict, Fault> {
         Named::Other(_) => return Ok(Verdict::Unknown),
         // Nix looks at the first bytes, too.
         _ if first.starts_with(BZIP2) => Box::new(bzip2::bufread::MultiBzDecoder::new(reader)),
-        _ => Compression::of(first).reader(reader).map_err(unreadable)?,
+        named => match Compression::of(first) {
+            // Nix finds no compression, and gives up.
+            Compression::None => {
+                return Err(Fault::NarUnreadable(format!("it is not compressed as {}", named.as_str())));
+            }
+            found => found.reader(reader).map_err(unreadable)?,
+        },
     };
     let candidates = Candidates::new(metadata.references());
     let read = read(nar, metadata.narinfo.nar_size(), &candidates).map_err(unreadable)?;

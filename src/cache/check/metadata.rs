@@ -93,6 +93,10 @@ pub fn judge(store_dir: &StoreDir, file_name: &str, contents: &[u8]) -> Result<M
         return Err(Fault::Compression(name.clone()));
     }
     let nar_file = nar_file(narinfo.url()).ok_or_else(|| Fault::Url(narinfo.url().to_owned()))?.to_owned();
+    // Nix takes it to be bzip2 then, whatever the damaged line said.
+    if value(text, "Compression").is_none() && !nar_file.ends_with(".bz2") {
+        return Err(Fault::malformed("Compression is missing"));
+    }
     Ok(Metadata { narinfo, nar_hash, nar_file })
 }
 
@@ -202,6 +206,8 @@ mod tests {
             ("URL: nar/", "URL: /nar/"),
             ("URL: nar/1", "URL: nar/x/1"),
             ("Compression: xz", "Compression: xy"),
+            ("Compression: xz", "Compressiom: xz"),
+            ("Compression: xz\n", ""),
             ("FileHash: sha256:1vg", "FileHash: sha256:evg"),
             ("FileSize: 124", "FileSize: +124"),
             ("FileSize: 124", "FileSize: 99999999999999999999"),
