@@ -24,7 +24,7 @@ use plan::{Item, Limits};
 /// How long to wait for exports to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// From what age on a NAR that nobody names is nobody's. Exports of stowage keep
+/// From what age on a NAR or a listing that nobody names is nobody's. Exports of stowage keep
 /// gc away; `nix copy` does not, and writes a narinfo soon after its NAR.
 const UNNAMED: Duration = Duration::from_secs(60 * 60);
 
@@ -147,6 +147,13 @@ impl Rubbish {
         };
         let abandoned = |entry: &&Entry| is_temporary(&entry.name) && age(entry) > ABANDONED;
         scan.entries.iter().filter(abandoned).for_each(|entry| add("", entry));
+        let known: HashSet<String> = scan.paths.iter().map(|path| format!("{}.ls", path.hash)).collect();
+        // Listings are written before narinfos.
+        let is_orphan = |entry: &&Entry| {
+            let name = entry.name.to_string_lossy();
+            name.ends_with(".ls") && !known.contains(&*name) && age(entry) > UNNAMED
+        };
+        scan.entries.iter().filter(is_orphan).for_each(|entry| add("", entry));
         for nar in scan.nars.iter().filter(|nar| !named.contains(&*nar.name)) {
             let limit = if is_temporary(&nar.name) { ABANDONED } else { UNNAMED };
             if age(nar) > limit {

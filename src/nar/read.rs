@@ -70,6 +70,9 @@ pub enum ReadError {
     /// It is none, is cut off, or has something in it that no store path has.
     #[error("it is no NAR, or a bad one: {0}")]
     Refused(String),
+    /// It has folders deeper in each other than [`MAX_DEPTH`]. Nix up to 2.33 takes those.
+    #[error("it has more than {MAX_DEPTH} folders in each other")]
+    TooDeep,
     /// It does not end where it should.
     #[error("it is longer than {0} bytes, the size that its NAR should have")]
     TooLong(u64),
@@ -214,6 +217,7 @@ impl Meter {
             (Some(Problem::Bad(text)), _) => refused(text),
             (Some(Problem::Visit), Error::Io(error)) => ReadError::Visit(error),
             (_, Error::Io(error)) => ReadError::Source(error),
+            (_, Error::MaxDepth(_)) => ReadError::TooDeep,
             (_, error) => ReadError::Refused(error.to_string()),
         }
     }

@@ -34,6 +34,7 @@ impl<'a> Quarantine<'a> {
         for one in checked {
             if let Err(fault) = &one.result {
                 self.take(None, OsStr::new(&one.name), fault.clone())?;
+                self.take_listing(&one.name)?;
             }
         }
         Ok(())
@@ -115,6 +116,14 @@ impl<'a> Quarantine<'a> {
             if let Some(fault) = fault {
                 self.take(None, &entry.name, fault)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Takes the listing along, as what comes in the path's place may have other files.
+    fn take_listing(&mut self, narinfo: &str) -> Result<(), FolderError> {
+        if let (Some(folder), Some(hash)) = (&self.folder, narinfo.strip_suffix(".narinfo")) {
+            self.root.move_into(OsStr::new(&format!("{hash}.ls")), folder)?;
         }
         Ok(())
     }
