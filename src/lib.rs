@@ -53,15 +53,17 @@
 //! | `cache/scan.rs` | reads what is in a cache | IO |
 //! | `cache/setup.rs` | what a job sets to use a cache | pure |
 //! | `cache/sign.rs` | signs narinfos | pure |
+//! | `cache/trust.rs` | whether a Nix daemon does what its client says | pure |
 //! | `cache/usage.rs` | when the paths of a cache were last used | IO |
 //! | `cli/args.rs` | the command line as clap reads it | pure |
 //! | `cli/args/cache.rs` | the arguments of `cache check`, `gc` and `info` | pure |
 //! | `cli/build.rs` | `stowage build` | IO |
-//! | `cli/cache.rs` | `stowage cache` and `stowage env` | IO |
+//! | `cli/cache.rs` | `stowage cache` | IO |
 //! | `cli/cache_check.rs` | `stowage cache check`, `gc` and `info` | IO |
 //! | `cli/copy.rs` | `stowage copy` | IO |
 //! | `cli/diff.rs` | `stowage diff` | IO |
 //! | `cli/earlier.rs` | reads earlier images and plans | IO |
+//! | `cli/env.rs` | `stowage env` | IO |
 //! | `cli/exit.rs` | what exit codes say | pure |
 //! | `cli/export.rs` | how to export, as the command line says | IO |
 //! | `cli/hook.rs` | `stowage hook` | IO |

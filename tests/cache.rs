@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use scratch::{Scratch, assert_whole, chain, run, snapshot};
-use stowage::cache::setup::{Format, StoreUrl, render};
+use stowage::cache::setup::{Format, Setup};
 use stowage::cache::{CacheError, Options, Refusal, Summary, export};
 use stowage::hook::config::HookConfig;
 use stowage::hook::{self, HookEvent};
@@ -74,10 +74,10 @@ fn the_next_job_takes_everything_from_the_cache() {
     scratch.forget_everything();
 
     // A new machine may build nothing, and has another setting already.
-    let url = StoreUrl::of_folder(&scratch.path("cache")).expect("absolute");
+    let setup = Setup::new(&scratch.path("cache"), Vec::new(), None).expect("absolute");
     let other = format!("max-jobs = 0\nextra-substituters = file://{}?trusted=1", scratch.path("no-cache").display());
     let script =
-        format!("{}exec nix-build --no-out-link --expr \"$0\"", render(&url, Format::Shell, &other).expect("renders"));
+        format!("{}exec nix-build --no-out-link --expr \"$0\"", setup.render(Format::Shell, &other).expect("renders"));
     let built = run(scratch.command("sh").arg("-c").arg(script).arg(chain(4, 1000)));
     assert_eq!(scratch.parse(&built.stdout), root);
     assert_eq!(fs::read(scratch.real_path(&root).join("bin/data")).expect("there"), before);

@@ -41,6 +41,7 @@ mod resolve;
 pub mod scan;
 pub mod setup;
 pub mod sign;
+pub mod trust;
 pub mod usage;
 
 pub use compression::Compression;

@@ -3,9 +3,7 @@
 //! `NIX_CONFIG` is read by every Nix since 2.4, line by line after the
 //! configuration files; `extra-substituters` adds to the others, each time it
 //! is there. `?trusted=1` has Nix take paths without signatures from this one
-//! store only. A daemon asks for more: only for a user that it trusts does it
-//! take a substituter from the client, so there the line belongs in its own
-//! nix.conf.
+//! store only. A daemon asks for more: see [`trust`](super::trust).
 
 use std::fmt;
 use std::os::unix::ffi::OsStrExt as _;
@@ -34,9 +32,12 @@ pub enum SetupError {
     Relative(PathBuf),
     /// A dotenv file has one line for each variable, and no way around that.
     #[error(
-        "NIX_CONFIG is set already, and a dotenv file can't hold two lines of it; put the other settings in nix.conf, or use the form for shells"
+        "NIX_CONFIG would have more than one line, which a dotenv file can't hold; write the form nix.conf to a file, and set NIX_USER_CONF_FILES to its path, or use the form for shells"
     )]
     Multiline,
+    /// E.g. a file's name.
+    #[error("{0:?} is no public key NAME:BASE64, as `nix-store --generate-binary-cache-key` writes them")]
+    Key(String),
     /// Another word than those known.
     #[error("{0:?} is not one of shell, dotenv, nix.conf")]
     UnknownFormat(String),
@@ -50,17 +51,23 @@ pub struct StoreUrl {
 }
 
 impl StoreUrl {
-    /// The URL of the cache in the folder `path`.
+    /// The URL of the cache in the folder `path`, which is `trusted` without signatures.
     ///
     /// # Errors
     /// When the path is relative.
-    pub fn of_folder(path: &Path) -> Result<Self, SetupError> {
+    pub fn of_folder(path: &Path, trusted: bool, priority: Option<u32>) -> Result<Self, SetupError> {
         if !path.is_absolute() {
             return Err(SetupError::Relative(path.to_owned()));
         }
+        let trust = trusted.then(|| "trusted=1".to_owned());
+        let mut parameters: Vec<String> =
+            trust.into_iter().chain(priority.map(|number| format!("priority={number}"))).collect();
+        for (number, parameter) in parameters.iter_mut().enumerate() {
+            parameter.insert(0, if number == 0 { '?' } else { '&' });
+        }
         let is_portable = |byte: &u8| byte.is_ascii_alphanumeric() || b"/.-_~".contains(byte);
         Ok(Self {
-            text: format!("file://{}?trusted=1", url::encode(path)),
+            text: format!("file://{}{}", url::encode(path), parameters.concat()),
             portable: path.as_os_str().as_bytes().iter().all(is_portable),
         })
     }
@@ -93,19 +100,99 @@ impl FromStr for Format {
     }
 }
 
-/// What to write, in `format`, for a job to use the cache at `url`. `existing`
-/// is what `NIX_CONFIG` holds by now, empty where it is not set; it is kept.
-///
-/// # Errors
-/// When the form can't hold what has to be in it.
-pub fn render(url: &StoreUrl, format: Format, existing: &str) -> Result<String, SetupError> {
-    let setting = format!("extra-substituters = {url}");
-    let config = merge(existing, &setting);
-    match format {
-        Format::NixConf => Ok(format!("{setting}\n")),
-        Format::Shell => Ok(format!("export NIX_CONFIG={}\n", quote(&config))),
-        Format::Dotenv if config.contains('\n') => Err(SetupError::Multiline),
-        Format::Dotenv => Ok(format!("NIX_CONFIG={config}\n")),
+/// What makes Nix use a cache: the lines of nix.conf.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    url: StoreUrl,
+    /// Whose signatures to believe. Where nobody is named, the cache itself is believed.
+    keys: Vec<PublicKey>,
+}
+
+impl Setup {
+    /// The cache in the folder `path`, whose contents `keys` have signed, or which is trusted
+    /// where there are none. Lower priorities are asked first; without one, the cache says.
+    ///
+    /// # Errors
+    /// When the path is relative.
+    pub fn new(path: &Path, keys: Vec<PublicKey>, priority: Option<u32>) -> Result<Self, SetupError> {
+        Ok(Self { url: StoreUrl::of_folder(path, keys.is_empty(), priority)?, keys })
+    }
+
+    /// The cache's URL.
+    #[must_use]
+    pub fn url(&self) -> &StoreUrl {
+        &self.url
+    }
+
+    /// The settings, as a client has them.
+    fn lines(&self) -> Vec<String> {
+        self.lines_for("extra-substituters")
+    }
+
+    /// What root adds to a daemon's nix.conf, so that its users may use the cache.
+    #[must_use]
+    pub fn lines_of_daemon(&self) -> Vec<String> {
+        self.lines_for("extra-trusted-substituters")
+    }
+
+    /// Whose signatures are to be believed.
+    #[must_use]
+    pub fn keys(&self) -> &[PublicKey] {
+        &self.keys
+    }
+
+    fn lines_for(&self, setting: &str) -> Vec<String> {
+        let mut lines = vec![format!("{setting} = {}", self.url)];
+        if !self.keys.is_empty() {
+            let keys: Vec<&str> = self.keys.iter().map(|key| &key.0[..]).collect();
+            lines.push(format!("extra-trusted-public-keys = {}", keys.join(" ")));
+        }
+        lines
+    }
+
+    /// What to write, in `format`, for a job to use the cache. `existing` is what `NIX_CONFIG`
+    /// holds by now, empty where it is not set; it is kept.
+    ///
+    /// # Errors
+    /// When the form can't hold what has to be in it.
+    pub fn render(&self, format: Format, existing: &str) -> Result<String, SetupError> {
+        let lines = self.lines();
+        let config = lines.iter().fold(existing.to_owned(), |config, line| merge(&config, line));
+        match format {
+            Format::NixConf => Ok(lines.join("\n") + "\n"),
+            Format::Shell => Ok(format!("export NIX_CONFIG={}\n", quote(&config))),
+            Format::Dotenv if config.contains('\n') => Err(SetupError::Multiline),
+            Format::Dotenv => Ok(format!("NIX_CONFIG={config}\n")),
+        }
+    }
+}
+
+/// A key that signatures are checked with: `NAME:BASE64`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicKey(String);
+
+/// How long an ed25519 public key is, in bytes.
+const KEY_LENGTH: usize = 32;
+
+impl PublicKey {
+    /// As nix.conf has it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = SetupError;
+
+    fn from_str(text: &str) -> Result<Self, SetupError> {
+        use base64::Engine as _;
+        let text = text.trim();
+        let is_key = text.split_once(':').is_some_and(|(name, key)| {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(key);
+            !name.is_empty() && !text.contains(char::is_whitespace) && bytes.is_ok_and(|key| key.len() == KEY_LENGTH)
+        });
+        if is_key { Ok(Self(text.to_owned())) } else { Err(SetupError::Key(text.to_owned())) }
     }
 }
 
@@ -130,12 +217,15 @@ fn quote(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn url(path: &str) -> StoreUrl {
-        StoreUrl::of_folder(Path::new(path)).expect("absolute")
+    const KEY: &str = "ci-1:Ybsq/gjGuRSUFI5fHm3mdCdpwDnOl5L4pn61mbGXEJQ=";
+
+    fn setup(path: &str) -> Setup {
+        Setup::new(Path::new(path), Vec::new(), None).expect("absolute")
     }
 
     #[test]
     fn urls_encode_what_would_end_or_split_them() {
+        let url = |path: &str| setup(path).url;
         assert_eq!(url("/builds/g/p/cache").to_string(), "file:///builds/g/p/cache?trusted=1");
         assert_eq!(url("/a b/c#d?e%f/ü").to_string(), "file:///a%20b/c%23d%3Fe%25f/%C3%BC?trusted=1");
         assert_eq!(url("/a+b/c=d").to_string(), "file:///a+b/c=d?trusted=1");
@@ -143,14 +233,13 @@ mod tests {
         for path in ["/a b", "/a+b", "/ü"] {
             assert!(!url(path).is_portable(), "{path}");
         }
-        assert!(StoreUrl::of_folder(Path::new("cache")).is_err());
+        assert!(Setup::new(Path::new("cache"), Vec::new(), None).is_err());
     }
 
     #[test]
     fn each_form_says_the_same() {
-        let url = url("/c");
         let line = "extra-substituters = file:///c?trusted=1";
-        let render = |format| render(&url, format, "").expect("renders");
+        let render = |format| setup("/c").render(format, "").expect("renders");
         assert_eq!(render(Format::NixConf), format!("{line}\n"));
         assert_eq!(render(Format::Dotenv), format!("NIX_CONFIG={line}\n"));
         assert_eq!(render(Format::Shell), format!("export NIX_CONFIG='{line}'\n"));
@@ -158,13 +247,28 @@ mod tests {
 
     #[test]
     fn what_nix_config_held_is_kept() {
-        let url = url("/c");
         let line = "extra-substituters = file:///c?trusted=1";
-        let shell = |existing: &str| render(&url, Format::Shell, existing).expect("renders");
+        let setup = setup("/c");
+        let shell = |existing: &str| setup.render(Format::Shell, existing).expect("renders");
         assert_eq!(shell("cores = 2\n"), format!("export NIX_CONFIG='cores = 2\n{line}'\n"));
         assert_eq!(shell("x = it's"), format!("export NIX_CONFIG='x = it'\\''s\n{line}'\n"));
         assert_eq!(shell(line), format!("export NIX_CONFIG='{line}'\n"));
-        assert!(matches!(render(&url, Format::Dotenv, "cores = 2"), Err(SetupError::Multiline)));
-        assert!(render(&url, Format::Dotenv, line).is_ok());
+        assert!(matches!(setup.render(Format::Dotenv, "cores = 2"), Err(SetupError::Multiline)));
+        assert!(setup.render(Format::Dotenv, line).is_ok());
+    }
+
+    #[test]
+    fn keys_stand_in_for_trust() {
+        let key = || KEY.parse::<PublicKey>().expect("a key");
+        let setup = |keys, priority| Setup::new(Path::new("/c"), keys, priority).expect("absolute");
+        let text = format!("extra-substituters = file:///c\nextra-trusted-public-keys = {KEY}\n");
+        assert_eq!(setup(vec![key()], None).render(Format::NixConf, "").expect("renders"), text);
+        assert_eq!(setup(vec![key()], Some(30)).url.to_string(), "file:///c?priority=30");
+        assert_eq!(setup(Vec::new(), Some(30)).url.to_string(), "file:///c?trusted=1&priority=30");
+        let of_daemon = setup(vec![key()], None).lines_of_daemon();
+        assert_eq!(of_daemon[0], "extra-trusted-substituters = file:///c");
+        for bad in ["", "ci-1", "ci-1:", ":Ybsq", "ci-1:Ybsq", "/etc/key.pub", &format!("{KEY} {KEY}")] {
+            assert!(bad.parse::<PublicKey>().is_err(), "{bad}");
+        }
     }
 }

@@ -486,6 +486,14 @@ pub struct EnvArguments {
     /// The cache's folder
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
+    /// Believe what this key has signed (NAME:BASE64, or a file with it), and not the folder
+    ///
+    /// May be given several times. Without one, whatever is in the folder is believed.
+    #[arg(long, value_name = "KEY")]
+    pub public_key: Vec<String>,
+    /// Lower ones are asked first; cache.nixos.org has 40. Else the cache itself says
+    #[arg(long, value_name = "NUMBER")]
+    pub priority: Option<u32>,
     /// shell: for eval; dotenv: a line NAME=VALUE; nix.conf: a line for that file
     #[arg(long, default_value = "shell", value_name = "FORM")]
     pub format: Format,

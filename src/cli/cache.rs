@@ -6,11 +6,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::args::{CacheCommand, EnvArguments, WaitArguments};
+use super::args::{CacheCommand, WaitArguments};
 use super::settings::{self, Settings};
 use super::wait::{self, Waited};
 use super::{cache_check, output};
-use crate::cache::setup::{self, Format, StoreUrl};
 use crate::cache::{self, CacheFolder, Options, Summary, realisation};
 use crate::store::db::StoreDb;
 use crate::store::{Closure, StoreLocation, StorePath};
@@ -73,14 +72,6 @@ fn report(summary: &Summary, json: bool, quiet: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints what a job sets.
-///
-/// # Errors
-/// As [`env`].
-pub fn print_env(arguments: &EnvArguments) -> anyhow::Result<()> {
-    Ok(output::print(&env(&arguments.dir, arguments.format, &settings::nix_config()?)?)?)
-}
-
 /// Puts `paths`, and all that they refer to, in the cache at `dir`.
 ///
 /// # Errors
@@ -97,21 +88,4 @@ pub fn add(location: &StoreLocation, paths: &[StorePath], dir: &Path, options: &
         realisation::add(&cache, &realisations, &options.keys)?;
     }
     Ok(summary)
-}
-
-/// What a job sets to use the cache at `dir`; `nix_config` is what
-/// `NIX_CONFIG` holds by now.
-///
-/// # Errors
-/// When the form can't hold that, or the current folder is gone.
-pub fn env(dir: &Path, format: Format, nix_config: &str) -> anyhow::Result<String> {
-    let dir = std::path::absolute(dir).with_context(|| format!("finding {}", dir.display()))?;
-    let url = StoreUrl::of_folder(&dir)?;
-    if !url.is_portable() {
-        tracing::warn!(
-            "not every version of Nix finds {}; only letters, digits and /.-_~ are safe in a cache's path",
-            dir.display()
-        );
-    }
-    Ok(setup::render(&url, format, nix_config)?)
 }

@@ -7,6 +7,7 @@ pub mod cache_check;
 pub mod copy;
 pub mod diff;
 pub mod earlier;
+mod env;
 pub mod exit;
 pub mod export;
 pub mod hook;
@@ -83,7 +84,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             worker::run(&settings, &settings.location(arguments.root.as_deref()))
         }
         Command::Cache(command) => cache::run(&settings()?, command),
-        Command::Env(arguments) => cache::print_env(&arguments),
+        Command::Env(arguments) => env::run(&settings()?, &arguments),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::man(directory.as_deref()),
     }

@@ -106,10 +106,48 @@ impl Settings {
         StoreLocation::new(root, self.store_dir.clone(), &self.state_dir)
     }
 
+    /// How Nix reaches the store here.
+    #[must_use]
+    pub fn nix_client(&self) -> NixClient {
+        let socket = folder_variable("NIX_DAEMON_SOCKET_PATH");
+        NixClient {
+            remote: std::env::var("NIX_REMOTE").unwrap_or_default(),
+            state: self.state_dir.clone(),
+            socket: socket.unwrap_or_else(|| self.state_dir.join("daemon-socket/socket")),
+            configuration: folder_variable("NIX_CONF_DIR").unwrap_or_else(|| "/etc/nix".into()),
+        }
+    }
+
     /// Where Nix keeps the logs of builds in the store below `root`, or in this system's.
     #[must_use]
     pub fn log_dir(&self, root: Option<&Path>) -> PathBuf {
         root.map_or_else(|| self.log_dir.clone(), |root| root.join("nix/var/log/nix"))
+    }
+}
+
+/// How Nix reaches the store.
+#[derive(Clone, Debug)]
+pub struct NixClient {
+    /// `NIX_REMOTE`.
+    pub remote: String,
+    /// Nix's state.
+    pub state: PathBuf,
+    /// The daemon's socket.
+    pub socket: PathBuf,
+    /// The folder of nix.conf.
+    pub configuration: PathBuf,
+}
+
+impl NixClient {
+    /// Whether that is by way of a daemon, as Nix decides it (`openUncachedStore` in
+    /// `store-api.cc`).
+    #[must_use]
+    pub fn uses_daemon(&self) -> bool {
+        use rustix::fs::{Access, access};
+        match &self.remote[..] {
+            "" | "auto" => access(&self.state, Access::READ_OK | Access::WRITE_OK).is_err() && self.socket.exists(),
+            remote => remote == "daemon" || remote.starts_with("unix://"),
+        }
     }
 }
 
