@@ -20,6 +20,7 @@ use config::{Extent, HookConfig};
 
 use crate::cache::{self, CacheError, CacheFolder, Options, Summary, realisation};
 use crate::store::db::{DatabaseError, StoreDb};
+use crate::store::derivation::declared_outputs;
 use crate::store::{Closure, ClosureError, NodeId, StoreDir, StoreLocation, StorePath};
 use crate::tree::{StoreFiles, TreeError};
 
@@ -129,6 +130,25 @@ impl HookEvent {
 /// When the database can't be read.
 pub fn outputs(event: &HookEvent, location: &StoreLocation) -> Result<Vec<StorePath>, HookError> {
     Ok(believable_outputs(event, &StoreDb::open(location)?)?)
+}
+
+/// What was built, as far as the hook must know it: from the derivation itself, which is
+/// quicker than the database. Whoever exports it looks whether it is valid.
+///
+/// # Errors
+/// When the derivation does not tell, and the database can't be read.
+pub fn claimed_outputs(event: &HookEvent, location: &StoreLocation) -> Result<Vec<StorePath>, HookError> {
+    let declared = event.drv_path.as_ref().and_then(|drv| {
+        let text = crate::fs::read_regular(&location.real_dir.join(drv.to_basename())).ok()?;
+        declared_outputs(&text, drv, &location.store_dir)
+    });
+    match declared {
+        Some(declared) => {
+            let all: BTreeSet<StorePath> = declared.into_iter().chain(event.out_paths.iter().cloned()).collect();
+            Ok(all.into_iter().collect())
+        }
+        None => outputs(event, location),
+    }
 }
 
 /// Exports what `events` built, which go to the same destination, as `config` says; tells

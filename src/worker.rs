@@ -9,6 +9,17 @@ use crate::queue::{Entry, Queue, Record};
 /// leaves that to the next one.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
+/// How long a worker stays when nothing is left. The next build often ends soon, and starting a
+/// program costs more than most exports.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How often it looks then.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long it waits for more to come, so that quick builds go out together and are not
+/// disturbed one by one.
+const GATHER: Duration = Duration::from_millis(500);
+
 /// How many builds go out together at the most.
 const BATCH: usize = 256;
 
@@ -24,8 +35,8 @@ pub struct Report {
 /// Delivers builds that belong together; see [`work`].
 pub type Deliver<'a> = dyn Fn(&[&Record]) -> anyhow::Result<()> + 'a;
 
-/// Works until nothing is left that is due soon, unless somebody else is at work. Waits for
-/// what failed, some seconds.
+/// Works until nothing is left that is due soon, and for a moment nothing came, unless
+/// somebody else is at work. Waits for what failed, some seconds.
 ///
 /// # Errors
 /// When the queue can't be used.
@@ -35,15 +46,27 @@ pub fn work(queue: &Queue, deliver: &Deliver<'_>) -> io::Result<()> {
             return Ok(());
         };
         queue.sweep();
+        let mut last = Instant::now();
+        let (mut seen, mut since) = (0, Instant::now());
         loop {
             let entries = queue.entries()?;
             let (due, later): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.record.wait().is_zero());
             if !due.is_empty() {
+                if seen == 0 {
+                    since = Instant::now();
+                }
+                if due.len() > seen && since.elapsed() < GATHER {
+                    seen = due.len();
+                    std::thread::sleep(LOOK);
+                    continue;
+                }
                 round(queue, due, deliver)?;
+                (last, seen) = (Instant::now(), 0);
                 continue;
             }
             match later.iter().map(|entry| entry.record.wait()).min() {
                 Some(wait) if wait <= LONGEST_WAIT => std::thread::sleep(wait.min(Duration::from_secs(1))),
+                _ if last.elapsed() < LINGER => std::thread::sleep(LOOK),
                 _ => break,
             }
         }
@@ -86,7 +109,7 @@ pub fn drain(
             return Ok(Report { done: 0, failed: entries()?.map(failed).collect() });
         }
         std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(200));
+        pause = (pause * 2).min(Duration::from_millis(25));
     }
 }
 

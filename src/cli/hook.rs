@@ -46,7 +46,7 @@ fn record(is_strict: &mut bool) -> anyhow::Result<()> {
         settings::current_folder,
     )?;
     // Where the database can't be read now, the worker asks it again.
-    match hook::outputs(&event, &location) {
+    match hook::claimed_outputs(&event, &location) {
         Ok(outputs) => event.out_paths = outputs,
         Err(error) => complain(format_args!("{error}; trying again later")),
     }

@@ -14,7 +14,7 @@ use crate::hook::{self, HookEvent};
 use crate::queue::{Queue, Record};
 use crate::store::{StoreLocation, StorePath};
 
-/// The lowest priority, so that builds do not notice.
+/// The lowest priority where the system has no idle one.
 const NICE: i32 = 19;
 
 /// Works off the queue, apart from whoever started it.
@@ -25,10 +25,23 @@ pub fn run(settings: &Settings, location: &StoreLocation) -> anyhow::Result<()> 
     // The hook's session is Nix's, and ends with it. A worker in a terminal is its session's
     // leader, or its group's, and stays.
     let _ = rustix::process::setsid();
-    let _ = rustix::process::setpriority_process(None, NICE);
+    be_idle();
     let queue = Queue::new(location);
     crate::worker::work(&queue, &|records| deliver(settings, location, records))
         .with_context(|| format!("working off the builds in {}", queue.folder().display()))
+}
+
+/// Has this process, and the threads that it will start, run only when nobody else wants to,
+/// so that builds do not notice. In a container that means: nobody else in it.
+fn be_idle() {
+    use thread_priority::{
+        NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+        thread_native_id,
+    };
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    if set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle).is_err() {
+        let _ = rustix::process::setpriority_process(None, NICE);
+    }
 }
 
 /// The configuration in `file`; where there is none, the usual one.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use nix_derivation::Derivation;
 
-use super::{Closure, NodeId};
+use super::{Closure, NodeId, StoreDir, StorePath};
 use crate::tree::StoreFiles;
 
 /// An output that a derivation of the closure declares.
@@ -17,6 +17,15 @@ pub struct DeclaredOutput {
     pub name: String,
     /// Its store path, printed; it need not be in the closure.
     pub path: String,
+}
+
+/// The outputs that the derivation `path`, of this text, declares; `None` where it is no
+/// derivation, or some of its outputs are known only once they are built.
+#[must_use]
+pub fn declared_outputs(text: &[u8], path: &StorePath, store_dir: &StoreDir) -> Option<Vec<StorePath>> {
+    let name = path.name().strip_suffix(".drv")?;
+    let derivation = Derivation::from_aterm_bytes_in(text, name, store_dir.clone()).ok()?;
+    derivation.resolved_outputs().ok()?.into_values().map(|output| output.path).collect()
 }
 
 /// The outputs, by name and printed path, whose paths the derivation with the number `id` declares; those
