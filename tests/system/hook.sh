@@ -105,6 +105,7 @@ multiple_outputs() {
   make several 'echo a > $out; echo b > $dev' 'outputs = [ "out" "dev" ];' > /dev/null
   let_go
   stowage cache wait "$STOWAGE_CACHE"
+  # shellcheck disable=SC2016
   outs=$(nix-store --query --outputs "$(nix-instantiate --expr "$(trivial several 'echo a > $out; echo b > $dev' 'outputs = [ "out" "dev" ];')" 2> /dev/null | sed 's/!.*//')")
   same outputs 2 "$(wc -w <<< "$outs")"
   for out in $outs; do in_cache "$out"; done
