@@ -42,7 +42,6 @@ hold_worker() {
 let_go() { exec 9>&-; }
 
 drained() {
-  local i
   for _ in $(seq 100); do
     [ "$(queued)" = 0 ] && return
     sleep 0.1

@@ -11,7 +11,9 @@ unset STOWAGE_SECRET_KEY STOWAGE_CONFIG STOWAGE_SPEC STOWAGE_STRICT CI_PROJECT_D
 kills=20
 [ -z "${STOWAGE_LONG-}" ] || kills=200
 export HOME=$work/home XDG_STATE_HOME=$work/home/state STOWAGE_CACHE=$work/cache
-mkdir "$HOME"
+mkdir -p "$HOME/.config/stowage"
+# xz takes its time.
+echo 'compression = "xz:0"' > "$HOME/.config/stowage/config.toml"
 ln -s stowage "$work/bin/stowage-hook"
 new_store "$work/nix" "post-build-hook = $work/bin/stowage-hook"
 queue=$NIX_STATE_DIR/stowage/queue
@@ -80,7 +82,7 @@ kill_add() {
   local pid paths
   mapfile -t paths < "$work/unhooked"
   # Not the function, whose shell would be killed.
-  "$program" cache add "$STOWAGE_CACHE" "${paths[@]}" --quiet &
+  "$program" cache add "$STOWAGE_CACHE" "${paths[@]}" --compress xz:0 --quiet &
   pid=$!
   pause 60
   if kill -KILL "$pid" 2> /dev/null; then echo killed >> "$work/killed-adds"; fi
@@ -90,50 +92,53 @@ kill_add() {
 # while_building NAME KILL: three builds, and a kill meanwhile.
 while_building() {
   local pid
-  build "$1" 3 700000 > "$work/outs" 2> "$work/build.log" &
+  build "$1" 3 300000 > "$work/outs" 2> "$work/build.log" &
   pid=$!
   "$2"
   wait "$pid"
 }
 
-# A hook that was killed before it had told of its build is Nix's failure.
+# kills_of KIND: how many there were.
+kills_of() { find "$work" -maxdepth 1 -name "killed-$1" -exec cat {} + | wc -l; }
+
+# Rounds of kills of one kind each, until there were enough.
 killed() {
-  local round status builds=0
+  local round=0 status
   stowage cache init "$STOWAGE_CACHE"
-  for round in $(seq "$kills"); do
+  while [ "$(kills_of '*')" -lt "$kills" ]; do
+    round=$((round + 1))
     status=0
     case $((round % 3)) in
-      0) build "hook-$round" 3 700000 --option post-build-hook "$work/bin/short-lived" > "$work/outs" 2> "$work/build.log" || status=$? ;;
+      0) build "hook-$round" 3 300000 --option post-build-hook "$work/bin/short-lived" > "$work/outs" 2> "$work/build.log" || status=$? ;;
       1) while_building "worker-$round" kill_worker || status=$? ;;
       2)
         # What no hook tells of.
-        build "unhooked-$round" 3 700000 --option post-build-hook '' > "$work/unhooked"
+        build "unhooked-$round" 3 300000 --option post-build-hook '' > "$work/unhooked" 2> /dev/null
         while_building "add-$round" kill_add || status=$?
         ;;
     esac
+    # A hook that was killed is Nix's failure.
     if [ $((round % 3)) != 0 ] || [ "$status" = 0 ]; then
       same "how the build of round $round ended" 0 "$status"
-      builds=$((builds + 1))
+      same 'paths' 3 "$(wc -l < "$work/outs")"
       while read -r path; do
         # The worker takes a record away once its path is in the cache.
         in_queue "$path" || in_cache "$path"
       done < "$work/outs"
     fi
-    if [ -e "$STOWAGE_CACHE/nix-cache-info" ]; then
-      nix store verify --store "file://$STOWAGE_CACHE" --all --no-trust
-    fi
+    [ $((round % 10)) != 0 ] || nix store verify --store "file://$STOWAGE_CACHE" --all --no-trust
   done
-  wc -l "$work"/killed-*
-  test "$(cat "$work"/killed-* | wc -l)" -ge $((kills / 2))
-  same 'kinds of kills' 3 "$(find "$work" -maxdepth 1 -name 'killed-*' | wc -l)"
+  for kind in hooks workers adds; do
+    echo "$(kills_of "$kind") $kind were killed in $round rounds"
+    [ "$(kills_of "$kind")" -ge $((kills / 10)) ]
+  done
 }
 
 nothing_is_lost() {
   stowage cache wait "$STOWAGE_CACHE"
   same 'records that are left' 0 "$(find "$queue" -name '*.json' | wc -l)"
   built > "$work/built"
-  # Three for each build that went well, and what others had done before their hook was killed.
-  [ "$(wc -l < "$work/built")" -ge $((kills * 2)) ]
+  [ "$(wc -l < "$work/built")" -ge "$kills" ]
   while read -r path; do in_cache "$path"; done < "$work/built"
   is_right "$STOWAGE_CACHE"
 }
@@ -274,7 +279,6 @@ swapped() {
   chmod 755 "$project"
   for round in $(seq 10); do
     rm -rf "$project/cache" "$project/real"
-    # xz takes its time.
     "$program" cache add "$project/cache" "${paths[@]}" --compress xz:6 --jobs 1 --quiet 2> "$work/said" &
     until [ -d "$project/cache/nar" ]; do sleep 0.005; done
     pause 200
