@@ -83,7 +83,7 @@ build_behind_daemon() {
   use_store "$work/daemon"
   configuration "$project/$1" "$1" "secretKeyFiles = [\"$work/daemon/key\"]" > "$work/daemon/etc/config.toml"
   client sh make.sh "$1"
-  stowage cache wait "$project/$1"
+  as_ordinary "$project" "$program" cache wait "$project/$1"
   right_names "$1"
 }
 
