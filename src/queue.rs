@@ -5,6 +5,8 @@
 //! ```text
 //! STATE/stowage/queue/TIME-RANDOM.json   one build, whole as soon as it is there
 //! STATE/stowage/lock                     held by the worker that is at work
+//! STATE/stowage/asked                    held by who asks it to end rather than to wait for
+//!                                        what failed
 //! STATE/gcroots/stowage-queue/TIME-RANDOM.N
 //!                                        holds its N-th output
 //! ```
@@ -15,7 +17,7 @@
 //! gone out. What killed hooks and workers have left goes after a day.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -124,7 +126,9 @@ impl Record {
     /// Whether it is to be tried now, and if not, how long to wait.
     #[must_use]
     pub fn wait(&self) -> Duration {
-        Duration::from_secs(self.not_before).saturating_sub(now())
+        let wait = Duration::from_secs(self.not_before).saturating_sub(now());
+        // Nobody waits longer, so the clock was wrong then.
+        if wait > LONGEST_PAUSE { Duration::ZERO } else { wait }
     }
 }
 
@@ -161,7 +165,8 @@ impl Queue {
     /// All builds that have not gone out yet, the oldest first.
     ///
     /// # Errors
-    /// When the queue can't be read. A record that can't be understood is set aside.
+    /// When the queue can't be read. A record that makes no sense is set aside; one that can't
+    /// be read now, or that only a newer stowage understands, stays where it is.
     pub fn entries(&self) -> io::Result<Vec<Entry>> {
         let mut names: Vec<String> = match std::fs::read_dir(&self.queue) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -206,9 +211,29 @@ impl Queue {
     /// # Errors
     /// When that can't be found out, e.g. since the queue belongs to somebody else.
     pub fn lock(&self) -> io::Result<Option<Lock>> {
+        self.lock_file("lock")
+    }
+
+    /// Asks the worker that is at work to end once it has nothing to do but to wait for what
+    /// failed. Somebody else may have asked already.
+    ///
+    /// # Errors
+    /// As for [`lock`](Self::lock).
+    pub fn ask(&self) -> io::Result<Option<Lock>> {
+        self.lock_file("asked")
+    }
+
+    /// Whether somebody asks so.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.ask().is_ok_and(|lock| lock.is_none())
+    }
+
+    fn lock_file(&self, name: &str) -> io::Result<Option<Lock>> {
         std::fs::create_dir_all(&self.folder)?;
+        // Whoever can open it for reading could hold it for ever.
         let file =
-            OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(self.folder.join("lock"))?;
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.folder.join(name))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock { _file: file })),
             Err(std::fs::TryLockError::WouldBlock) => Ok(None),
@@ -258,16 +283,26 @@ impl Queue {
 
     fn read(&self, name: String) -> Option<Entry> {
         let path = self.queue.join(&name);
-        let read = || -> Result<Record, String> {
-            let file = crate::fs::open_regular(&path).map_err(|error| error.to_string())?;
-            let text = io::read_to_string(io::Read::take(file, MAX_RECORD)).map_err(|error| error.to_string())?;
-            let record: Record = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-            if record.version == VERSION { Ok(record) } else { Err(format!("its version is {}", record.version)) }
+        let read = || {
+            let mut bytes = Vec::new();
+            crate::fs::open_regular(&path)?.take(MAX_RECORD).read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(bytes)
         };
-        match read() {
-            Ok(record) => Some(Entry { name, record }),
+        let bytes = match read() {
+            Ok(bytes) => bytes,
             // Another worker has finished it.
-            Err(_) if !path.exists() => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!("reading {}: {error}", path.display());
+                return None;
+            }
+        };
+        match parse(&bytes) {
+            Ok(Some(record)) => Some(Entry { name, record }),
+            Ok(None) => {
+                tracing::warn!("{} was written by a newer stowage, which has to export it", path.display());
+                None
+            }
             Err(problem) => {
                 tracing::warn!("{} is no record of a build ({problem}); it is set aside", path.display());
                 let _ = std::fs::rename(&path, path.with_extension("damaged"));
@@ -275,6 +310,16 @@ impl Queue {
             }
         }
     }
+}
+
+/// Reads a record; there is none for us in that of a newer stowage.
+fn parse(bytes: &[u8]) -> Result<Option<Record>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct AnyVersion {
+        version: u32,
+    }
+    let AnyVersion { version } = serde_json::from_slice(bytes)?;
+    if version > VERSION { Ok(None) } else { serde_json::from_slice(bytes).map(Some) }
 }
 
 impl Entry {
@@ -295,6 +340,8 @@ fn random() -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::store::StoreDir;
     use crate::store::closure::tests::path;
@@ -353,16 +400,28 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_wrong_holds_nothing_up() {
+        let mut waiting = record('x');
+        waiting.not_before = (now() + LONGEST_PAUSE / 2).as_secs();
+        assert!(waiting.wait() > LONGEST_PAUSE / 4);
+        waiting.not_before = (now() + LONGEST_PAUSE * 100).as_secs();
+        assert_eq!(waiting.wait(), Duration::ZERO);
+    }
+
+    #[test]
     fn what_is_no_record_is_set_aside() {
         let (_root, location, queue) = queue();
         queue.push(&location, &record('x')).expect("recorded");
         let whole = serde_json::to_string(&record('y')).expect("JSON");
-        for (number, text) in
-            ["", &whole[..20], "{}", &whole.replace("\"version\":1", "\"version\":2")].iter().enumerate()
-        {
+        for (number, text) in ["", &whole[..20], "{}", &whole.replace("outputs", "inputs")].iter().enumerate() {
             std::fs::write(queue.queue.join(format!("{number}.json")), text).expect("written");
         }
+        let newer = queue.queue.join("newer.json");
+        std::fs::write(&newer, whole.replace("{\"version\":1", "{\"version\":2,\"more\":1")).expect("written");
+        let unreadable = queue.queue.join("unreadable.json");
+        std::fs::create_dir(&unreadable).expect("made");
         assert_eq!(queue.entries().expect("readable").len(), 1);
+        assert!(newer.exists() && unreadable.exists());
         let damaged = std::fs::read_dir(&queue.queue).expect("a folder").flatten();
         assert_eq!(damaged.filter(|entry| entry.path().extension().is_some_and(|end| end == "damaged")).count(), 4);
     }
@@ -372,6 +431,8 @@ mod tests {
         let (_root, _, queue) = queue();
         let lock = queue.lock().expect("lockable");
         assert!(lock.is_some() && queue.lock().expect("lockable").is_none());
+        let mode = queue.folder.join("lock").metadata().expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
         drop(lock);
         assert!(queue.lock().expect("lockable").is_some());
     }

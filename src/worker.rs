@@ -3,11 +3,15 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::hook::HookError;
 use crate::queue::{Entry, Queue, Record};
 
 /// How long a worker waits at the most for what failed to be due again, before it ends and
 /// leaves that to the next one.
-const LONGEST_WAIT: Duration = Duration::from_secs(30);
+pub const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// How often it looks meanwhile whether there is something else to do.
+const STEP: Duration = Duration::from_millis(500);
 
 /// How long a worker stays when nothing is left. The next build often ends soon, and starting a
 /// program costs more than most exports.
@@ -23,6 +27,9 @@ const GATHER: Duration = Duration::from_millis(500);
 /// How many builds go out together at the most.
 const BATCH: usize = 256;
 
+/// After so many failures, what is no longer in the store is not asked for again.
+const LAST_TRY: u32 = 100;
+
 /// What became of the builds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -36,7 +43,8 @@ pub struct Report {
 pub type Deliver<'a> = dyn Fn(&[&Record]) -> anyhow::Result<()> + 'a;
 
 /// Works until nothing is left that is due soon, and for a moment nothing came, unless
-/// somebody else is at work. Waits for what failed, some seconds.
+/// somebody else is at work. Waits for what failed, some seconds, unless somebody
+/// [asks](Queue::ask) for its place.
 ///
 /// # Errors
 /// When the queue can't be used.
@@ -60,12 +68,13 @@ pub fn work(queue: &Queue, deliver: &Deliver<'_>) -> io::Result<()> {
                     std::thread::sleep(LOOK);
                     continue;
                 }
-                round(queue, due, deliver)?;
+                round(queue, due, false, deliver).1?;
                 (last, seen) = (Instant::now(), 0);
                 continue;
             }
             match later.iter().map(|entry| entry.record.wait()).min() {
-                Some(wait) if wait <= LONGEST_WAIT => std::thread::sleep(wait.min(Duration::from_secs(1))),
+                Some(_) if queue.is_asked() => return Ok(()),
+                Some(wait) if wait <= LONGEST_WAIT => std::thread::sleep(wait.min(STEP)),
                 _ if last.elapsed() < LINGER => std::thread::sleep(LOOK),
                 _ => break,
             }
@@ -91,6 +100,7 @@ pub fn drain(
 ) -> io::Result<Report> {
     let start = Instant::now();
     let mut pause = Duration::from_millis(5);
+    let mut asked = None;
     loop {
         let entries = || Ok::<_, io::Error>(queue.entries()?.into_iter().filter(|entry| wanted(&entry.record)));
         let is_mine = match entries()?.next() {
@@ -99,8 +109,11 @@ pub fn drain(
             Some(_) => queue.lock().unwrap_or_default(),
         };
         if let Some(_lock) = is_mine {
-            return round(queue, entries()?.collect(), deliver);
+            // What could not be noted, e.g. on a full disk, is only done once more.
+            return Ok(round(queue, entries()?.collect(), true, deliver).0);
         }
+        // A worker that only waits for what failed makes room.
+        asked = asked.or_else(|| queue.ask().unwrap_or_default());
         if start.elapsed() >= patience {
             let failed = |entry: Entry| {
                 let problem = entry.record.problem.clone();
@@ -113,43 +126,66 @@ pub fn drain(
     }
 }
 
-/// Tries all of `entries` once.
-fn round(queue: &Queue, entries: Vec<Entry>, deliver: &Deliver<'_>) -> io::Result<Report> {
-    let mut report = Report::default();
+/// Tries all of `entries` once; tells, too, whether what became of them could be noted.
+/// `is_told` says whether somebody gets to know what failed.
+fn round(queue: &Queue, entries: Vec<Entry>, is_told: bool, deliver: &Deliver<'_>) -> (Report, io::Result<()>) {
+    let mut round = Round { queue, deliver, is_told, report: Report::default(), noted: Ok(()) };
     let mut left = entries;
     while let Some(first) = left.first() {
-        let alike = |entry: &Entry| {
-            let key = |record: &Record| (record.cache.clone(), record.configuration.clone(), record.spec.clone());
-            key(&entry.record) == key(&first.record)
-        };
-        let (mut batch, mut rest): (Vec<Entry>, Vec<Entry>) = left.iter().cloned().partition(alike);
+        let key = |record: &Record| (record.cache.clone(), record.configuration.clone(), record.spec.clone());
+        let wanted = key(&first.record);
+        let (mut batch, mut rest): (Vec<Entry>, Vec<Entry>) =
+            left.into_iter().partition(|entry| key(&entry.record) == wanted);
         if batch.len() > BATCH {
             rest.splice(0..0, batch.split_off(BATCH));
         }
-        together(queue, &batch, deliver, &mut report)?;
+        round.together(&batch);
         left = rest;
     }
-    Ok(report)
+    (round.report, round.noted)
 }
 
-/// Delivers `batch`; where that fails, each for itself, to find those that are to blame.
-fn together(queue: &Queue, batch: &[Entry], deliver: &Deliver<'_>, report: &mut Report) -> io::Result<()> {
-    let records: Vec<&Record> = batch.iter().map(|entry| &entry.record).collect();
-    match deliver(&records) {
-        Ok(()) => {
-            report.done += batch.len();
-            batch.iter().try_for_each(|entry| queue.finish(entry))
-        }
-        Err(_) if batch.len() > 1 => batch.chunks(1).try_for_each(|entry| together(queue, entry, deliver, report)),
-        Err(error) => {
-            // Our errors name their causes themselves.
-            let problem = error.to_string();
-            for entry in batch {
-                tracing::warn!("{}: {problem}", name(&entry.record));
-                report.failed.push((name(&entry.record), problem.clone()));
-                queue.put_off(entry, &problem)?;
+/// What is known while builds are tried.
+struct Round<'a> {
+    queue: &'a Queue,
+    deliver: &'a Deliver<'a>,
+    is_told: bool,
+    report: Report,
+    noted: io::Result<()>,
+}
+
+impl Round<'_> {
+    /// Delivers `batch`; where that fails, each for itself, to find those that are to blame.
+    fn together(&mut self, batch: &[Entry]) {
+        let records: Vec<&Record> = batch.iter().map(|entry| &entry.record).collect();
+        match (self.deliver)(&records) {
+            Ok(()) => {
+                self.report.done += batch.len();
+                for entry in batch {
+                    self.note(self.queue.finish(entry));
+                }
             }
-            Ok(())
+            Err(_) if batch.len() > 1 => batch.chunks(1).for_each(|entry| self.together(entry)),
+            Err(error) => {
+                // Our errors name their causes themselves.
+                let problem = error.to_string();
+                for entry in batch {
+                    tracing::warn!("{}: {problem}", name(&entry.record));
+                    self.report.failed.push((name(&entry.record), problem.clone()));
+                    let is_over = self.is_told || entry.record.failures >= LAST_TRY;
+                    self.note(match error.downcast_ref() {
+                        // Somebody has deleted it, and nobody can bring it back.
+                        Some(HookError::NoOutput(_)) if is_over => self.queue.finish(entry),
+                        _ => self.queue.put_off(entry, &problem),
+                    });
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, result: io::Result<()>) {
+        if self.noted.is_ok() {
+            self.noted = result;
         }
     }
 }
@@ -209,6 +245,55 @@ mod tests {
         drop(lock);
         assert_eq!(drain(&queue, &of_x, Duration::ZERO, &|_| Ok(())).expect("readable").done, 1);
         assert_eq!(queue.entries().expect("readable").len(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_waits_makes_room_for_who_wants_to_know() {
+        let (_root, queue) = queue(&[('a', "/x"), ('b', "/x")]);
+        for _ in 0..4 {
+            let waiting = queue.entries().expect("readable").remove(0);
+            queue.put_off(&waiting, "no disk").expect("noted");
+        }
+        let (at_work, is_at_work) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let queue = &queue;
+            scope.spawn(move || work(queue, &|_| Ok(at_work.send(())?)).expect("works"));
+            is_at_work.recv().expect("said");
+            let start = Instant::now();
+            let report = drain(queue, &|_| true, LONGEST_WAIT, &|_| Err(anyhow::anyhow!("no disk"))).expect("readable");
+            assert_eq!(report.failed.last().map(|(_, problem)| &problem[..]), Some("no disk"));
+            assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+        });
+        assert!(!queue.is_asked());
+    }
+
+    #[test]
+    fn what_is_gone_is_told_once_and_what_failed_stays() {
+        let (_root, queue) = queue(&[('a', "/x"), ('b', "/x"), ('c', "/x")]);
+        let deliver = |records: &[&Record]| match &*letters(records) {
+            "c" => Ok(()),
+            "a" => Err(HookError::NoOutput("a".to_owned()).into()),
+            _ => Err(anyhow::anyhow!("no disk")),
+        };
+        for failed in [vec!["a", "b"], vec!["b"]] {
+            let report = drain(&queue, &|_| true, Duration::ZERO, &deliver).expect("readable");
+            let names: Vec<&str> = report.failed.iter().map(|(name, _)| &name[..1]).collect();
+            assert_eq!(names, failed);
+        }
+        assert_eq!(queue.entries().expect("readable").len(), 1);
+    }
+
+    #[test]
+    fn a_worker_that_nobody_hears_asks_often_for_what_is_gone() {
+        let (_root, queue) = queue(&[('a', "/x")]);
+        let gone = |_: &[&Record]| Err(HookError::NoOutput("a".to_owned()).into());
+        let try_once = || round(&queue, queue.entries().expect("readable"), false, &gone).1.expect("noted");
+        for tries in 0..=LAST_TRY {
+            let entries = queue.entries().expect("readable");
+            assert_eq!(entries.first().map(|entry| entry.record.failures), Some(tries));
+            try_once();
+        }
+        assert!(queue.entries().expect("readable").is_empty());
     }
 
     #[test]

@@ -194,6 +194,19 @@ debnix() {
   nix-build "$debnix" --arg index "$(index_of "$1")" -A "$2" --no-out-link
 }
 
+# get_moving SUITE SET...: gets a suite that moves from day to day, and may be broken
+# today.  $profile is its set ci then; else why not is said, which counts for nothing.
+get_moving() {
+  local suite=$1
+  profile=
+  if get "$@" && profile=$(debnix "$suite" sets.ci) && "$profile/bin/nix" --version; then
+    return
+  fi > "$work/moving" 2>&1
+  tail -n 5 "$work/moving"
+  echo "$suite: could-not-build, which does not count"
+  return 1
+}
+
 # leaf TEXT: a store path that nothing refers to, and that refers to the set.
 leaf() {
   nix-build --no-out-link --quiet --expr "

@@ -1,6 +1,6 @@
 //! `stowage hook`: what Nix runs after each build.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, anyhow};
@@ -51,8 +51,10 @@ fn record(is_strict: &mut bool) -> anyhow::Result<()> {
         Err(error) => complain(format_args!("{error}; trying again later")),
     }
     let mut record = Record::new(event.drv_path.as_ref(), &event.out_paths, event.destination.clone());
-    record.configuration = configuration;
-    record.spec = settings.hook_spec.clone().filter(|file| is_spec(file));
+    // The worker runs in another folder.
+    let absolute = |file: PathBuf| std::path::absolute(&file).unwrap_or(file);
+    record.configuration = configuration.map(absolute);
+    record.spec = settings.hook_spec.clone().filter(|file| is_spec(file)).map(absolute);
     if *is_strict {
         return worker::deliver(&settings, &location, &[&record]);
     }
@@ -81,7 +83,7 @@ fn is_spec(file: &Path) -> bool {
 
 /// Starts a worker that outlives the hook, unless one is at work. What it inherits of Nix's
 /// would hold up the build.
-fn start_worker(queue: &Queue) -> anyhow::Result<()> {
+pub(super) fn start_worker(queue: &Queue) -> anyhow::Result<()> {
     if queue.lock().context("looking for a worker")?.is_none() {
         return Ok(());
     }

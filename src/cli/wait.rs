@@ -10,9 +10,9 @@ use super::worker;
 use crate::cache::{CacheError, CacheFolder};
 use crate::hook;
 use crate::mark::{Mark, Marks};
-use crate::queue::{Queue, Record};
+use crate::queue::{Entry, Queue, Record};
 use crate::store::StoreLocation;
-use crate::store::db::StoreDb;
+use crate::store::db::{DatabaseError, StoreDb};
 
 /// Why not all that was built is in the cache.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,9 @@ pub struct Waited {
 pub fn init(settings: &Settings, location: &StoreLocation, dir: &Path) -> anyhow::Result<()> {
     let dir = absolute(dir)?;
     CacheFolder::open(&dir, &location.store_dir)?;
-    let mark = Mark { last_id: StoreDb::open(location)?.last_id()? };
+    // Without a database, nothing was ever built.
+    let last_id = database(location)?.map_or(Ok(0), |database| database.last_id())?;
+    let mark = Mark { last_id };
     Marks::new(&Queue::new(location), settings.state_home.clone())
         .set(&dir, mark)
         .context("noting what the store has; set XDG_STATE_HOME to a folder that can be written")
@@ -60,6 +62,7 @@ pub fn wait(settings: &Settings, location: &StoreLocation, dir: &Path, patience:
     let deliver = |records: &[&Record]| worker::deliver(settings, location, records);
     let report = crate::worker::drain(&queue, &is_ours, patience, &deliver)
         .with_context(|| format!("reading what hooks have recorded in {}", queue.folder().display()))?;
+    start_worker(settings, &queue, &is_ours);
     let unhooked = unhooked(settings, location, &queue, &dir)?;
     if !report.failed.is_empty() {
         return Err(WaitError { cache: dir, failed: report.failed }.into());
@@ -80,7 +83,9 @@ fn unhooked(settings: &Settings, location: &StoreLocation, queue: &Queue, dir: &
         tracing::info!("nobody noted when the job began (`stowage cache init`): only what hooks told of was exported");
         return Ok(0);
     };
-    let database = StoreDb::open(location)?;
+    let Some(database) = database(location)? else {
+        return Ok(0);
+    };
     let built = database.built_since(mark.last_id)?;
     if built.is_empty() {
         return Ok(0);
@@ -90,6 +95,27 @@ fn unhooked(settings: &Settings, location: &StoreLocation, queue: &Queue, dir: &
     let summary =
         hook::send(&built, dir, &config, location, &database, &options).context("exporting what no hook told of")?;
     Ok(summary.added)
+}
+
+/// The store's database, if it has one yet.
+fn database(location: &StoreLocation) -> Result<Option<StoreDb<'_>>, DatabaseError> {
+    match StoreDb::open(location) {
+        Err(DatabaseError::Missing(_)) => Ok(None),
+        database => database.map(Some),
+    }
+}
+
+/// Hooks that recorded builds meanwhile found the queue locked, and started nobody; and the
+/// worker that waited for what failed has made room.
+fn start_worker(settings: &Settings, queue: &Queue, is_ours: &dyn Fn(&Record) -> bool) {
+    let is_due = |Entry { record, .. }: &Entry| {
+        record.wait().is_zero() || !is_ours(record) && record.wait() <= crate::worker::LONGEST_WAIT
+    };
+    let is_left = queue.entries().is_ok_and(|entries| entries.iter().any(is_due));
+    if is_left && worker::configuration(settings.hook_configuration().as_deref()).is_ok_and(|config| config.worker) {
+        // A queue of somebody else's has a worker of his.
+        let _ = super::hook::start_worker(queue);
+    }
 }
 
 fn absolute(dir: &Path) -> anyhow::Result<PathBuf> {

@@ -1,8 +1,10 @@
 #!/bin/bash
 # The binary cache as Nix has it: what stowage writes, Nix 2.8 and 2.26 read and
-# believe, in every compression; and what Nix has written counts as there.
+# believe, in every compression.  What Nix writes is in round_trip.sh.
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=../nix.sh
+. "$repo/tests/nix.sh"
 : "${STOWAGE:?the binary to test}"
 unset STOWAGE_SECRET_KEY
 
@@ -22,26 +24,6 @@ chain() {
       };
     in make \"chain-b\" (make \"chain-a\" \"\")" 2> /dev/null
 }
-
-# old and new: the two generations of Nix, for a store of their own.
-nix_of() {
-  local which=$1
-  shift
-  "${!which}" --extra-experimental-features nix-command --option build-users-group '' --option substituters '' \
-    --option sandbox false "$@"
-}
-
-# new_key NAME: a pair of keys in $work/NAME and $work/NAME.pub.
-new_key() { nix-store --generate-binary-cache-key "$1" "$work/$1" "$work/$1.pub"; }
-
-# believing KEY...: what makes Nix believe signatures of these keys, and no other.
-believing() {
-  local key keys=
-  for key; do keys+=" $(cat "$work/$key.pub")"; done
-  trust=(--option require-sigs true --option trusted-public-keys "$keys")
-}
-
-fresh() { mktemp -d "$work/$1.XXXXXX"; }
 
 get bookworm small
 get trixie ci
@@ -136,26 +118,7 @@ check 'listings, and NARs that are not compressed, are those that Nix writes' li
 check 'Nix lists and reads single files' nix_lists
 check 'logs are in the cache, and both generations show them' logs_are_there
 
-# --- What Nix has written ------------------------------------------------------------
-
-nix_wrote() {
-  local cache counts
-  cache=$(fresh nix-wrote)
-  nix_of "$1" copy --to "file://$cache?compression=$2" "$chain"
-  counts=$(stowage cache add "$cache" "$chain" --json | jq --compact-output '[.added, .skipped, .signed]')
-  same "added, there and signed" '[0,2,0]' "$counts"
-  counts=$(stowage cache add "$cache" "$chain" --secret-key-file "$work/key-1" --json |
-    jq --compact-output '[.added, .skipped, .signed]')
-  same "added, there and signed" '[0,2,2]' "$counts"
-  believing key-1
-  nix_of "$1" "${trust[@]}" copy --from "file://$cache" --to "$(fresh store)" "$chain"
-}
-
-for form in none zstd xz bzip2 gzip br; do
-  for which in old new; do
-    check "$form: what $("${!which}" --version) wrote counts as there, and is signed" nix_wrote "$which" "$form"
-  done
-done
+# --- Other compressions ------------------------------------------------------------------
 
 other_forms_count_as_there() {
   local form

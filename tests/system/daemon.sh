@@ -1,7 +1,7 @@
 #!/bin/bash
 # The Docker daemon, through its socket: what it gets, what it need not get, and
 # what is said when it is not there.
-# shellcheck source-path=SCRIPTDIR source=../lib.sh
+# shellcheck source-path=SCRIPTDIR source=../lib.sh disable=SC2154
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 : "${STOWAGE:?the binary to test}"
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # A full disk, a killed build, a reader that goes away: nothing half-made is
-# left under a final name, and what was there before stays whole.
+# left under a final name, and what was there before stays whole.  Caches are in kills.sh.
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 : "${STOWAGE:?the binary to test}"
@@ -54,18 +54,6 @@ full_index_is_no_error() {
   head --bytes=64k /dev/zero > "$full/fill" || true
   XDG_CACHE_HOME=$full "$program" build --spec "$work/small.json" --to "oci:$work/oci-index" --json > "$work/built.json"
   same config "$(jq --raw-output .config "$work/built.json")" "$(cat "$work/small.config")"
-}
-
-full_cache_is_whole() {
-  local full=$work/full-cache nar_info
-  fails "$program" cache add "$full/cache" "$ci" 2> "$work/error"
-  cat "$work/error"
-  grep -q 'No space left on device' "$work/error"
-  ls "$full/cache/"*.narinfo
-  for nar_info in "$full/cache/"*.narinfo; do
-    zstd --decompress --stdout "$full/cache/$(sed -n 's/^URL: //p' "$nar_info")" | sha256sum | cut -d ' ' -f 1 > "$work/hash"
-    same hash "$(cat "$work/hash")" "$(nix-hash --type sha256 --to-base16 "$(sed -n 's/^NarHash: sha256://p' "$nar_info")")"
-  done
 }
 
 # --- A killed build ----------------------------------------------------------
@@ -132,7 +120,5 @@ for to in docker-archive:image.tar:64m oci:image:64m stowage:image:2m; do
 done
 tmpfs 64k "$work/full-index"
 check 'a layer index on a full disk is no error' full_index_is_no_error
-tmpfs 30m "$work/full-cache"
-check 'a cache on a full disk is an error, and what it has is whole' full_cache_is_whole
 check 'a reader that goes away is an error' gone_reader_is_an_error
 check 'a full standard output is an error' full_stdout_is_an_error

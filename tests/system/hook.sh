@@ -1,17 +1,19 @@
 #!/bin/bash
 # The hook with the machine's Nix, in a store of the test's own: it records and lets go,
-# whatever happens, and nothing that was built is lost.
+# whatever happens, and nothing that was built is lost.  Kills are in kills.sh, images in
+# hook_images.sh.
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=../nix.sh
+. "$repo/tests/nix.sh"
 : "${STOWAGE:?the binary to test}"
 program=$STOWAGE
 
-export NIX_STORE_DIR=$work/store NIX_STATE_DIR=$work/var NIX_LOG_DIR=$work/nixlog NIX_CONF_DIR=$work/conf NIX_REMOTE=
+new_store "$work/nix"
 export HOME=$work/home XDG_STATE_HOME=$work/home/state
 unset CI_PROJECT_DIR STOWAGE_CONFIG STOWAGE_STRICT STOWAGE_SPEC
 export STOWAGE_CACHE=$work/cache
-mkdir -p "$NIX_CONF_DIR" "$HOME" "$work/bin"
-printf 'sandbox = false\nbuild-users-group =\nsubstituters =\n' > "$NIX_CONF_DIR/nix.conf"
+mkdir -p "$HOME" "$work/bin"
 ln -s "$program" "$work/bin/stowage-hook"
 hook=$work/bin/stowage-hook
 queue=$NIX_STATE_DIR/stowage/queue
@@ -40,8 +42,7 @@ hold_worker() {
 let_go() { exec 9>&-; }
 
 drained() {
-  local i
-  for i in $(seq 100); do
+  for _ in $(seq 100); do
     [ "$(queued)" = 0 ] && return
     sleep 0.1
   done
@@ -105,6 +106,7 @@ multiple_outputs() {
   make several 'echo a > $out; echo b > $dev' 'outputs = [ "out" "dev" ];' > /dev/null
   let_go
   stowage cache wait "$STOWAGE_CACHE"
+  # shellcheck disable=SC2016
   outs=$(nix-store --query --outputs "$(nix-instantiate --expr "$(trivial several 'echo a > $out; echo b > $dev' 'outputs = [ "out" "dev" ];')" 2> /dev/null | sed 's/!.*//')")
   same outputs 2 "$(wc -w <<< "$outs")"
   for out in $outs; do in_cache "$out"; done
@@ -186,22 +188,6 @@ strict_stops() {
   in_cache "$out"
 }
 
-killed_workers() {
-  local rounds=${STOWAGE_LONG:+200} i pid
-  for i in $(seq "${rounds:-20}"); do
-    make "kill-$i" "head -c 3000000 /dev/urandom > \$out" > "$work/outs-$i" &
-    sleep "0.0$((RANDOM % 10))"
-    pid=$(pgrep -f "^$(readlink -f "$program") worker" | shuf -n 1) || true
-    [ -z "$pid" ] || kill -9 "$pid" 2> /dev/null || true
-    wait $! || true
-  done
-  cat "$work"/outs-* > "$work/outs"
-  same builds "${rounds:-20}" "$(wc -l < "$work/outs")"
-  stowage cache wait "$STOWAGE_CACHE"
-  while read -r out; do in_cache "$out"; done < "$work/outs"
-  nix --extra-experimental-features nix-command store verify --store "file://$STOWAGE_CACHE" --all --no-trust
-}
-
 installs() {
   mkdir -p "$work/etc"
   printf 'cache = "%s"\nexport = "outputs"\nexclude = ["unwanted*"]\n' "$work/configured" > "$work/etc/config.toml"
@@ -233,24 +219,6 @@ refused_lines() {
   grep -qF -- "$message" "$work/error"
 }
 
-images() {
-  mkdir -p "$work/images"
-  printf '{"name": "hooked", "includeNixDB": false}' > "$work/images/spec.json"
-  cat > "$work/etc/images.toml" <<TOML
-cache = "$work/configured"
-[[image]]
-match = "environment*"
-spec = "$work/images/spec.json"
-to = ["oci:$work/images/layout:latest"]
-TOML
-  local out
-  # shellcheck disable=SC2016
-  out=$(env -u STOWAGE_CACHE STOWAGE_CONFIG="$work/etc/images.toml" nix-build --no-out-link --option post-build-hook "$hook" --expr "$(trivial environment 'mkdir $out; cp /bin/true $out/true')" 2> "$work/make.log")
-  env STOWAGE_CONFIG="$work/etc/images.toml" "$program" cache wait "$work/configured"
-  skopeo inspect "oci:$work/images/layout:latest" > "$work/inspected"
-  test -n "$out"
-}
-
 check 'what was built is exported by a worker' worker_exports
 check 'what is recorded is held, and exported by cache wait' records_and_holds
 check 'the worker has nothing of Nix'"'"'s' lets_go
@@ -263,7 +231,6 @@ check 'two Nix processes at once' two_at_once
 check 'what no hook told of is exported by cache wait' unhooked
 check 'where nothing can be recorded, it is exported at once' full_disk
 check 'strict: a hook that fails stops the build' strict_stops
-check 'workers are killed, and nothing is lost' killed_workers
 check 'hook --install writes a script' installs
 check 'the configuration says what goes out' configured
 check 'a wrong configuration is refused' wrong_configuration
@@ -276,4 +243,3 @@ units() {
 }
 
 check 'systemd takes the units' units
-check 'an image is built when its environment was' images
