@@ -53,7 +53,8 @@ pub struct Record {
     pub derivation: Option<String>,
     /// The base names of what it made, as far as it was known.
     pub outputs: Vec<String>,
-    /// The folder of the cache that the outputs go to.
+    /// The folder of the cache that the outputs go to; empty where the configuration, which
+    /// made no sense then, has to say it.
     pub cache: PathBuf,
     /// The hook's configuration, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

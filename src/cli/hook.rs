@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow};
 
 use super::settings::{self, Settings};
 use super::{complain, output, precompute, worker};
+use crate::hook::config::HookConfig;
 use crate::hook::{self, HookEvent};
 use crate::queue::{Queue, Record};
 
@@ -36,7 +37,14 @@ fn record(is_strict: &mut bool) -> anyhow::Result<()> {
     let settings = Settings::read(true, Vec::new())?;
     let location = settings.location(None);
     let configuration = settings.hook_configuration();
-    let config = worker::configuration(configuration.as_deref())?;
+    let config = match worker::configuration(configuration.as_deref()) {
+        Err(error) if !*is_strict => {
+            let problem = output::explain(&error);
+            complain(format_args!("{problem}; what was built is recorded, and exported once that is mended"));
+            HookConfig { cache: Some(PathBuf::new()), ..HookConfig::usual() }
+        }
+        config => config?,
+    };
     *is_strict |= config.strict;
     let variables = settings::variables();
     let mut event = HookEvent::from_environment(

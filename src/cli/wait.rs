@@ -58,7 +58,7 @@ pub fn wait(settings: &Settings, location: &StoreLocation, dir: &Path, patience:
     let named = dir;
     let dir = absolute(named)?;
     let queue = Queue::new(location);
-    let is_ours = |record: &Record| same_place(&record.cache, &dir);
+    let is_ours = |record: &Record| record.cache.as_os_str().is_empty() || same_place(&record.cache, &dir);
     let deliver = |records: &[&Record]| worker::deliver(settings, location, records);
     let report = crate::worker::drain(&queue, &is_ours, patience, &deliver)
         .with_context(|| format!("reading what hooks have recorded in {}", queue.folder().display()))?;

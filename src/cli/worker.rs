@@ -10,7 +10,7 @@ use super::export::ExportArguments;
 use super::settings::{self, Settings};
 use crate::cache::Options;
 use crate::hook::config::{HookConfig, ImageRule};
-use crate::hook::{self, HookEvent};
+use crate::hook::{self, HookError, HookEvent};
 use crate::queue::{Queue, Record};
 use crate::store::{StoreLocation, StorePath};
 
@@ -77,12 +77,12 @@ pub fn deliver(settings: &Settings, location: &StoreLocation, records: &[&Record
         return Ok(());
     };
     let config = configuration(first.configuration.as_deref())?;
-    let event = |record: &&Record| HookEvent {
-        drv_path: record.derivation(),
-        out_paths: record.outputs(),
-        destination: record.cache.clone(),
+    let event = |record: &&Record| {
+        let destination = Some(&record.cache).filter(|cache| !cache.as_os_str().is_empty());
+        let destination = destination.or(config.cache.as_ref()).ok_or(HookError::NoDestination)?.clone();
+        Ok(HookEvent { drv_path: record.derivation(), out_paths: record.outputs(), destination })
     };
-    let events: Vec<HookEvent> = records.iter().map(event).collect();
+    let events: Vec<HookEvent> = records.iter().map(event).collect::<Result<_, HookError>>()?;
     let summary = hook::export(&events, &config, location, &options(settings, &config)?)?;
     tracing::info!("{} paths exported, {} were there", summary.added, summary.skipped);
     for event in &events {

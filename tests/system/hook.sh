@@ -211,6 +211,20 @@ wrong_configuration() {
   printf 'cash = 1\n' > "$work/etc/wrong.toml"
   refused_lines 'unknown field' stowage hook --install --dir "$work/etc" --config "$work/etc/wrong.toml"
 }
+
+# Somebody makes a mistake later, and mends it.
+mended_configuration() {
+  local out config=$work/etc/mistaken.toml
+  printf 'cash = 1\n' > "$config"
+  out=$(unset STOWAGE_CACHE && STOWAGE_CONFIG=$config make mistaken)
+  grep 'unknown field' "$work/make.log"
+  same records 1 "$(queued)"
+  refused_lines 'unknown field' stowage cache wait "$work/mended"
+  printf 'cache = "%s"\n' "$work/mended" > "$config"
+  stowage cache wait "$work/mended"
+  STOWAGE_CACHE=$work/mended in_cache "$out"
+}
+
 refused_lines() {
   local message=$1
   shift
@@ -234,6 +248,7 @@ check 'strict: a hook that fails stops the build' strict_stops
 check 'hook --install writes a script' installs
 check 'the configuration says what goes out' configured
 check 'a wrong configuration is refused' wrong_configuration
+check 'what was built with a wrong one is exported when that is mended' mended_configuration
 units() {
   mkdir -p "$work/units"
   cp "$repo"/hooks/stowage-worker.* "$work/units"
