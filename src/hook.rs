@@ -69,6 +69,15 @@ pub enum HookError {
     Cache(#[from] CacheError),
 }
 
+impl HookError {
+    /// Whether it is the cache that can't be used, whatever is to be exported.
+    #[must_use]
+    pub fn is_of_cache(&self) -> bool {
+        use CacheError::{Busy, Folder, Missing, StoreDir};
+        matches!(self, Self::Cache(Folder(_) | Missing(_) | Busy(_) | StoreDir { .. }))
+    }
+}
+
 impl HookEvent {
     /// Reads the event from the variables that Nix has set. `current_dir` finds
     /// the folder that the hook runs in; it may be gone, so it is only looked for

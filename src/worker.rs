@@ -165,21 +165,27 @@ impl Round<'_> {
                     self.note(self.queue.finish(entry));
                 }
             }
-            Err(_) if batch.len() > 1 => batch.chunks(1).for_each(|entry| self.together(entry)),
-            Err(error) => {
-                // Our errors name their causes themselves.
-                let problem = error.to_string();
-                for entry in batch {
-                    tracing::warn!("{}: {problem}", name(&entry.record));
-                    self.report.failed.push((name(&entry.record), problem.clone()));
-                    let is_over = self.is_told || entry.record.failures >= LAST_TRY;
-                    self.note(match error.downcast_ref() {
-                        // Somebody has deleted it, and nobody can bring it back.
-                        Some(HookError::NoOutput(_)) if is_over => self.queue.finish(entry),
-                        _ => self.queue.put_off(entry, &problem),
-                    });
-                }
+            // The others would fail alike, and are tried again later.
+            Err(error) if !self.is_told && error.downcast_ref().is_some_and(HookError::is_of_cache) => {
+                self.put_off(batch, &error);
             }
+            Err(_) if batch.len() > 1 => batch.chunks(1).for_each(|entry| self.together(entry)),
+            Err(error) => self.put_off(batch, &error),
+        }
+    }
+
+    fn put_off(&mut self, batch: &[Entry], error: &anyhow::Error) {
+        // Our errors name their causes themselves.
+        let problem = error.to_string();
+        for entry in batch {
+            tracing::warn!("{}: {problem}", name(&entry.record));
+            self.report.failed.push((name(&entry.record), problem.clone()));
+            let is_over = self.is_told || entry.record.failures >= LAST_TRY;
+            self.note(match error.downcast_ref() {
+                // Somebody has deleted it, and nobody can bring it back.
+                Some(HookError::NoOutput(_)) if is_over => self.queue.finish(entry),
+                _ => self.queue.put_off(entry, &problem),
+            });
         }
     }
 
@@ -201,6 +207,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::cache::CacheError;
     use crate::store::closure::tests::path;
     use crate::store::{StoreDir, StoreLocation};
 
@@ -233,6 +240,22 @@ mod tests {
         assert_eq!(report.failed[0].1, "no");
         let left = queue.entries().expect("readable");
         assert_eq!((left.len(), left[0].record.failures), (1, 1));
+    }
+
+    #[test]
+    fn where_the_cache_fails_no_build_is_tried_alone_unless_it_is_the_last_chance() {
+        let (_root, queue) = queue(&[('a', "/x"), ('b', "/x"), ('c', "/x")]);
+        let calls = RefCell::new(0);
+        let deliver = |_: &[&Record]| {
+            *calls.borrow_mut() += 1;
+            Err(HookError::Cache(CacheError::Missing("/x".into())).into())
+        };
+        let entries = || queue.entries().expect("readable");
+        round(&queue, entries(), false, &deliver).1.expect("noted");
+        assert_eq!(calls.replace(0), 1);
+        assert!(entries().iter().all(|entry| entry.record.failures == 1));
+        round(&queue, entries(), true, &deliver).1.expect("noted");
+        assert_eq!(calls.take(), 4);
     }
 
     #[test]

@@ -162,6 +162,12 @@ fn forged_narinfos_do_not_pass() {
     assert!(matches!(faults(&report)[..], [Fault::Reference(_)]), "{report:?}");
 
     add(&scratch, &root);
+    let text = fs::read_to_string(&file).expect("there again");
+    fs::write(&file, text.replace("-n1", "-n9")).expect("written");
+    let report = checked(&scratch, "cache", false);
+    assert!(matches!(faults(&report)[..], [Fault::OtherName(_)]), "{text} {report:?}");
+
+    add(&scratch, &root);
     let leaf = scratch.closure(&root).infos().iter().find(|info| info.path.name() == "n0").expect("there").path.clone();
     let text = fs::read_to_string(narinfo(&scratch, &leaf)).expect("readable");
     let circle = text.replace("References: ", &format!("References: {} ", root.to_basename()));

@@ -43,7 +43,7 @@ pub use fault::Fault;
 use metadata::{Metadata, hash_part};
 pub use quarantine::QUARANTINE;
 use quarantine::Quarantine;
-use siblings::Present;
+use siblings::{Lost, Present};
 
 /// How long one waits for somebody who deletes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -115,6 +115,7 @@ pub fn check(dir: &Path, store_dir: &StoreDir, options: Options) -> Result<Repor
     if let Some(nar_folder) = nar_folder.as_ref().filter(|_| options.deep) {
         report.unknown = check_deep(&mut checked, nar_folder, options.jobs);
     }
+    check_names(&mut checked);
     check_circles(&mut checked);
     let used = usage::read(&root)?;
     check_siblings(&mut checked, &root, &used);
@@ -208,6 +209,23 @@ fn verify(nars: &Folder, metadata: &Metadata) -> Result<Verdict, Fault> {
     }
 }
 
+/// Whether references have the names of the paths that they mean. Nix finds a path by its hash
+/// part; Nix 2.8 takes a content-addressed one for the one of the other name, and crashes.
+fn check_names(checked: &mut [Checked]) {
+    let sound = checked.iter().filter_map(|one| one.result.as_ref().ok());
+    let paths: HashMap<[u8; 20], StorePath> =
+        sound.map(|metadata| metadata.narinfo.store_path()).map(|path| (*path.digest(), path.clone())).collect();
+    for one in checked {
+        one.doubt(|metadata| {
+            let is_other = |path: &&StorePath| paths.get(path.digest()).is_some_and(|there| there != *path);
+            match metadata.references().find(is_other) {
+                Some(path) => Err(Fault::OtherName(path.to_basename())),
+                None => Ok(()),
+            }
+        });
+    }
+}
+
 fn check_circles(checked: &mut [Checked]) {
     let graph = checked.iter().filter_map(|one| {
         let metadata = one.result.as_ref().ok()?;
@@ -224,17 +242,19 @@ fn check_circles(checked: &mut [Checked]) {
 
 /// Again and again, as what goes may have siblings, too.
 fn check_siblings(checked: &mut [Checked], root: &Folder, used: &usage::Used) {
-    let (mut derivers, unknown) = lost(checked, root, used);
+    let traces = Traces::find(checked, root, used);
+    let mut derivers = traces.derivers;
     loop {
         let sound = || checked.iter().filter_map(|one| one.result.as_ref().ok().map(|metadata| &metadata.narinfo));
         let there: HashSet<&StorePath> = sound().map(|narinfo| narinfo.store_path()).collect();
         let present = |narinfo| Present { path: NarInfo::store_path(narinfo), deriver: narinfo.deriver() };
         let present: Vec<Present<'_>> = sound().map(present).collect();
-        let missing: HashSet<&StorePath> =
-            sound().flat_map(|narinfo| narinfo.references()).filter(|path| !there.contains(path)).collect();
+        let named = sound().flat_map(|narinfo| narinfo.references()).chain(&traces.references);
+        let missing: HashSet<&StorePath> = named.filter(|path| !there.contains(path)).collect();
         let named: HashSet<String> = missing.iter().map(|path| hash_part(path)).collect();
-        let is_unknown = unknown.iter().any(|hash| !named.contains(hash));
-        let bereft = siblings::bereft(&present, &derivers, &missing, is_unknown);
+        let unknown = traces.unknown.iter().any(|hash| !named.contains(hash));
+        let damaged = !missing.is_empty() || checked.iter().any(|one| one.result.is_err());
+        let bereft = siblings::bereft(&present, &Lost { derivers, missing, unknown, damaged });
         if bereft.is_empty() {
             return;
         }
@@ -245,33 +265,48 @@ fn check_siblings(checked: &mut [Checked], root: &Folder, used: &usage::Used) {
                 None => Ok(()),
             });
         }
-        derivers.clear();
+        derivers = HashSet::new();
     }
 }
 
-/// The derivations of what was in the cache, and is lost, and the hash parts of
-/// that of which nothing is known but that.
-fn lost(checked: &[Checked], root: &Folder, used: &usage::Used) -> (HashSet<StorePath>, Vec<String>) {
-    let sound: HashSet<&str> =
-        checked.iter().filter(|one| one.result.is_ok()).filter_map(|one| one.name.get(..32)).collect();
-    let mut derivers: HashSet<StorePath> =
-        used.iter().filter(|(hash, _)| !sound.contains(&hash[..])).filter_map(|(_, one)| one.deriver.clone()).collect();
-    let mut unknown = Vec::new();
-    for one in checked.iter().filter(|one| one.result.is_err()) {
-        let hash = one.name.strip_suffix(".narinfo").unwrap_or_default();
-        let contents = root.read(&one.name, narinfo::SIZE_LIMIT).ok().flatten().unwrap_or_default();
-        let text = String::from_utf8_lossy(&contents);
-        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        let stated = field("StorePath").and_then(|path| path.rsplit('/').next()?.get(..32));
-        let deriver = field("Deriver").and_then(|name| StorePath::from_basename(name.as_bytes()).ok());
-        let is_known = stated == Some(hash) && deriver.is_some();
-        // A copy under a wrong name is no loss of what it is about.
-        derivers.extend(deriver.filter(|_| stated.is_none_or(|stated| !sound.contains(stated))));
-        if hash.len() == 32 && !is_known && !used.contains_key(hash) {
-            unknown.push(hash.to_owned());
+/// What tells of paths that were in the cache, and are lost.
+struct Traces {
+    /// Their derivations.
+    derivers: HashSet<StorePath>,
+    /// What their narinfos say that they refer to.
+    references: Vec<StorePath>,
+    /// The hash parts of those of which nothing is known but that.
+    unknown: Vec<String>,
+}
+
+impl Traces {
+    fn find(checked: &[Checked], root: &Folder, used: &usage::Used) -> Self {
+        let sound: HashSet<&str> =
+            checked.iter().filter(|one| one.result.is_ok()).filter_map(|one| one.name.get(..32)).collect();
+        let mut derivers: HashSet<StorePath> = used
+            .iter()
+            .filter(|(hash, _)| !sound.contains(&hash[..]))
+            .filter_map(|(_, one)| one.deriver.clone())
+            .collect();
+        let (mut references, mut unknown) = (Vec::new(), Vec::new());
+        for one in checked.iter().filter(|one| one.result.is_err()) {
+            let hash = one.name.strip_suffix(".narinfo").unwrap_or_default();
+            let contents = root.read(&one.name, narinfo::SIZE_LIMIT).ok().flatten().unwrap_or_default();
+            let text = String::from_utf8_lossy(&contents);
+            let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            let stated = field("StorePath").and_then(|path| path.rsplit('/').next()?.get(..32));
+            let deriver = field("Deriver").and_then(|name| StorePath::from_basename(name.as_bytes()).ok());
+            let is_known = stated == Some(hash) && deriver.is_some();
+            // A copy under a wrong name is no loss of what it is about.
+            derivers.extend(deriver.filter(|_| stated.is_none_or(|stated| !sound.contains(stated))));
+            if hash.len() == 32 && !is_known && !used.contains_key(hash) {
+                unknown.push(hash.to_owned());
+            }
+            let named = field("References").unwrap_or_default().split(' ');
+            references.extend(named.filter_map(|name| StorePath::from_basename(name.as_bytes()).ok()));
         }
+        Self { derivers, references, unknown }
     }
-    (derivers, unknown)
 }
 
 fn count_incomplete(checked: &[Checked]) -> usize {

@@ -7,7 +7,8 @@ use anyhow::Context as _;
 
 use super::settings::Settings;
 use super::worker;
-use crate::cache::{CacheError, CacheFolder};
+use crate::cache::beneath::Folder;
+use crate::cache::{CacheError, CacheFolder, narinfo};
 use crate::hook;
 use crate::mark::{Mark, Marks};
 use crate::queue::{Entry, Queue, Record};
@@ -86,7 +87,11 @@ fn unhooked(settings: &Settings, location: &StoreLocation, queue: &Queue, dir: &
     let Some(database) = database(location)? else {
         return Ok(0);
     };
-    let built = database.built_since(mark.last_id)?;
+    let mut built = database.built_since(mark.last_id)?;
+    // So that neither configuration nor keys are needed where nothing is missing.
+    if let Ok(folder) = Folder::open(dir) {
+        built.retain(|path| !matches!(folder.size(&narinfo::file_name(path)), Ok(Some(_))));
+    }
     if built.is_empty() {
         return Ok(0);
     }

@@ -73,6 +73,9 @@ pub enum Fault {
     /// A reference that is none.
     #[error("it says that it refers to {0}, and does not")]
     Reference(String),
+    /// A reference to a path that has another name.
+    #[error("it says that it refers to {0}, and what has that hash part here is called otherwise")]
+    OtherName(String),
     /// Nix would fail to build what needs both.
     #[error("{0} is lost, which the same derivation makes, and Nix fails where only one is there")]
     Sibling(String),
@@ -124,6 +127,7 @@ impl Fault {
             Self::NarSize(_) => "nar-size",
             Self::NarHash { .. } => "nar-hash",
             Self::Reference(_) => "reference",
+            Self::OtherName(_) => "other-name",
             Self::Sibling(_) => "sibling",
             Self::Dependency(_) => "dependency",
         }

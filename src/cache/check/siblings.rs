@@ -7,9 +7,10 @@
 //!
 //! What is lost, and of which derivation it was, is told by what is left of its
 //! narinfo, or by the record of use; else by its name, which those that refer to
-//! it have. A derivation NAME has the outputs NAME and NAME-OUTPUT. Where nothing
-//! tells, all go that are called NAME-OUTPUT. A sound cache has all references,
-//! and so nothing lost.
+//! it have, or had. A derivation NAME has the outputs NAME and NAME-OUTPUT. Where
+//! nothing tells of something lost, all go that are called NAME-OUTPUT; and where
+//! anything was damaged, those whose NAME is not there. A sound cache has all
+//! references, and so nothing lost.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -24,25 +25,40 @@ pub struct Present<'a> {
     pub deriver: Option<&'a StorePath>,
 }
 
+/// What a cache has lost.
+#[derive(Clone, Debug, Default)]
+pub struct Lost<'a> {
+    /// The derivations of lost paths, as far as known.
+    pub derivers: HashSet<StorePath>,
+    /// What others refer to, or did, and is not there.
+    pub missing: HashSet<&'a StorePath>,
+    /// Whether more is lost, of which nothing is known.
+    pub unknown: bool,
+    /// Whether anything was damaged.
+    pub damaged: bool,
+}
+
 /// The present paths that can't stay, each with the name of a lost sibling.
-/// `derivers` are those of lost paths, as far as known; `missing` is what others
-/// refer to, and is not there; `unknown` is whether more is lost.
 #[must_use]
-pub fn bereft<'a>(
-    present: &[Present<'a>],
-    derivers: &HashSet<StorePath>,
-    missing: &HashSet<&StorePath>,
-    unknown: bool,
-) -> BTreeMap<&'a StorePath, String> {
-    let names: HashSet<&str> = missing.iter().map(|path| path.name()).collect();
+pub fn bereft<'a>(present: &[Present<'a>], lost: &Lost<'_>) -> BTreeMap<&'a StorePath, String> {
+    let names: HashSet<&str> = lost.missing.iter().map(|path| path.name()).collect();
+    let mains: HashSet<&StorePath> = present
+        .iter()
+        .filter_map(|one| one.deriver.filter(|deriver| deriver.name().strip_suffix(".drv") == Some(one.path.name())))
+        .collect();
     let lost = |one: &Present<'a>| {
         let deriver = one.deriver?;
-        if derivers.contains(deriver) {
+        if lost.derivers.contains(deriver) {
             return Some(deriver.name().to_owned());
         }
         let derivation = deriver.name().strip_suffix(".drv")?;
-        if unknown && one.path.name() != derivation && is_output(derivation, one.path.name()) {
-            return Some("an unknown path".to_owned());
+        if one.path.name() != derivation && is_output(derivation, one.path.name()) {
+            if lost.unknown {
+                return Some("an unknown path".to_owned());
+            }
+            if lost.damaged && !mains.contains(deriver) {
+                return Some(derivation.to_owned());
+            }
         }
         let is_lost = |name: &&&str| **name != one.path.name() && is_output(derivation, name);
         names.iter().filter(is_lost).min().map(|name| (*name).to_owned())
@@ -78,15 +94,19 @@ mod tests {
         ];
         let found = |derivers: &[&StorePath], missing: &[&StorePath]| {
             let derivers = derivers.iter().map(|path| (*path).clone()).collect();
-            let found = bereft(&present, &derivers, &missing.iter().copied().collect(), false);
-            found.into_keys().cloned().collect::<Vec<_>>()
+            let lost = Lost { derivers, missing: missing.iter().copied().collect(), ..Lost::default() };
+            bereft(&present, &lost).into_keys().cloned().collect::<Vec<_>>()
         };
         assert!(found(&[], &[]).is_empty());
         assert_eq!(found(&[&drv], &[]), std::slice::from_ref(&lib));
         assert_eq!(found(&[], &[&path('g', "x-1")]), std::slice::from_ref(&lib));
         assert_eq!(found(&[], &[&path('g', "x-1-dev")]), [lib.clone(), twin.clone()]);
-        let unknown = bereft(&present, &HashSet::new(), &HashSet::new(), true);
+        let unknown = bereft(&present, &Lost { unknown: true, ..Lost::default() });
         assert_eq!(unknown.into_keys().collect::<Vec<_>>(), [&lib]);
+        let damaged = Lost { damaged: true, ..Lost::default() };
+        assert_eq!(bereft(&present, &damaged).into_keys().collect::<Vec<_>>(), [&lib]);
+        let whole = [present[0], Present { path: &plain, deriver: Some(&drv) }];
+        assert!(bereft(&whole, &damaged).is_empty());
         for name in ["x-1.2", "x-1-2", "x-1-a-b", "x", "y-1-lib"] {
             assert!(found(&[], &[&path('g', name)]).is_empty(), "{name}");
         }
