@@ -81,6 +81,7 @@
 //! | `cli/wait.rs` | `stowage cache init` and `stowage cache wait` | IO |
 //! | `cli/why.rs` | `stowage why` | IO |
 //! | `cli/worker.rs` | `stowage worker` | IO |
+//! | `codec.rs` | codecs with levels, as people write them | pure |
 //! | `daemon.rs` | asks the Docker daemon | IO |
 //! | `daemon/socket.rs` | HTTP over a Unix socket | IO |
 //! | `destination/archive_file.rs` | the file of an archive, whole or not at all | IO |
@@ -204,6 +205,7 @@
 pub mod build;
 pub mod cache;
 pub mod cli;
+pub mod codec;
 pub mod daemon;
 pub mod destination;
 pub mod digest;

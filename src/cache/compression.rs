@@ -9,6 +9,7 @@ use std::io::{self, BufRead, Read, Write};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use crate::codec::{self, Codec};
 use crate::parent::compression;
 
 /// Higher ones ask their readers for more memory than zstd gives them unasked.
@@ -104,20 +105,14 @@ impl FromStr for Compression {
     type Err = CompressionError;
 
     fn from_str(text: &str) -> Result<Self, CompressionError> {
-        let error = |problem| CompressionError { text: text.to_owned(), problem };
-        let (codec, level) = text.split_once(':').map_or((text, None), |(codec, level)| (codec, Some(level)));
-        let level_in = |levels: RangeInclusive<u8>, usual| match level.map(str::parse) {
-            None => Ok(usual),
-            Some(Ok(number)) if levels.contains(&number) => Ok(number),
-            Some(_) => Err(error("its level is none of the codec's")),
+        let codec = Codec::new(text);
+        let parsed = match codec.name {
+            "none" => codec.without_level().map(|()| Self::None),
+            "zstd" => codec.level_in(&ZSTD_LEVELS, ZSTD_LEVEL).map(Self::Zstd),
+            "xz" => codec.level_in(&XZ_LEVELS, XZ_LEVEL).map(Self::Xz),
+            _ => Err(codec::UNKNOWN),
         };
-        match codec {
-            "none" if level.is_some() => Err(error("it has no levels")),
-            "none" => Ok(Self::None),
-            "zstd" => Ok(Self::Zstd(level_in(ZSTD_LEVELS, ZSTD_LEVEL)?)),
-            "xz" => Ok(Self::Xz(level_in(XZ_LEVELS, XZ_LEVEL)?)),
-            _ => Err(error("the codec is not known")),
-        }
+        parsed.map_err(|problem| CompressionError { text: text.to_owned(), problem })
     }
 }
 

@@ -22,6 +22,8 @@ pub mod encoder;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::codec::{self, Codec};
+
 pub use encoder::{Encoder, Press};
 
 /// The version of the form; see above.
@@ -61,7 +63,7 @@ pub enum Compression {
 #[error("{text:?} is no compression: {problem}; there are none, gzip (gzip:1 to gzip:12) and zstd (zstd:1 to zstd:19)")]
 pub struct CompressionError {
     text: String,
-    problem: String,
+    problem: &'static str,
 }
 
 impl Compression {
@@ -113,22 +115,14 @@ impl FromStr for Compression {
     type Err = CompressionError;
 
     fn from_str(text: &str) -> Result<Self, CompressionError> {
-        let error = |problem: &str| CompressionError { text: text.to_owned(), problem: problem.to_owned() };
-        let (codec, level) = text.split_once(':').map_or((text, None), |(codec, level)| (codec, Some(level)));
-        let level_in = |levels: std::ops::RangeInclusive<u8>, usual| match level {
-            None => Ok(usual),
-            Some(level) => match level.parse() {
-                Ok(number) if levels.contains(&number) => Ok(number),
-                _ => Err(error("its level is none of the codec's")),
-            },
+        let codec = Codec::new(text);
+        let parsed = match codec.name {
+            "none" => codec.without_level().map(|()| Self::None),
+            "gzip" => codec.level_in(&GZIP_LEVELS, GZIP_LEVEL).map(Self::Gzip),
+            "zstd" => codec.level_in(&ZSTD_LEVELS, ZSTD_LEVEL).map(Self::Zstd),
+            _ => Err(codec::UNKNOWN),
         };
-        match codec {
-            "none" if level.is_some() => Err(error("it has no levels")),
-            "none" => Ok(Self::None),
-            "gzip" => Ok(Self::Gzip(level_in(GZIP_LEVELS, GZIP_LEVEL)?)),
-            "zstd" => Ok(Self::Zstd(level_in(ZSTD_LEVELS, ZSTD_LEVEL)?)),
-            _ => Err(error("the codec is not known")),
-        }
+        parsed.map_err(|problem| CompressionError { text: text.to_owned(), problem })
     }
 }
 
