@@ -56,7 +56,7 @@
 //! | `cache/trust.rs` | whether a Nix daemon does what its client says | pure |
 //! | `cache/usage.rs` | when the paths of a cache were last used | IO |
 //! | `cli/args.rs` | the command line as clap reads it | pure |
-//! | `cli/args/cache.rs` | the arguments of `cache check`, `gc` and `info` | pure |
+//! | `cli/args/cache.rs` | the arguments of `stowage cache` and `stowage env` | pure |
 //! | `cli/build.rs` | `stowage build` | IO |
 //! | `cli/cache.rs` | `stowage cache` | IO |
 //! | `cli/cache_check.rs` | `stowage cache check`, `gc` and `info` | IO |

@@ -6,15 +6,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueHint};
 
-use super::export::ExportArguments;
-use crate::cache::setup::Format;
 use crate::destination::ImageReference;
 use crate::image::Platform;
 use crate::image::manifest::ManifestFormat;
 use crate::layer::compress::Compression;
 use crate::plan::Strategy;
 
-pub use cache::{CheckArguments, GcArguments, InfoArguments};
+pub use cache::{
+    AddArguments, CacheCommand, CheckArguments, EnvArguments, GcArguments, InfoArguments, InitArguments, WaitArguments,
+};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -399,102 +399,4 @@ pub struct InspectArguments {
     /// Print everything as JSON
     #[arg(long)]
     pub json: bool,
-}
-
-/// What can be done with a binary cache.
-#[derive(Debug, Subcommand)]
-pub enum CacheCommand {
-    /// Export store paths, and all that they refer to, to the cache in DIR
-    Add(AddArguments),
-    /// Begin a job: make the cache in DIR ready, and note what the store has
-    Init(InitArguments),
-    /// Put what is damaged in the cache in DIR out of Nix's sight
-    ///
-    /// Moves narinfos and NARs that are cut off, empty, forged or misnamed to DIR/quarantine, so
-    /// that no build fails over them, and makes again what is missing. Leaves a sound cache as it
-    /// is, with all its times. Ends with 0 though something was damaged; see --strict.
-    Check(CheckArguments),
-    /// Delete from the cache in DIR what was used least recently
-    ///
-    /// Used is what an export has added, or found there while it added something else. What a
-    /// path that stays refers to stays as well.
-    Gc(GcArguments),
-    /// Tell what is in the cache in DIR
-    Info(InfoArguments),
-    /// End a job: wait until all that was built is in the cache
-    ///
-    /// Exports what hooks have recorded and no worker has done yet, and what was built since
-    /// `init` (or since the container began) without a hook's being called. Fails when
-    /// something could not be exported; it stays recorded then.
-    Wait(WaitArguments),
-}
-
-/// Arguments of `cache init`.
-#[derive(Debug, Args)]
-pub struct InitArguments {
-    /// The cache's folder, which is made when it is not there
-    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub dir: PathBuf,
-    /// Where the store is
-    #[command(flatten)]
-    pub store: StoreArguments,
-}
-
-/// Arguments of `cache wait`.
-#[derive(Debug, Args)]
-pub struct WaitArguments {
-    /// The cache's folder
-    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub dir: PathBuf,
-    /// How long to wait for another's worker, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    pub timeout: u64,
-    /// Where the store is
-    #[command(flatten)]
-    pub store: StoreArguments,
-    /// Print what was done as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `cache add`.
-#[derive(Debug, Args)]
-pub struct AddArguments {
-    /// The cache's folder, which is made when it is not there
-    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub dir: PathBuf,
-    /// Store paths, or links to them
-    #[arg(value_name = "PATH", required = true, value_hint = ValueHint::AnyPath)]
-    pub paths: Vec<PathBuf>,
-    /// How to export
-    #[command(flatten)]
-    pub export: ExportArguments,
-    /// Where the store is
-    #[command(flatten)]
-    pub store: StoreArguments,
-    /// How much is done at once
-    #[command(flatten)]
-    pub jobs: JobsArguments,
-    /// Print what was done as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `env`.
-#[derive(Debug, Args)]
-pub struct EnvArguments {
-    /// The cache's folder
-    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub dir: PathBuf,
-    /// Believe what this key has signed (NAME:BASE64, or a file with it), and not the folder
-    ///
-    /// May be given several times. Without one, whatever is in the folder is believed.
-    #[arg(long, value_name = "KEY")]
-    pub public_key: Vec<String>,
-    /// Lower ones are asked first; cache.nixos.org has 40. Else the cache itself says
-    #[arg(long, value_name = "NUMBER")]
-    pub priority: Option<u32>,
-    /// shell: for eval; dotenv: a line NAME=VALUE; nix.conf: a line for that file
-    #[arg(long, default_value = "shell", value_name = "FORM")]
-    pub format: Format,
 }
