@@ -120,13 +120,15 @@ fn links_are_moved_and_never_followed() {
     fs::rename(cache.join("nar"), outside.join("nar")).expect("moved");
     symlink(outside.join("nar"), cache.join("nar")).expect("linked");
     fs::remove_file(narinfo(&scratch, &root)).expect("removed");
-    symlink("/etc/passwd", narinfo(&scratch, &root)).expect("linked");
+    fs::write(outside.join("file"), "somebody else's").expect("written");
+    symlink(outside.join("file"), narinfo(&scratch, &root)).expect("linked");
     let report = checked(&scratch, "cache", true);
     assert_eq!(report.quarantined.len(), 3, "{report:?}");
     assert!(cache.join("nar").symlink_metadata().expect("made again").is_dir());
     assert!(cache.join("quarantine/nar").symlink_metadata().expect("moved").is_symlink());
     assert!(cache.join("quarantine.1").symlink_metadata().expect("moved").is_symlink());
-    assert_eq!(fs::read_dir(&outside).expect("a folder").count(), 1);
+    assert_eq!(fs::read_dir(&outside).expect("a folder").count(), 2);
+    assert_eq!(fs::read_to_string(outside.join("file")).expect("there"), "somebody else's");
     assert!(checked(&scratch, "cache", true).quarantined.is_empty());
 }
 
