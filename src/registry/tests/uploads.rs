@@ -1,0 +1,1 @@
+//! Tests of uploads, and of reading what breaks off.
