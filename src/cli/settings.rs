@@ -12,7 +12,7 @@ use crate::fs::MAX_LINKS;
 use crate::layer::index::LayerIndex;
 use crate::registry::Registries;
 use crate::registry::connection::Access;
-use crate::registry::credentials::{Credentials, Sources};
+use crate::registry::credentials::{Credentials, DOCKER_TEXT, Sources};
 use crate::registry::proxy::Proxies;
 use crate::registry::trust::Trust;
 use crate::store::source::{Mention, RegistrationSource};
@@ -255,7 +255,7 @@ fn credentials() -> Sources {
         let (name, password) = (ci("CI_REGISTRY_USER")?, ci("CI_REGISTRY_PASSWORD")?);
         Some((registry, Credentials::User { name, password }))
     });
-    Sources { text: text("DOCKER_AUTH_CONFIG"), files, first_is_named, given }
+    Sources { text: text(DOCKER_TEXT), files, first_is_named, given }
 }
 
 /// Where the Docker daemon listens, as the `docker` command finds it.
