@@ -137,7 +137,7 @@ impl Destination for RegistryPlace {
 
     fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
         self.check(image.digest())?;
-        self.put_image(image, delivery, &self.image.reference())
+        self.put_image(image, delivery, &self.image.target())
     }
 
     fn add(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
@@ -146,13 +146,13 @@ impl Destination for RegistryPlace {
 
     fn has_index(&mut self, index: &ImageIndex) -> anyhow::Result<bool> {
         self.check(index.digest())?;
-        Ok(self.repository.manifest_digest(&self.image.reference())? == Some(index.digest()))
+        Ok(self.repository.manifest_digest(&self.image.target())? == Some(index.digest()))
     }
 
     fn finish_index(&mut self, index: &ImageIndex) -> anyhow::Result<()> {
         self.check(index.digest())?;
         let media_type = manifest::media_type(&index.bytes);
-        Ok(self.repository.put_manifest(&self.image.reference(), &media_type, &index.bytes)?)
+        Ok(self.repository.put_manifest(&self.image.target(), &media_type, &index.bytes)?)
     }
 }
 
