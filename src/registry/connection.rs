@@ -212,14 +212,8 @@ impl Connection {
 
     /// Who has answered, if it was not the registry itself.
     fn other(&self, answer: &Answer) -> Option<Origin> {
-        Origin::of(&answer.get_uri().to_string()).filter(|origin| !self.is_own(origin))
-    }
-
-    /// Whether that is the registry itself.
-    fn is_own(&self, origin: &Origin) -> bool {
-        let scheme = if origin.is_tls { "https" } else { "http" };
-        let base = self.base.get().cloned().unwrap_or_else(|| format!("{scheme}://{}", self.host));
-        Origin::of(&base).is_some_and(|own| own == *origin)
+        let own = self.base.get().and_then(|base| Origin::of(base));
+        Origin::of(&answer.get_uri().to_string()).filter(|origin| own.as_ref() != Some(origin))
     }
 
     fn failed(&self, action: &str, problem: String) -> RegistryError {

@@ -174,12 +174,14 @@ impl Connection {
         let is_wrong = matches!(error, ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl);
         let is_untrusted = matches!(error, ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_))
             || matches!(error, ureq::Error::Io(_)) && problem.contains("certificate");
-        // Somebody without TLS; on this machine that may be one who was asked without TLS, and
-        // could not answer just then.
-        let speaks_otherwise = problem.contains("corrupt message") && !(self.is_loopback && self.base.get().is_none());
-        if !self.is_own(to) {
+        // Somebody without TLS. On this machine that may be one who was asked so, and could not
+        // answer just then.
+        let is_plain = self.is_loopback && self.base.get().is_none_or(|base| base.starts_with("http:"));
+        let is_final = is_unknown || is_wrong || is_untrusted || problem.contains("corrupt message") && !is_plain;
+        let scheme = if to.is_tls { "https" } else { "http" };
+        if Origin::of(&format!("{scheme}://{}", self.host)).is_some_and(|own| own != *to) {
             let problem = format!("{to} can't be reached: {problem}");
-            return match is_unknown || is_wrong || is_untrusted || speaks_otherwise {
+            return match is_final {
                 true => Failure::Final(self.failed(action, problem)),
                 false => Failure::Passing { problem, wait: None, complaint: None },
             };
@@ -187,7 +189,7 @@ impl Connection {
         let host = self.host.clone();
         if is_unknown || is_wrong {
             Failure::Final(RegistryError::Unreachable { host, problem })
-        } else if is_untrusted || speaks_otherwise {
+        } else if is_final {
             Failure::Final(RegistryError::Untrusted { host, problem })
         } else {
             Failure::Passing { problem, wait: None, complaint: None }
