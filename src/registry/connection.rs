@@ -40,7 +40,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const MAX_COMPLAINT: u64 = 64 << 10;
 
 /// By which ways registries are reached.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Access {
     /// Whom to trust.
     pub trust: Trust,

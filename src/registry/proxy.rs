@@ -8,7 +8,8 @@ use ipnet::IpNet;
 use super::origin::Origin;
 
 /// The proxies that the environment names.
-#[derive(Clone, Debug, Default)]
+// Their passwords have no business in logs.
+#[derive(Clone, Default)]
 pub struct Proxies {
     /// For HTTP without TLS: `http_proxy`.
     pub http: Option<String>,
@@ -33,8 +34,7 @@ impl Proxies {
         };
         let (scheme, rest) = named.split_once("://").unwrap_or(("http", named));
         let scheme = scheme.to_ascii_lowercase();
-        // What is before the host may be a password.
-        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        let host = without_password(rest);
         if scheme != "http" && scheme != "https" {
             let problem = "stowage knows proxies of HTTP only; name one of those by HTTPS_PROXY, or none";
             return Err(format!("the proxy {scheme}://{host} can't be used: {problem}"));
@@ -45,6 +45,16 @@ impl Proxies {
     fn is_without(&self, to: &Origin) -> bool {
         self.none_for.iter().flat_map(|list| list.split(',')).any(|entry| means(entry, to))
     }
+}
+
+/// The proxy's host and port, for messages.
+#[must_use]
+pub fn shown(proxy: &str) -> &str {
+    without_password(proxy.split_once("://").map_or(proxy, |(_, rest)| rest))
+}
+
+fn without_password(rest: &str) -> &str {
+    rest.rsplit_once('@').map_or(rest, |(_, host)| host)
 }
 
 /// Whether an entry of `no_proxy` means `to`.

@@ -51,6 +51,21 @@ fn who_is_sent_to_by_a_redirect_gets_no_password() {
 }
 
 #[test]
+fn what_was_said_to_a_registry_is_said_to_nobody_else() {
+    let store = Server::start_at("127.0.0.2", |_, _| Reply::of(200).body("x"));
+    for answers in [307, 302] {
+        let to = format!("http://{}/blob", store.host);
+        let front = registry(move |asked, _| match asked.header("authorization") {
+            Some(_) => Reply::of(answers).header("location", &to),
+            None => Reply::of(401).header("www-authenticate", "Basic realm=x"),
+        });
+        assert_eq!(repository(&front, Some(ann())).get_blob(&Digest::of(b"x")).expect("there"), b"x");
+    }
+    assert_eq!(store.lines(), ["GET /blob", "GET /blob"]);
+    assert!(!store.was_told(), "{:?}", store.asked());
+}
+
+#[test]
 fn who_takes_an_upload_for_a_registry_gets_no_password() {
     for how in ["Basic realm=x", "Bearer realm=http://HOST/token"] {
         let evil = Server::start_at("127.0.0.2", move |asked, _| {
@@ -206,9 +221,40 @@ fn without_another_way_to_ask_nothing_is_asked_twice() {
 #[test]
 fn a_registry_for_oneself_may_drop_the_first_connections() {
     let front = Server::start(|asked, before| match asked.line.as_str() {
-        "GET /v2/" if before < 2 => Reply::none(),
+        "GET /v2/" if before < 4 => Reply::none(),
         "GET /v2/" => Reply::of(200),
         _ => Reply::of(200).body("x"),
     });
     assert_eq!(repository(&front, None).get_blob(&Digest::of(b"x")).expect("there"), b"x");
+}
+
+#[test]
+fn each_server_is_asked_by_its_own_proxy() {
+    // One that says no to everybody.
+    let proxy = Server::start(|_, _| Reply::of(403));
+    let plain = Server::start(|_, _| Reply::of(200).body("x"));
+    let proxies = super::proxy::Proxies {
+        https: Some(format!("http://ann:secret@{}", proxy.host)),
+        none_for: Some("192.0.2.0/24".to_owned()),
+        ..Default::default()
+    };
+    let access = Access { proxies, ..Access::default() };
+    let request = connection::Request {
+        method: ureq::http::Method::GET,
+        url: "/v2/x",
+        headers: &[],
+        body: None,
+        scopes: &[],
+        action: "x",
+    };
+    let Err(connection::Failure::Passing { problem, .. }) =
+        Connection::new("r.example", false, access.clone(), None).ask_once(&request)
+    else {
+        panic!("refused");
+    };
+    assert!(problem.contains(&format!("by the proxy {}", proxy.host)) && !problem.contains("secret"), "{problem}");
+    assert_eq!(proxy.lines(), ["CONNECT r.example:443"]);
+    // This machine, and whoever has no TLS, is asked without.
+    Connection::new(&plain.host, false, access, None).ask_once(&request).map(drop).map_err(drop).expect("there");
+    assert_eq!(proxy.lines().len(), 1);
 }

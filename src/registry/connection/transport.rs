@@ -13,6 +13,7 @@ use ureq::{Agent, Proxy};
 
 use super::super::error::RegistryError;
 use super::super::origin::{Origin, as_reached, resolve};
+use super::super::proxy::shown;
 use super::{Answer, Connection, Failure, Request, drain};
 
 /// How long to wait for a connection, and then for something to happen on it. Some registries
@@ -171,13 +172,22 @@ impl Connection {
             // does not answer.
             || matches!(error, ureq::Error::Io(_)) && problem.contains("Name or service not known");
         let problem = if is_unknown { "there is no such host".to_owned() } else { problem };
+        let problem = match self.access.proxies.of(to) {
+            Ok(Some(proxy)) => format!("{problem}, by the proxy {}", shown(&proxy)),
+            _ => problem,
+        };
         let is_wrong = matches!(error, ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl);
         let is_untrusted = matches!(error, ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_))
             || matches!(error, ureq::Error::Io(_)) && problem.contains("certificate");
         // Somebody without TLS. On this machine that may be one who was asked so, and could not
         // answer just then.
         let is_plain = self.is_loopback && self.base.get().is_none_or(|base| base.starts_with("http:"));
-        let is_final = is_unknown || is_wrong || is_untrusted || problem.contains("corrupt message") && !is_plain;
+        let is_no_tls = problem.contains("corrupt message");
+        if is_no_tls && is_plain {
+            // It is there.
+            self.has_answered.store(true, Ordering::Relaxed);
+        }
+        let is_final = is_unknown || is_wrong || is_untrusted || is_no_tls && !is_plain;
         let scheme = if to.is_tls { "https" } else { "http" };
         if Origin::of(&format!("{scheme}://{}", self.host)).is_some_and(|own| own != *to) {
             let problem = format!("{to} can't be reached: {problem}");
