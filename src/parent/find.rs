@@ -24,6 +24,9 @@ const MAX_JSON: u64 = 16 << 20;
 /// ever.
 const MAX_OPENED: usize = 1000;
 
+/// How large their manifests and configs may be together, in bytes: all of them are in memory.
+const MAX_ALL_JSON: u64 = 128 << 20;
+
 /// How the media types of manifests begin that no registry has taken since 2020.
 const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+";
 
@@ -59,6 +62,13 @@ pub struct Search<'a> {
     pub name: &'a str,
     /// Which of the images for several platforms.
     pub choice: Choice<'a>,
+}
+
+/// What an index has led to up to now.
+#[derive(Default)]
+struct Opened {
+    images: usize,
+    bytes: u64,
 }
 
 /// Which of the images of an index are wanted.
@@ -167,7 +177,7 @@ impl Search<'_> {
             return Err(self.choice("has several images; name one by its tag".to_owned(), tags()));
         }
         let fitting = if digests.len() > 1 { &fitting[..] } else { &fitting[..1] };
-        let found = self.choose(files, fitting, &mut 0)?;
+        let found = self.choose(files, fitting, &mut Opened::default())?;
         Ok(found.into_iter().map(|found| Found { called: tag_of(fitting[0]), ..found }).collect())
     }
 
@@ -197,12 +207,12 @@ impl Search<'_> {
         let entry = serde_json::json!({
             "mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.bytes.len(),
         });
-        let found = self.choose(&Files::Registry(repository, manifest), &[&entry], &mut 0)?;
+        let found = self.choose(&Files::Registry(repository, manifest), &[&entry], &mut Opened::default())?;
         Ok(found.into_iter().map(|found| Found { called: image.tag.clone(), ..found }).collect())
     }
 
     /// The images among those of an index that are wanted.
-    fn choose(&self, files: &Files, entries: &[&Value], opened: &mut usize) -> Result<Vec<Found>, ParentError> {
+    fn choose(&self, files: &Files, entries: &[&Value], opened: &mut Opened) -> Result<Vec<Found>, ParentError> {
         // Attestations are listed beside images, for no platform.
         let is_image = |entry: &Value| {
             entry["platform"]["os"] != "unknown" && entry["annotations"]["vnd.docker.reference.type"].is_null()
@@ -254,9 +264,9 @@ impl Search<'_> {
     }
 
     /// The image that `entry` of an index describes; or those of another index.
-    fn open(&self, files: &Files, entry: &Value, opened: &mut usize) -> Result<Vec<Found>, ParentError> {
-        *opened += 1;
-        if *opened > MAX_OPENED {
+    fn open(&self, files: &Files, entry: &Value, opened: &mut Opened) -> Result<Vec<Found>, ParentError> {
+        opened.images += 1;
+        if opened.images > MAX_OPENED {
             return Err(self.problem(format!("lists more than {MAX_OPENED} images and indexes of images")));
         }
         let descriptor = self.descriptor(entry)?;
@@ -273,6 +283,10 @@ impl Search<'_> {
             return self.choose(files, &entries, opened);
         }
         let found = self.manifest(files, &self.parse(&bytes, "manifest")?)?;
+        opened.bytes += (bytes.len() + found.config.len()) as u64;
+        if opened.bytes > MAX_ALL_JSON {
+            return Err(self.problem(format!("has more than {} MiB of manifests and configs", MAX_ALL_JSON >> 20)));
+        }
         Ok(vec![Found { manifest: Some(bytes), platform: Platform::of(&entry["platform"]), ..found }])
     }
 
