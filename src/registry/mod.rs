@@ -13,7 +13,7 @@ pub mod origin;
 pub mod proxy;
 pub mod repository;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod trust;
 pub mod upload;
 

@@ -1,6 +1,6 @@
 //! Tests of the client against a server that does as it is told.
 
-mod server;
+pub(crate) mod server;
 mod uploads;
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ fn ann() -> Credentials {
 }
 
 /// The repository `a/b` of a server.
-fn repository(server: &Server, credentials: Option<Credentials>) -> Repository {
+pub(crate) fn repository(server: &Server, credentials: Option<Credentials>) -> Repository {
     let name = RepositoryName { registry: server.host.clone(), repository: "a/b".to_owned() };
     let connection = Connection::new(&server.host, false, Access::default(), credentials);
     Repository::new(name, Arc::new(connection))
@@ -28,7 +28,7 @@ fn bearer(realm: &str) -> String {
 }
 
 /// Says that it is there, and else answers by `answer`.
-fn registry(answer: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Server {
+pub(crate) fn registry(answer: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Server {
     Server::start(move |asked, before| match asked.line.as_str() {
         "GET /v2/" => Reply::of(200),
         _ => answer(asked, before),

@@ -327,3 +327,62 @@ impl BlobWriter for NewBlob<'_> {
         queue.and_then(|queue| queue.send(ready).ok()).ok_or_else(|| uploads.stopped().into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::deliver::Content;
+    use crate::layer::key::KeyHasher;
+    use crate::registry::tests::server::{Reply, Server};
+    use crate::registry::tests::{registry, repository};
+
+    /// Takes uploads; chunks get `status`.
+    fn taking(status: u16) -> Server {
+        registry(move |asked, _| match asked.line.split(' ').next() {
+            Some("POST") => Reply::of(202).header("location", "/u").header("oci-chunk-min-length", "6291456"),
+            Some("PATCH") => Reply::of(status),
+            Some("PUT") => Reply::of(201),
+            _ => Reply::of(404),
+        })
+    }
+
+    fn job() -> LayerJob<'static> {
+        let key = KeyHasher::new("a test").finish();
+        let content = Content::Made(Box::new(|| Ok(Vec::new())));
+        LayerJob { key, content, estimate: 0, known: None, packed: None }
+    }
+
+    #[test]
+    fn chunks_are_as_large_as_the_registry_wants() {
+        let front = taking(202);
+        let uploads = Uploads::new(&repository(&front, None));
+        let bytes: Vec<u8> = (0..15_u32 << 20).map(|number| (number >> 8) as u8).collect();
+        let sent = uploads.run(|| {
+            let job = job();
+            let mut blob = uploads.open(&job)?;
+            blob.write_all(&bytes)?;
+            blob.finish(&Delivered::plain(LayerRecord::of_tar(&bytes)))
+        });
+        sent.expect("taken");
+        assert!(uploads.take_lost().is_empty());
+        let asked: Vec<_> = front.asked().into_iter().filter(|asked| !asked.body.is_empty()).collect();
+        assert_eq!(asked.iter().map(|asked| asked.body.len() >> 20).collect::<Vec<_>>(), [8, 7]);
+        assert!(asked.iter().flat_map(|asked| &asked.body).eq(&bytes));
+    }
+
+    #[test]
+    fn of_what_was_lost_nothing_more_is_made_once_another_has_failed() {
+        let front = taking(404);
+        let uploads = Uploads::new(&repository(&front, None));
+        let job = job();
+        let mut blob = uploads.open(&job).expect("a place");
+        let some = vec![0; CHUNK];
+        // Only its digest is wanted still.
+        (0..20).try_for_each(|_| blob.write_all(&some)).expect("lost, and made to its end");
+        let (host, action, problem) = ("r".to_owned(), "x".to_owned(), "y".to_owned());
+        uploads.settle(&job.key, Err(RegistryError::Failed { host, action, problem }));
+        blob.write_all(&some).expect_err("in vain");
+        drop(blob);
+        assert_eq!(uploads.take_lost().len(), 1);
+    }
+}
