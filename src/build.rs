@@ -9,7 +9,6 @@ pub mod precompute;
 
 use std::path::Path;
 
-use anyhow::Context as _;
 use base::Base;
 use layers::{Layers, Said};
 
@@ -65,13 +64,13 @@ fn check_parent(parent: Option<&Parent>, places: &[Place]) -> Result<(), Unreada
     to_registries.flat_map(|place| layers.iter().map(move |layer| place.check(&layer.blob.media_type))).collect()
 }
 
-/// Builds the image and puts it at each of `places`. Where others' records turn out to be
+/// Builds the image and puts it at each of `places`; tells what it is at each. Where others' records turn out to be
 /// wrong, all is done again without them.
 ///
 /// # Errors
 /// When it does not fit its parent, a path is gone, a layer can't be made, or a
 /// destination not be written.
-pub fn build(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
+pub fn build(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Vec<Image>> {
     let error = match put(build, places) {
         Err(error) if build.index.believes_others() && is_changed(&error) => error,
         result => return result,
@@ -89,7 +88,7 @@ fn is_changed(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(DestinationError::Changed { .. }))
 }
 
-fn put(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
+fn put(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Vec<Image>> {
     let compressions = places.iter().map(Place::compression).collect::<Result<Vec<_>, _>>()?;
     check_parent(build.parent, places)?;
     let base = Base::new(build.parent, build.spec, build.closure)?;
@@ -102,7 +101,7 @@ fn put(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
     let source = Source { files: &files, store_dir: base.store_dir() };
     let mut delivery =
         Delivery { source, jobs, compression: Compression::None, threads: build.threads, progress: build.progress };
-    let mut image = None;
+    let mut images = Vec::new();
     for (Place { reference, format, .. }, compression) in places.iter().zip(compressions) {
         delivery.compression = compression;
         if reference.is_archive() {
@@ -121,9 +120,9 @@ fn put(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Image> {
         if let ImageReference::Folder { folder } = reference {
             release(build, &base, folder);
         }
-        image = Some(built);
+        images.push(built);
     }
-    image.context("no destination was named")
+    Ok(images)
 }
 
 /// Finds what is known of the layers in the form that a destination wants.

@@ -176,11 +176,17 @@
 //! | `registry/challenge.rs` | what a registry asks for before it answers | pure |
 //! | `registry/connection.rs` | talks to one registry | IO |
 //! | `registry/connection/authorization.rs` | who asks a registry, and with which token | IO |
+//! | `registry/connection/transport.rs` | sends one request, and follows where it leads | IO |
 //! | `registry/credentials.rs` | users and passwords, as docker and podman keep them | IO |
 //! | `registry/error.rs` | why a registry does not give or take something | pure |
 //! | `registry/mod.rs` | registries, each opened once | pure |
 //! | `registry/name.rs` | names of images in registries | pure |
+//! | `registry/origin.rs` | where URLs lead | pure |
+//! | `registry/proxy.rs` | which proxy a server is asked by | pure |
 //! | `registry/repository.rs` | manifests and blobs of a repository | IO |
+//! | `registry/tests.rs` | tests of the client against a server that does as it is told | IO |
+//! | `registry/tests/server.rs` | that server | IO |
+//! | `registry/tests/uploads.rs` | tests of uploads and of reading | IO |
 //! | `registry/trust.rs` | which registries are trusted | IO |
 //! | `registry/upload.rs` | uploads, at once or in chunks | IO |
 //! | `store/closure.rs` | registrations closed under references | pure |

@@ -14,6 +14,9 @@ use stowage::parent::parts;
 use stowage::parent::{LayerBytes, LayerProblem, Node, Parent, ParentError, ReadOptions, read};
 use stowage::store::{Closure, NarHash, PathInfo, StoreDir, StorePath};
 
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
 type Files<'a> = &'a [(&'a str, &'a [u8])];
 
 fn path(letter: &str) -> StorePath {
@@ -108,7 +111,14 @@ impl Scratch {
     fn blob(&self, bytes: &[u8]) -> Value {
         let digest = Digest::of(bytes);
         self.write(&format!("layout/blobs/sha256/{}", digest.to_hex()), bytes);
-        json!({ "digest": digest, "size": bytes.len(), "mediaType": "application/vnd.oci.image.manifest.v1+json" })
+        json!({ "digest": digest, "size": bytes.len(), "mediaType": MANIFEST })
+    }
+
+    /// An index within another, whose descriptor is given.
+    fn nested(&self, index: &Value) -> Value {
+        let mut descriptor = self.blob(index.to_string().as_bytes());
+        descriptor["mediaType"] = INDEX.into();
+        descriptor
     }
 
     /// An OCI layout with an image of one layer, whose manifest's descriptor is given.
@@ -233,7 +243,7 @@ fn of_an_index_the_image_for_the_platform_is_read() {
     });
     let mut attestation = images[0].clone();
     attestation["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
-    let mut nested = scratch.blob(json!({ "manifests": [images[0], images[1], attestation] }).to_string().as_bytes());
+    let mut nested = scratch.nested(&json!({ "manifests": [images[0], images[1], attestation] }));
     nested["mediaType"] = "application/vnd.oci.image.index.v1+json".into();
     nested["annotations"] = json!({ "org.opencontainers.image.ref.name": "tag" });
     let layout = scratch.index(&[nested]);
@@ -268,13 +278,13 @@ fn an_index_leads_to_so_many_images_at_most() {
     // Seven within each other would be ten million.
     for level in 0..7 {
         let entries = vec![index; 10];
-        index = scratch.blob(json!({ "level": level, "manifests": entries }).to_string().as_bytes());
+        index = scratch.nested(&json!({ "level": level, "manifests": entries }));
     }
     let layout = scratch.index(&[index]).parse().expect("a reference");
     let registries = stowage::registry::Registries::default();
     let error = parts::find(&layout, &registries, Choice::All).map(|_| ()).expect_err("too many").to_string();
     assert!(error.contains("more than 1000 images"), "{error}");
-    let empty = scratch.blob(json!({ "manifests": [] }).to_string().as_bytes());
+    let empty = scratch.nested(&json!({ "manifests": [] }));
     let error = message(read_with(&scratch.index(&[empty]), None, &[]));
     assert!(error.contains("lists no image"), "{error}");
 }
@@ -298,7 +308,7 @@ fn of_variants_the_one_that_was_named_is_read_or_else_the_best() {
         image("arm", Some("v6")),
         image("arm64", Some("v8")),
     ];
-    let index = scratch.blob(json!({ "manifests": images }).to_string().as_bytes());
+    let index = scratch.nested(&json!({ "manifests": images }));
     let layout = scratch.index(&[index]).parse().expect("a reference");
     for (wanted, expected) in [
         ("linux/amd64", Ok("linux/amd64")),
@@ -439,6 +449,44 @@ fn blobs_that_are_not_what_a_manifest_says_are_refused() {
     assert!(message(read_with(&reference, None, &[])).contains("has no layer 1"));
     pipe(&blob);
     assert!(message(read_with(&reference, None, &[])).contains("no regular file"));
+}
+
+/// What can be read in two ways is refused, since others may have read it in the other.
+#[test]
+fn manifests_that_are_two_things_are_refused() {
+    let scratch = Scratch::new();
+    let tar = tar_of(&[("etc/passwd", b"root")]);
+    let image = scratch.layout(&tar, &tar, "application/vnd.oci.image.layer.v1.tar");
+    read_with(&scratch.index(std::slice::from_ref(&image)), None, &[]).map(|_| ()).expect("right");
+    let file = scratch.0.path().join("layout/blobs/sha256").join(&image["digest"].as_str().expect("a digest")[7..]);
+    let manifest: Value = serde_json::from_slice(&std::fs::read(file).expect("readable")).expect("JSON");
+    let (digest, index) = (|value: &Value| scratch.blob(value.to_string().as_bytes()), json!([image]));
+    let with = |key: &str, value: Value| {
+        let mut changed = manifest.clone();
+        changed[key] = value;
+        digest(&changed)
+    };
+    let as_index = |mut descriptor: Value| {
+        descriptor["mediaType"] = INDEX.into();
+        descriptor
+    };
+    let sized = |mut descriptor: Value| {
+        descriptor["size"] = 12.into();
+        descriptor
+    };
+    for (descriptor, part) in [
+        (with("manifests", index.clone()), "is an index as well"),
+        (with("mediaType", INDEX.into()), "something else than"),
+        (as_index(image.clone()), "something else than"),
+        (as_index(with("mediaType", MANIFEST.into())), "something else than"),
+        (digest(&json!({ "manifests": index })), "something else than"),
+        (with("schemaVersion", 1.into()), "old schema 1"),
+        (sized(image.clone()), "is said to have 12"),
+        (with("config", sized(manifest["config"].clone())), "is said to have 12"),
+    ] {
+        let error = message(read_with(&scratch.index(&[descriptor]), None, &[]));
+        assert!(error.contains(part), "{error}");
+    }
 }
 
 fn pipe(path: &Path) {

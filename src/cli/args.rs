@@ -217,7 +217,8 @@ pub struct BuildArguments {
     /// Which kind of manifest a registry gets
     #[arg(long, value_name = "KIND", default_value = "oci")]
     pub format: ManifestFormat,
-    /// Write the digest of the image's manifest into this file
+    /// Write the digest of the image's manifest into this file. Where several --to have several,
+    /// it is that of the first registry, else of the last place; as with --json
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub digest_file: Option<PathBuf>,
     /// How many layers the image may have, its parent's included, at most 125; by default 62,

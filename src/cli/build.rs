@@ -66,7 +66,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
         .map(|text| parent::parent(text, &spec, &closure, &location, &settings.registries, believe))
         .transpose()?;
     let meter = Meter::new(total(&closure, parent.as_ref()), settings.quiet);
-    let image = build::build(
+    let images = build::build(
         &Build {
             name: name(&spec, &closure, &contents),
             spec: &spec,
@@ -86,9 +86,17 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     );
     meter.finish();
     let to: Vec<ImageReference> = places.into_iter().map(|place| place.reference).collect();
-    let image = image?;
+    let images = images?;
+    let image = told_of(&images, &to).context("no destination was named")?;
     write_digest(digest_file.as_deref(), image.digest())?;
-    report(&image, &to, arguments.json, settings.quiet || to_stdout)
+    report(image, &to, arguments.json, settings.quiet || to_stdout)
+}
+
+/// The image that is told of, of those at several places: where their layers have several forms,
+/// so have their digests, and whoever wants to know one wants to ask a registry for it.
+fn told_of<'a>(images: &'a [Image], to: &[ImageReference]) -> Option<&'a Image> {
+    let mut in_registries = images.iter().zip(to).filter(|(_, to)| matches!(to, ImageReference::Registry(_)));
+    in_registries.next().map(|(image, _)| image).or(images.last())
 }
 
 /// Each destination with its compression: those that were asked for, or the spec's.

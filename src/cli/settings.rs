@@ -11,7 +11,9 @@ use crate::daemon::DaemonAddress;
 use crate::fs::MAX_LINKS;
 use crate::layer::index::LayerIndex;
 use crate::registry::Registries;
-use crate::registry::credentials::{Credentials, Sources};
+use crate::registry::connection::Access;
+use crate::registry::credentials::{Credentials, DOCKER_TEXT, Sources};
+use crate::registry::proxy::Proxies;
 use crate::registry::trust::Trust;
 use crate::store::source::{Mention, RegistrationSource};
 use crate::store::{StoreDir, StoreLocation, StorePath};
@@ -77,7 +79,11 @@ impl Settings {
             state_dir: folder_variable("NIX_STATE_DIR").unwrap_or_else(|| "/nix/var/nix".into()),
             log_dir: folder_variable("NIX_LOG_DIR").unwrap_or_else(|| "/nix/var/log/nix".into()),
             index: LayerIndex::new(&cache_folder().join("layers")),
-            registries: Registries::new(credentials(), trust(), plain_http, daemon()),
+            registries: Registries::new(
+                credentials(),
+                Access { trust: trust(), plain_http, proxies: proxies() },
+                daemon(),
+            ),
             layer_index: text_variable("STOWAGE_LAYER_INDEX")?,
             state_home: folder_variable("XDG_STATE_HOME")
                 .or_else(|| folder_variable("HOME").map(|home| home.join(".local/state"))),
@@ -232,7 +238,7 @@ fn cache_folder() -> PathBuf {
 /// Where docker and podman keep credentials, and what CI gives; `containers-auth.json(5)` has
 /// the order.
 fn credentials() -> Sources {
-    let named = std::env::var_os("REGISTRY_AUTH_FILE").map(PathBuf::from);
+    let named = std::env::var_os("REGISTRY_AUTH_FILE").map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
     let first_is_named = named.is_some();
     let home = folder_variable("HOME");
     let podman = |folder: PathBuf| folder.join("containers/auth.json");
@@ -249,7 +255,7 @@ fn credentials() -> Sources {
         let (name, password) = (ci("CI_REGISTRY_USER")?, ci("CI_REGISTRY_PASSWORD")?);
         Some((registry, Credentials::User { name, password }))
     });
-    Sources { text: text("DOCKER_AUTH_CONFIG"), files, first_is_named, given }
+    Sources { text: text(DOCKER_TEXT), files, first_is_named, given }
 }
 
 /// Where the Docker daemon listens, as the `docker` command finds it.
@@ -263,10 +269,26 @@ fn daemon() -> DaemonAddress {
 /// Where docker and podman have certificates of registries.
 fn trust() -> Trust {
     let mut folders: Vec<PathBuf> = vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into()];
-    folders.extend(folder_variable("HOME").map(|home| home.join(".config/containers/certs.d")));
+    // Docker's own, when it runs without root, and podman's.
+    let of_home = [".config/docker/certs.d", ".config/containers/certs.d"];
+    folders.extend(folder_variable("HOME").iter().flat_map(|home| of_home.map(|folder| home.join(folder))));
     // SSL_CERT_FILE is understood anyway.
     let is_usual = std::env::var_os("SSL_CERT_FILE").is_some();
     Trust { folders, authorities: folder_variable("NIX_SSL_CERT_FILE").filter(|_| !is_usual) }
+}
+
+/// The proxies that others use, too. As in Go, the name in capitals comes first.
+fn proxies() -> Proxies {
+    let named = |name: &str| {
+        let value = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        value(&name.to_ascii_uppercase()).or_else(|| value(name))
+    };
+    Proxies {
+        http: named("http_proxy"),
+        https: named("https_proxy"),
+        all: named("all_proxy"),
+        none_for: named("no_proxy"),
+    }
 }
 
 /// A variable with a text, unless it is empty.

@@ -3,10 +3,10 @@
 
 mod uploads;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use uploads::Uploads;
 
@@ -49,14 +49,15 @@ impl RegistryPlace {
         let uploads = Uploads::new(&self.repository);
         let mut delivered = self.look(delivery, &uploads)?;
         delivered.iter().flatten().for_each(|known| (delivery.progress)(known.record.size));
+        let mut lost = BTreeMap::new();
         for _ in 0..ROUNDS {
             let missing = (0..delivered.len()).filter(|number| delivered[*number].is_none()).collect::<Vec<_>>();
             let jobs: Vec<&LayerJob<'_>> = missing.iter().map(|number| &delivery.jobs[*number]).collect();
             let Delivery { source, compression, threads, progress, .. } = *delivery;
             let made = uploads.run(|| deliver::in_parallel(source, &jobs, &uploads, compression, threads, progress))?;
-            let lost = uploads.take_lost();
+            lost = uploads.take_lost();
             for (number, made) in missing.into_iter().zip(made) {
-                if !lost.contains(&delivery.jobs[number].key) {
+                if !lost.contains_key(&delivery.jobs[number].key) {
                     delivered[number] = Some(made);
                 }
             }
@@ -64,8 +65,10 @@ impl RegistryPlace {
                 break;
             }
         }
-        let host = || RegistryError::Lost { host: self.image.at.registry.clone() };
-        delivered.into_iter().map(|layer| layer.ok_or_else(|| host().into())).collect()
+        if let Some((_, error)) = lost.pop_first() {
+            return Err(error.into());
+        }
+        Ok(delivered.into_iter().flatten().collect())
     }
 
     /// The layers that are there, or that the registry takes from another repository.
@@ -73,10 +76,14 @@ impl RegistryPlace {
         let expected: Vec<_> = delivery.jobs.iter().map(|job| job.expected(delivery.compression)).collect();
         let found = Mutex::new(BTreeSet::new());
         let next = AtomicUsize::new(0);
+        let failed = AtomicBool::new(false);
         let work = || -> Result<(), RegistryError> {
-            while let Some(number) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|next| *next < expected.len()) {
+            while let Some(number) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|next| *next < expected.len())
+                && !failed.load(Ordering::Relaxed)
+            {
                 let Some(known) = &expected[number] else { continue };
-                if self.has(&delivery.jobs[number], known, uploads)? {
+                let has = self.has(&delivery.jobs[number], known, uploads);
+                if has.inspect_err(|_| failed.store(true, Ordering::Relaxed))? {
                     found.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
                 }
             }
@@ -84,10 +91,15 @@ impl RegistryPlace {
         };
         std::thread::scope(|scope| {
             let askers: Vec<_> = (0..ASKERS.min(expected.len())).map(|_| scope.spawn(work)).collect();
-            askers.into_iter().try_for_each(|asker| asker.join().unwrap_or(Ok(())))
+            askers.into_iter().try_for_each(|asker| asker.join().unwrap_or_else(|_| Err(self.panicked())))
         })?;
         let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(expected.into_iter().enumerate().map(|(number, known)| known.filter(|_| found.contains(&number))).collect())
+    }
+
+    fn panicked(&self) -> RegistryError {
+        let (host, action) = (self.image.at.registry.clone(), "look for blobs".to_owned());
+        RegistryError::Failed { host, action, problem: "a thread panicked; this is a defect of stowage".to_owned() }
     }
 
     fn has(&self, job: &LayerJob<'_>, known: &Delivered, uploads: &Uploads) -> Result<bool, RegistryError> {
@@ -125,7 +137,7 @@ impl Destination for RegistryPlace {
 
     fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
         self.check(image.digest())?;
-        self.put_image(image, delivery, &self.image.reference())
+        self.put_image(image, delivery, &self.image.target())
     }
 
     fn add(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
@@ -134,13 +146,13 @@ impl Destination for RegistryPlace {
 
     fn has_index(&mut self, index: &ImageIndex) -> anyhow::Result<bool> {
         self.check(index.digest())?;
-        Ok(self.repository.manifest_digest(&self.image.reference())? == Some(index.digest()))
+        Ok(self.repository.manifest_digest(&self.image.target())? == Some(index.digest()))
     }
 
     fn finish_index(&mut self, index: &ImageIndex) -> anyhow::Result<()> {
         self.check(index.digest())?;
         let media_type = manifest::media_type(&index.bytes);
-        Ok(self.repository.put_manifest(&self.image.reference(), &media_type, &index.bytes)?)
+        Ok(self.repository.put_manifest(&self.image.target(), &media_type, &index.bytes)?)
     }
 }
 

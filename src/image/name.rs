@@ -101,8 +101,13 @@ fn is_path_component(text: &str) -> bool {
             .all(|separator| matches!(separator, "." | "_" | "__") || separator.bytes().all(|byte| byte == b'-'))
 }
 
-/// A host name or address, perhaps with a port.
+/// A host name or address, perhaps with a port; an IPv6 address is in brackets.
 fn is_domain(text: &str) -> bool {
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    if let Some((address, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let is_address = !address.is_empty() && address.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b':');
+        return is_address && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port));
+    }
     let (host, port) = text.rsplit_once(':').unwrap_or((text, "0"));
     let is_label = |label: &str| {
         !label.is_empty()
@@ -110,7 +115,7 @@ fn is_domain(text: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && host.split('.').all(is_label)
+    is_port(port) && host.split('.').all(is_label)
 }
 
 /// `[\w][\w.-]{0,127}`

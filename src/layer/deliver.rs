@@ -113,6 +113,11 @@ pub trait BlobSink: Sync {
     /// # Errors
     /// When there is none.
     fn open(&self, job: &LayerJob<'_>) -> anyhow::Result<Box<dyn BlobWriter + '_>>;
+
+    /// How many layers may be made at once, if each has some memory there.
+    fn most(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// A place for one layer's bytes.
@@ -157,7 +162,7 @@ pub fn in_parallel(
         Ok(made)
     };
     let made = std::thread::scope(|scope| {
-        let readers = press.readers(threads).clamp(1, jobs.len().max(1));
+        let readers = press.readers(threads).min(sink.most()).clamp(1, jobs.len().max(1));
         let workers: Vec<_> = (0..readers).map(|_| scope.spawn(work)).collect();
         let results = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err(panicked())));
         results.collect::<Vec<_>>().into_iter().collect::<anyhow::Result<Vec<_>>>()

@@ -11,7 +11,9 @@ use super::blob::Blob;
 use super::files::Files;
 use crate::daemon::Daemon;
 use crate::digest::Digest;
-use crate::image::manifest::{DOCKER_INDEX, Descriptor, DockerArchiveEntry, Manifest, OCI_INDEX};
+use crate::image::manifest::{
+    DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, DockerArchiveEntry, Manifest, OCI_INDEX, OCI_MANIFEST,
+};
 use crate::image::{ImageName, Platform};
 use crate::registry::{Registries, RegistryImage};
 
@@ -21,6 +23,12 @@ const MAX_JSON: u64 = 16 << 20;
 /// How many images, and indexes of some, one index may lead to, so that nobody is kept busy for
 /// ever.
 const MAX_OPENED: usize = 1000;
+
+/// How large their manifests and configs may be together, in bytes: all of them are in memory.
+const MAX_ALL_JSON: u64 = 128 << 20;
+
+/// How the media types of manifests begin that no registry has taken since 2020.
+const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+";
 
 /// The annotation with an image's tag.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -54,6 +62,13 @@ pub struct Search<'a> {
     pub name: &'a str,
     /// Which of the images for several platforms.
     pub choice: Choice<'a>,
+}
+
+/// What an index has led to up to now.
+#[derive(Default)]
+struct Opened {
+    images: usize,
+    bytes: u64,
 }
 
 /// Which of the images of an index are wanted.
@@ -162,7 +177,7 @@ impl Search<'_> {
             return Err(self.choice("has several images; name one by its tag".to_owned(), tags()));
         }
         let fitting = if digests.len() > 1 { &fitting[..] } else { &fitting[..1] };
-        let found = self.choose(files, fitting, &mut 0)?;
+        let found = self.choose(files, fitting, &mut Opened::default())?;
         Ok(found.into_iter().map(|found| Found { called: tag_of(fitting[0]), ..found }).collect())
     }
 
@@ -192,12 +207,12 @@ impl Search<'_> {
         let entry = serde_json::json!({
             "mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.bytes.len(),
         });
-        let found = self.choose(&Files::Registry(repository, manifest), &[&entry], &mut 0)?;
+        let found = self.choose(&Files::Registry(repository, manifest), &[&entry], &mut Opened::default())?;
         Ok(found.into_iter().map(|found| Found { called: image.tag.clone(), ..found }).collect())
     }
 
     /// The images among those of an index that are wanted.
-    fn choose(&self, files: &Files, entries: &[&Value], opened: &mut usize) -> Result<Vec<Found>, ParentError> {
+    fn choose(&self, files: &Files, entries: &[&Value], opened: &mut Opened) -> Result<Vec<Found>, ParentError> {
         // Attestations are listed beside images, for no platform.
         let is_image = |entry: &Value| {
             entry["platform"]["os"] != "unknown" && entry["annotations"]["vnd.docker.reference.type"].is_null()
@@ -249,9 +264,9 @@ impl Search<'_> {
     }
 
     /// The image that `entry` of an index describes; or those of another index.
-    fn open(&self, files: &Files, entry: &Value, opened: &mut usize) -> Result<Vec<Found>, ParentError> {
-        *opened += 1;
-        if *opened > MAX_OPENED {
+    fn open(&self, files: &Files, entry: &Value, opened: &mut Opened) -> Result<Vec<Found>, ParentError> {
+        opened.images += 1;
+        if opened.images > MAX_OPENED {
             return Err(self.problem(format!("lists more than {MAX_OPENED} images and indexes of images")));
         }
         let descriptor = self.descriptor(entry)?;
@@ -261,14 +276,54 @@ impl Search<'_> {
                 self.problem(format!("has other bytes for {} than the digest says; fetch it again", descriptor.digest))
             );
         }
+        self.check_size(&bytes, &descriptor)?;
         let value: Value = self.parse(&bytes, "manifest")?;
-        let kind = value["mediaType"].as_str().unwrap_or(&descriptor.media_type);
-        if kind == OCI_INDEX || kind == DOCKER_INDEX || value["manifests"].is_array() {
+        if self.is_index(&value, &descriptor)? {
             let entries: Vec<&Value> = value["manifests"].as_array().into_iter().flatten().collect();
             return self.choose(files, &entries, opened);
         }
         let found = self.manifest(files, &self.parse(&bytes, "manifest")?)?;
+        opened.bytes += (bytes.len() + found.config.len()) as u64;
+        if opened.bytes > MAX_ALL_JSON {
+            return Err(self.problem(format!("has more than {} MiB of manifests and configs", MAX_ALL_JSON >> 20)));
+        }
         Ok(vec![Found { manifest: Some(bytes), platform: Platform::of(&entry["platform"]), ..found }])
+    }
+
+    /// Whether a manifest is an index of others. One that can be read in two ways is none: others
+    /// may have looked at the other (CVE-2021-41190).
+    fn is_index(&self, value: &Value, descriptor: &Descriptor) -> Result<bool, ParentError> {
+        let lists_images = value.get("manifests").is_some();
+        let has_parts = value.get("config").is_some() || value.get("layers").is_some();
+        if lists_images && has_parts {
+            return Err(self.problem(format!("has a manifest {} that is an index as well", descriptor.digest)));
+        }
+        let own = value["mediaType"].as_str();
+        if value["schemaVersion"] == 1 || own.is_some_and(|own| own.starts_with(DOCKER_SCHEMA_1)) {
+            return Err(
+                self.problem("has a manifest of the old schema 1; push it again with a newer docker".to_owned())
+            );
+        }
+        for kind in own.into_iter().chain([descriptor.media_type.as_str()]) {
+            let says_index = kind == OCI_INDEX || kind == DOCKER_INDEX;
+            let says_image = kind == OCI_MANIFEST || kind == DOCKER_MANIFEST;
+            let is_other = own.is_some_and(|own| own != kind && is_known(own));
+            if says_index && has_parts || says_image && lists_images || (says_index || says_image) && is_other {
+                let digest = descriptor.digest;
+                return Err(self.problem(format!("has a manifest {digest} that is something else than {kind}")));
+            }
+        }
+        let kind = own.unwrap_or(&descriptor.media_type);
+        Ok(lists_images || !has_parts && (kind == OCI_INDEX || kind == DOCKER_INDEX))
+    }
+
+    /// Compares what a descriptor says of a size, which others may believe.
+    fn check_size(&self, bytes: &[u8], descriptor: &Descriptor) -> Result<(), ParentError> {
+        if bytes.len() as u64 == descriptor.size {
+            return Ok(());
+        }
+        let Descriptor { digest, size, .. } = descriptor;
+        Err(self.problem(format!("has {} bytes for {digest}, which is said to have {size}", bytes.len())))
     }
 
     /// The parts that a manifest lists.
@@ -277,6 +332,7 @@ impl Search<'_> {
         if Digest::of(&config) != manifest.config.digest {
             return Err(self.problem("has a config that is not what its digest says; fetch it again".to_owned()));
         }
+        self.check_size(&config, &manifest.config)?;
         let layer = |(number, descriptor): (usize, &Descriptor)| {
             let blob = files.blob(descriptor)?;
             let missing =
@@ -316,6 +372,11 @@ impl Search<'_> {
     fn choice(&self, problem: String, choices: Vec<String>) -> ParentError {
         ParentError::Choice { name: self.name.to_owned(), problem, choices }
     }
+}
+
+/// Whether that is one of the kinds of manifests.
+fn is_known(media_type: &str) -> bool {
+    [OCI_INDEX, DOCKER_INDEX, OCI_MANIFEST, DOCKER_MANIFEST].contains(&media_type)
 }
 
 /// The platforms of an index's entries, for messages.

@@ -12,11 +12,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::Deserialize;
 
-use super::error::RegistryError;
+use super::error::{RegistryError, plain};
 use super::name::{DOCKER_HUB, RepositoryName};
 
 /// Docker Hub, as Docker's configuration has it.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
+
+/// The variable with a configuration of docker's.
+pub const DOCKER_TEXT: &str = "DOCKER_AUTH_CONFIG";
 
 /// What a helper says for a user when its secret is an identity token.
 const TOKEN_USER: &str = "<token>";
@@ -140,26 +143,48 @@ fn parse(text: &str, path: &Path) -> Result<Config, RegistryError> {
 
 impl Config {
     fn find(&self, repository: &RepositoryName, path: &Path) -> Result<Option<Credentials>, RegistryError> {
-        let error = |problem: String| RegistryError::Settings { path: path.to_owned(), problem };
-        if let Some(helper) = self.cred_helpers.iter().find(|(key, _)| is_for(key, &repository.registry)) {
-            return ask(helper.1, &repository.registry);
+        let registry = &repository.registry;
+        let helper = self.cred_helpers.get(registry);
+        let helper = helper
+            .or_else(|| self.cred_helpers.iter().find(|(key, _)| is_for(key, registry)).map(|(_, helper)| helper));
+        if let Some(helper) = helper.filter(|helper| !helper.is_empty()) {
+            return ask(helper, registry);
         }
+        let listed = || self.listed(repository, path);
+        // Where docker has a store, that counts; but a file that was brought along may name one
+        // that is not here.
+        match self.creds_store.as_ref().filter(|helper| !helper.is_empty()) {
+            None => listed(),
+            Some(helper) => match ask(helper, registry) {
+                Ok(None) => listed(),
+                Err(error) => listed()?.map_or(Err(error), |found| Ok(Some(found))),
+                found => found,
+            },
+        }
+    }
+
+    /// The credentials that are in the file itself.
+    fn listed(&self, repository: &RepositoryName, path: &Path) -> Result<Option<Credentials>, RegistryError> {
         // auth.json may have an entry for a part of a registry: the longest is meant.
         let whole = repository.to_string();
         let parts = std::iter::successors(Some(whole.as_str()), |name| name.rsplit_once('/').map(|(parent, _)| parent));
-        for part in parts {
-            let fits = |key: &&String| key.as_str() == part || part == repository.registry && is_for(key, part);
-            if let Some((key, entry)) = self.auths.iter().find(|(key, _)| fits(key)) {
-                let found = entry.credentials().map_err(|problem| error(format!("has for {key} {problem}")))?;
-                if found.is_some() {
-                    return Ok(found);
-                }
+        let exact = parts.filter_map(|part| self.auths.get_key_value(part));
+        let fitting = self.auths.iter().filter(|(key, _)| is_for(key, &repository.registry));
+        // Docker has none for a part, and cuts a path off.
+        let is_docker = matches!(path.file_name().and_then(|name| name.to_str()), Some("config.json" | DOCKER_TEXT));
+        let cut = self.auths.iter().filter(|(key, _)| {
+            is_docker && !key.contains("://") && key.split('/').next() == Some(repository.registry.as_str())
+        });
+        for (key, entry) in exact.chain(fitting).chain(cut) {
+            let found = entry.credentials().map_err(|problem| RegistryError::Settings {
+                path: path.to_owned(),
+                problem: format!("has for {key} {problem}"),
+            })?;
+            if found.is_some() {
+                return Ok(found);
             }
         }
-        match &self.creds_store {
-            Some(helper) if !helper.is_empty() => ask(helper, &repository.registry),
-            _ => Ok(None),
-        }
+        Ok(None)
     }
 }
 
@@ -211,7 +236,7 @@ fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>, RegistryErro
     let output = child.wait_with_output().map_err(|problem| error(format!("can't be run: {problem}")))?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).trim().to_owned();
+        let said = plain(&said);
         // The helpers' library has no other sign for it.
         if said.contains("credentials not found") {
             return Ok(None);
@@ -276,6 +301,31 @@ mod tests {
         ] {
             assert_eq!(user(config, image).as_deref(), Some(expected), "{image}");
         }
+    }
+
+    #[test]
+    fn the_entry_of_that_name_comes_before_one_that_fits() {
+        let config = r#"{"auths": {"http://r.example/v1": {"auth": "YTph"}, "r.example": {"auth": "Yjpi"}},
+            "credHelpers": {"https://s.example": "there-is-one", "s.example": ""}}"#;
+        assert_eq!(user(config, "r.example/x").as_deref(), Some("b b"));
+        // No helper on purpose.
+        assert_eq!(user(config, "s.example/x"), None);
+    }
+
+    #[test]
+    fn docker_cuts_paths_off_and_podman_does_not() {
+        let config = r#"{"auths": {"r.example/v1/": {"auth": "YTph"}}}"#;
+        assert_eq!(user(config, "r.example/x").as_deref(), Some("a a"));
+        let image = RegistryImage::parse("r.example/x").expect("a name");
+        let path = Path::new("auth.json");
+        assert!(parse(config, path).expect("JSON").find(&image.at, path).expect("readable").is_none());
+    }
+
+    #[test]
+    fn a_store_that_is_not_here_is_worth_what_is_listed() {
+        let config = r#"{"auths": {"r.example": {"auth": "YTph"}}, "credsStore": "there-is-none"}"#;
+        assert_eq!(user(config, "r.example/x").as_deref(), Some("a a"));
+        find(config, "s.example/x").expect_err("no helper");
     }
 
     #[test]

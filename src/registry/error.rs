@@ -86,10 +86,12 @@ pub enum RegistryError {
         what: String,
     },
     /// An upload that has to begin anew, from its first byte.
-    #[error("the registry {host} has lost an upload")]
+    #[error("the registry {host} has lost an upload, again and again: {problem}; its log may say why")]
     Lost {
         /// The registry.
         host: String,
+        /// What it says.
+        problem: String,
     },
 }
 
@@ -126,48 +128,51 @@ pub struct Complaint {
     pub codes: Vec<String>,
     /// For people.
     pub text: String,
+    /// Whether there is no room for more.
+    is_full: bool,
 }
+
+/// How many letters of what somebody says are shown.
+const MOST_LETTERS: usize = 500;
 
 impl Complaint {
     /// Reads the body of an answer of that status.
     #[must_use]
     pub fn read(status: u16, body: &[u8]) -> Self {
         let parsed = serde_json::from_slice(body).unwrap_or(Body { errors: Vec::new() });
+        let is_full = is_full(status, &parsed.errors, body);
         let print = |entry: &Entry| {
             let detail = match &entry.detail {
                 serde_json::Value::Null => String::new(),
                 serde_json::Value::String(text) => format!(" ({text})"),
                 other => format!(" ({other})"),
             };
-            format!("{} {}{detail}", entry.code, entry.message).trim().to_owned()
+            plain(format!("{} {}{detail}", entry.code, entry.message).as_bytes())
         };
         let said: Vec<String> = parsed.errors.iter().map(print).collect();
-        let text = if said.is_empty() { plain(body) } else { said.join("; ") };
+        let text = if said.is_empty() { plain(body) } else { plain(said.join("; ").as_bytes()) };
         let text = if text.is_empty() { format!("HTTP status {status}") } else { format!("{text} (HTTP {status})") };
-        Self { status, codes: parsed.errors.into_iter().map(|entry| entry.code).collect(), text }
+        Self { status, codes: parsed.errors.into_iter().map(|entry| entry.code).collect(), text, is_full }
+    }
+
+    /// Whether one of its errors has that code.
+    #[must_use]
+    pub fn has_code(&self, code: &str) -> bool {
+        self.codes.iter().any(|own| own == code)
     }
 
     /// Whether the same request may work a little later.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        matches!(self.status, 408 | 425 | 429 | 500 | 502..=504) && !self.is_full()
-    }
-
-    /// Whether there is no room for more. distribution tells the errno of its disk, 28 or
-    /// 122; others say 507.
-    fn is_full(&self) -> bool {
-        let says = |text: &str| self.text.contains(text);
-        let errno = |number: &str| says(&format!("\"Err\":{number}}}")) || says(&format!("\"Err\":{number},"));
-        let of_disk = says("no space left") || errno("28") || errno("122");
-        self.status == 507 || self.status != 429 && (of_disk || says("quota"))
+        matches!(self.status, 408 | 425 | 429 | 500 | 502..=504) && !self.is_full
     }
 
     /// The error, when `host` was asked to do `action`; `known` says whether it knew by whom.
     #[must_use]
     pub fn into_error(self, host: &str, action: &str, known: bool) -> RegistryError {
-        let (host, action, is_full) = (host.to_owned(), action.to_owned(), self.is_full());
-        let Self { status, codes, text: problem } = self;
-        let is_denied = codes.iter().any(|code| code == "DENIED" || code == "UNAUTHORIZED");
+        let (host, action) = (host.to_owned(), action.to_owned());
+        let is_denied = self.has_code("DENIED") || self.has_code("UNAUTHORIZED");
+        let Self { status, text: problem, is_full, .. } = self;
         match status {
             _ if is_full => RegistryError::Full { host, action, problem },
             401 | 403 => RegistryError::Denied { host, action, problem, known },
@@ -178,11 +183,34 @@ impl Complaint {
     }
 }
 
-/// What a body says that is no JSON, on one line, and not too much.
-fn plain(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(body);
+/// Whether a registry says that there is no room for more: by 507, or in words. What details say
+/// of rules is no sign of it, but for the errno of distribution's disk, 28 or 122.
+fn is_full(status: u16, errors: &[Entry], body: &[u8]) -> bool {
+    if !matches!(status, 403 | 413 | 500 | 507) {
+        return false;
+    }
+    let says = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        text.contains("no space left") || text.contains("quota")
+    };
+    let of_disk = |entry: &Entry| {
+        let detail = entry.detail.to_string();
+        let errno = |number: &str| ["}", ","].iter().any(|end| detail.contains(&format!("\"Err\":{number}{end}")));
+        errno("28") || errno("122") || detail.contains("no space left")
+    };
+    let in_words = errors.iter().any(|entry| says(&entry.code) || says(&entry.message) || of_disk(entry));
+    status == 507 || in_words || errors.is_empty() && says(&String::from_utf8_lossy(body))
+}
+
+/// What somebody says, on one line, not too much of it, and without what terminals obey.
+#[must_use]
+pub fn plain(said: &[u8]) -> String {
+    let text = String::from_utf8_lossy(said);
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().filter(|letter| !letter.is_control()).take(200).collect()
+    // Some letters turn the direction of those after them.
+    let turns =
+        |letter: char| matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    line.chars().filter(|letter| !letter.is_control() && !turns(*letter)).take(MOST_LETTERS).collect()
 }
 
 #[cfg(test)]
@@ -210,5 +238,31 @@ mod tests {
         let denied = |known| Complaint::read(401, b"").into_error("r", "x", known).to_string();
         assert!(denied(false).contains("docker login r"), "{}", denied(false));
         assert!(denied(true).contains("password for r right"), "{}", denied(true));
+    }
+
+    #[test]
+    fn only_what_says_so_is_full() {
+        let is_full = |status, body: &str| {
+            let error = Complaint::read(status, body.as_bytes()).into_error("r", "x", false);
+            matches!(error, RegistryError::Full { .. })
+        };
+        let said = |message: &str, detail: &str| {
+            format!(r#"{{"errors":[{{"code":"DENIED","message":"{message}","detail":"{detail}"}}]}}"#)
+        };
+        assert!(is_full(403, &said("Quota exceeded for the project", "")));
+        assert!(is_full(500, "write: no space left on device"));
+        assert!(is_full(507, ""));
+        assert!(!is_full(403, &said("no", "see the policy on quotas")));
+        for status in [400, 401, 404, 429, 503] {
+            assert!(!is_full(status, &said("quota", "")), "{status}");
+        }
+    }
+
+    #[test]
+    fn what_a_registry_says_can_do_nothing_to_a_terminal() {
+        let message = "a\\u001b[2Jb\\r\\nc\\u202ed".to_owned() + &"x".repeat(1000);
+        let body = format!(r#"{{"errors":[{{"code":"UNKNOWN","message":"{message}"}}]}}"#);
+        let text = Complaint::read(400, body.as_bytes()).text;
+        assert!(text.starts_with("UNKNOWN a[2Jb cdxxx") && text.len() < 600, "{text:?}");
     }
 }

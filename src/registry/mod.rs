@@ -9,19 +9,22 @@ pub mod connection;
 pub mod credentials;
 pub mod error;
 pub mod name;
+pub mod origin;
+pub mod proxy;
 pub mod repository;
+#[cfg(test)]
+pub(crate) mod tests;
 pub mod trust;
 pub mod upload;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use connection::Connection;
+use connection::{Access, Connection};
 use credentials::Sources;
 pub use error::RegistryError;
 pub use name::{RegistryImage, RepositoryName};
 pub use repository::Repository;
-use trust::Trust;
 
 use crate::daemon::DaemonAddress;
 
@@ -29,19 +32,17 @@ use crate::daemon::DaemonAddress;
 #[derive(Default)]
 pub struct Registries {
     credentials: Sources,
-    trust: Trust,
-    plain_http: Vec<String>,
+    access: Access,
     /// Where the Docker daemon listens.
     pub daemon: DaemonAddress,
     open: Mutex<BTreeMap<RepositoryName, Repository>>,
 }
 
 impl Registries {
-    /// Credentials come from `credentials`, certificates as `trust` says; the hosts in
-    /// `plain_http` are asked without TLS.
+    /// Credentials come from `credentials`; registries are reached as `access` says.
     #[must_use]
-    pub fn new(credentials: Sources, trust: Trust, plain_http: Vec<String>, daemon: DaemonAddress) -> Self {
-        Self { credentials, trust, plain_http, daemon, open: Mutex::default() }
+    pub fn new(credentials: Sources, access: Access, daemon: DaemonAddress) -> Self {
+        Self { credentials, access, daemon, open: Mutex::default() }
     }
 
     /// The repository `name`; each is opened once.
@@ -54,8 +55,8 @@ impl Registries {
             return Ok(repository.clone());
         }
         let credentials = self.credentials.find(name)?;
-        let plain_http = self.plain_http.contains(&name.registry);
-        let connection = Connection::new(name.host(), plain_http, self.trust.clone(), credentials);
+        let plain_http = self.access.plain_http.contains(&name.registry);
+        let connection = Connection::new(name.host(), plain_http, self.access.clone(), credentials);
         let repository = Repository::new(name.clone(), Arc::new(connection));
         open.insert(name.clone(), repository.clone());
         Ok(repository)

@@ -62,7 +62,14 @@ impl RegistryImage {
         Ok(Self { at: RepositoryName { registry, repository }, tag, digest })
     }
 
-    /// What a registry's API calls it: its digest, or else its tag.
+    /// What a registry's API calls it where it is put: its tag, or else its digest. One that has
+    /// both is to be that digest, and to be found by the tag.
+    #[must_use]
+    pub fn target(&self) -> String {
+        self.tag.clone().unwrap_or_else(|| self.reference())
+    }
+
+    /// What a registry's API calls it where it is read: its digest, or else its tag.
     #[must_use]
     pub fn reference(&self) -> String {
         match (&self.digest, &self.tag) {
@@ -109,6 +116,8 @@ mod tests {
             ("localhost/a", "localhost/a:latest"),
             ("localhost:5000/a/b:c", "localhost:5000/a/b:c"),
             ("127.0.0.1:5000/a:c", "127.0.0.1:5000/a:c"),
+            ("[::1]:5000/a:c", "[::1]:5000/a:c"),
+            ("[fd00::1]/a", "[fd00::1]/a:latest"),
         ] {
             assert_eq!(printed(text), expected);
         }
@@ -121,7 +130,20 @@ mod tests {
         assert_eq!((image.tag.as_deref(), image.reference()), (None, digest.to_string()));
         let text = format!("r.example/a:b@{digest}");
         assert_eq!(printed(&text), text);
-        for wrong in ["", "A", "r.example/", "r.example/a:", "r.example/a@sha256:12", "r.example/a:b c"] {
+        let image = RegistryImage::parse(&text).expect("a name");
+        assert_eq!((image.reference(), image.target().as_str()), (digest.to_string(), "b"));
+        for wrong in [
+            "",
+            "A",
+            "r.example/",
+            "r.example/a:",
+            "r.example/a@sha256:12",
+            "r.example/a:b c",
+            "[::1/a",
+            "[::1]x/a",
+            "[]/a",
+            "[::1]:/a",
+        ] {
             RegistryImage::parse(wrong).expect_err(wrong);
         }
     }

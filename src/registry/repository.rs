@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ureq::Body;
 use ureq::http::{Method, header};
 
-use super::connection::{Answer, Connection, Failure, Request, drain};
+use super::connection::{Connection, Failure, Request, drain, pause};
 use super::error::RegistryError;
 use super::name::RepositoryName;
 use crate::digest::Digest;
@@ -17,8 +17,10 @@ use crate::image::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIF
 /// How large a manifest or config may be, in bytes; registries take 4 MiB.
 const MAX_JSON: u64 = 16 << 20;
 
-/// How often the reading of a blob goes on after a break.
+/// How often the reading of a blob goes on after a break without any progress, and how many
+/// bytes are progress.
 const RESUMES: u32 = 5;
+const PROGRESS: u64 = 64 << 10;
 
 /// A repository that is asked.
 #[derive(Clone)]
@@ -74,7 +76,11 @@ impl Repository {
     /// When the registry does not say.
     pub fn manifest_digest(&self, reference: &str) -> Result<Option<Digest>, RegistryError> {
         let action = format!("look for the manifest {reference} of {}", self.name);
-        let answer = self.manifest(Method::HEAD, reference, &self.push(), &action)?;
+        let accept = accept();
+        let (url, scopes) = (self.path(&format!("manifests/{reference}")), &self.push()[..]);
+        let request =
+            Request { method: Method::HEAD, url: &url, headers: &accept, body: None, scopes, action: &action };
+        let answer = self.connection.ask(&request)?;
         let digest = answer.headers().get("docker-content-digest");
         let digest = digest.and_then(|value| Digest::parse(value.to_str().ok()?).ok());
         Ok(digest.filter(|_| answer.status() == 200))
@@ -86,13 +92,11 @@ impl Repository {
     /// When it can't be had, or is not what its digest says.
     pub fn get_manifest(&self, reference: &str) -> Result<FoundManifest, RegistryError> {
         let action = format!("read the manifest {reference} of {}", self.name);
-        let mut answer = self.manifest(Method::GET, reference, &self.pull(), &action)?;
-        if answer.status() != 200 {
-            return Err(self.connection.refusal(answer, &action));
-        }
-        let media_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let media_type = media_type.and_then(|text| text.split(';').next()).unwrap_or_default().trim().to_owned();
-        let bytes = read_all(&mut answer).map_err(|problem| self.failed(&action, &problem))?;
+        let accept = accept();
+        let (url, scopes) = (self.path(&format!("manifests/{reference}")), &self.pull()[..]);
+        let request = Request { method: Method::GET, url: &url, headers: &accept, body: None, scopes, action: &action };
+        let (media_type, bytes) = self.read(&request)?;
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
         let digest = Digest::of(&bytes);
         match Digest::parse(reference) {
             Ok(expected) if expected != digest => {
@@ -102,17 +106,25 @@ impl Repository {
         }
     }
 
-    fn manifest(
-        &self,
-        method: Method,
-        reference: &str,
-        scopes: &[String],
-        action: &str,
-    ) -> Result<Answer, RegistryError> {
-        let accept = [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX].join(", ");
-        let headers = [("accept", accept)];
-        let url = self.path(&format!("manifests/{reference}"));
-        self.connection.ask(&Request { method, url: &url, headers: &headers, body: None, scopes, action })
+    /// What is there in small, and its media type; once more where the connection breaks.
+    fn read(&self, request: &Request<'_>) -> Result<(String, Vec<u8>), RegistryError> {
+        self.connection.persist(request.action, || {
+            let mut answer = self.connection.ask_once(request)?;
+            if answer.status() != 200 {
+                return Err(Failure::Final(self.connection.refusal(answer, request.action)));
+            }
+            let media_type = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            let media_type = media_type.unwrap_or_default().to_owned();
+            match answer.body_mut().with_config().limit(MAX_JSON).read_to_vec() {
+                Ok(bytes) => Ok((media_type, bytes)),
+                // It will be no smaller.
+                Err(ureq::Error::BodyExceedsLimit(_)) => {
+                    let problem = format!("it is larger than {} MiB", MAX_JSON >> 20);
+                    Err(Failure::Final(self.failed(request.action, &problem)))
+                }
+                Err(error) => Err(Failure::Passing { problem: error.to_string(), wait: None, complaint: None }),
+            }
+        })
     }
 
     /// Puts a manifest under a tag or its digest.
@@ -167,15 +179,7 @@ impl Repository {
         let action = format!("read the blob {digest} of {}", self.name);
         let (url, scopes) = (self.blob_path(digest), &self.pull()[..]);
         let request = Request { method: Method::GET, url: &url, headers: &[], body: None, scopes, action: &action };
-        let attempt = || {
-            let mut answer = self.connection.ask_once(&request)?;
-            if answer.status() != 200 {
-                return Err(Failure::Final(self.connection.refusal(answer, &action)));
-            }
-            let passing = |problem| Failure::Passing { problem, wait: None, complaint: None };
-            read_all(&mut answer).map_err(passing)
-        };
-        let bytes = self.connection.persist(&action, attempt)?;
+        let (_, bytes) = self.read(&request)?;
         if Digest::of(&bytes) != *digest {
             return Err(RegistryError::Damaged { at: self.name.clone(), what: format!("the blob {digest}") });
         }
@@ -188,8 +192,15 @@ impl Repository {
     /// # Errors
     /// When it can't be had.
     pub fn open_blob(&self, digest: &Digest, size: u64) -> Result<BlobReader, RegistryError> {
-        let mut reader =
-            BlobReader { repository: self.clone(), digest: *digest, size, position: 0, body: None, resumes: RESUMES };
+        let mut reader = BlobReader {
+            repository: self.clone(),
+            digest: *digest,
+            size,
+            position: 0,
+            body: None,
+            breaks: 0,
+            progress: 0,
+        };
         reader.open()?;
         Ok(reader)
     }
@@ -204,8 +215,9 @@ impl Repository {
     }
 }
 
-fn read_all(answer: &mut Answer) -> Result<Vec<u8>, String> {
-    answer.body_mut().with_config().limit(MAX_JSON).read_to_vec().map_err(|error| error.to_string())
+/// The kinds of manifests that are understood.
+fn accept() -> [(&'static str, String); 1] {
+    [("accept", [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX].join(", "))]
 }
 
 /// Reads a blob from its registry.
@@ -215,7 +227,9 @@ pub struct BlobReader {
     size: u64,
     position: u64,
     body: Option<Box<dyn Read + Send + Sync>>,
-    resumes: u32,
+    /// How often it broke off without progress, and where it was when there was some.
+    breaks: u32,
+    progress: u64,
 }
 
 impl BlobReader {
@@ -261,12 +275,16 @@ impl Read for BlobReader {
                 Some(Err(error)) => error.to_string(),
                 None => "the connection was closed".to_owned(),
             };
-            if self.resumes == 0 {
+            if self.position - self.progress >= PROGRESS {
+                (self.breaks, self.progress) = (0, self.position);
+            }
+            self.breaks += 1;
+            if self.breaks > RESUMES {
                 let action = format!("read the blob {} of {}", self.digest, self.repository.name);
                 return Err(std::io::Error::other(self.repository.failed(&action, &problem)));
             }
-            self.resumes -= 1;
             self.body = None;
+            std::thread::sleep(pause(self.breaks));
             self.open().map_err(std::io::Error::other)?;
         }
     }

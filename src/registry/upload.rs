@@ -5,7 +5,7 @@
 
 use ureq::http::{Method, header};
 
-use super::connection::{Answer, Failure, Request, drain};
+use super::connection::{Answer, Failure, Request, drain, read_complaint};
 use super::error::RegistryError;
 use super::name::RepositoryName;
 use super::repository::Repository;
@@ -14,6 +14,9 @@ use crate::digest::Digest;
 /// How often an upload begins anew that the registry has lost.
 const RESTARTS: u32 = 3;
 
+/// How often a blob of another repository is asked for while the registry fails.
+const MOUNTS: u32 = 3;
+
 /// An upload that has begun.
 #[derive(Clone, Debug)]
 pub struct Upload {
@@ -21,6 +24,19 @@ pub struct Upload {
     location: String,
     /// How many bytes the registry has.
     offset: u64,
+    /// How many bytes a chunk has to have at the least, but for the last.
+    least: u64,
+    /// Whether it went on after a break, and may have what nobody meant.
+    is_resumed: bool,
+}
+
+impl Upload {
+    /// How many bytes a chunk has to have at the least, but for the last: the header
+    /// `OCI-Chunk-Min-Length`.
+    #[must_use]
+    pub fn least(&self) -> u64 {
+        self.least
+    }
 }
 
 /// What has become of a wish to have a blob of another repository.
@@ -58,10 +74,21 @@ impl Repository {
         let both = [own, format!("repository:{}:pull", from.repository)];
         let request =
             |scopes| Request { method: Method::POST, url: &url, headers: &[], body: None, scopes, action: &action };
-        let answer = match self.connection().ask(&request(&both)) {
-            // Some give no token at all where it may not be for both.
-            Err(RegistryError::Denied { .. }) => return self.begin_upload().map(Mount::Refused),
-            other => other?,
+        let mut number = 0;
+        let attempt = || {
+            number += 1;
+            match self.connection().ask_once(&request(&both)) {
+                // Some give no token at all where it may not be for both.
+                Err(Failure::Final(RegistryError::Denied { .. })) => Ok(None),
+                // And some fail at this alone.
+                Err(Failure::Passing { complaint: Some(said), .. }) if said.status >= 500 && number >= MOUNTS => {
+                    Ok(None)
+                }
+                other => other.map(Some),
+            }
+        };
+        let Some(answer) = self.connection().persist(&action, attempt)? else {
+            return self.begin_upload().map(Mount::Refused);
         };
         match answer.status().as_u16() {
             201 => {
@@ -90,12 +117,14 @@ impl Repository {
     }
 
     fn begun(&self, answer: Answer, action: &str) -> Result<Upload, RegistryError> {
-        let Some(location) = location(&answer) else {
+        let Some(location) = self.connection().location(&answer) else {
             let (host, action) = (self.connection().host().to_owned(), action.to_owned());
             return Err(RegistryError::Failed { host, action, problem: "it says no place for it".to_owned() });
         };
+        let least = answer.headers().get("oci-chunk-min-length");
+        let least = least.and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or(0);
         drain(answer);
-        Ok(Upload { location, offset: 0 })
+        Ok(Upload { location, offset: 0, least, is_resumed: false })
     }
 
     /// Sends the next bytes of an upload.
@@ -115,7 +144,7 @@ impl Repository {
                 return Ok(());
             }
             let rest = usize::try_from(upload.offset - begin).ok().and_then(|sent| chunk.get(sent..));
-            let rest = rest.ok_or_else(|| Failure::Final(self.lost()))?;
+            let rest = rest.ok_or_else(|| self.lost("it has bytes that nobody has sent"))?;
             let headers = [
                 ("content-type", "application/octet-stream".to_owned()),
                 ("content-range", format!("{}-{}", upload.offset, end - 1)),
@@ -133,13 +162,13 @@ impl Repository {
             let answer = self.connection().ask_once(&request)?;
             match answer.status().as_u16() {
                 202 | 201 | 204 => {
-                    upload.location = location(&answer).unwrap_or_else(|| upload.location.clone());
+                    upload.location = self.connection().location(&answer).unwrap_or_else(|| upload.location.clone());
+                    // Not what the answer's `Range` says: some always say the same.
                     upload.offset = end;
                     drain(answer);
                     Ok(())
                 }
-                404 | 416 => Err(Failure::Final(self.lost())),
-                _ => Err(Failure::Final(self.connection().refusal(answer, &action))),
+                _ => Err(self.not_taken(answer, upload, &action)),
             }
         })
     }
@@ -161,7 +190,7 @@ impl Repository {
                 self.find_out(&mut upload, begin, end)?;
             }
             let sent = usize::try_from(upload.offset - begin).ok().and_then(|sent| rest.get(sent..));
-            let body = sent.ok_or_else(|| Failure::Final(self.lost()))?;
+            let body = sent.ok_or_else(|| self.lost("it has bytes that nobody has sent"))?;
             let mark = if upload.location.contains('?') { '&' } else { '?' };
             let url = format!("{}{mark}digest={digest}", upload.location);
             let mut headers = vec![("content-type", "application/octet-stream".to_owned())];
@@ -183,8 +212,7 @@ impl Repository {
                     drain(answer);
                     Ok(())
                 }
-                404 | 416 => Err(Failure::Final(self.lost())),
-                _ => Err(Failure::Final(self.connection().refusal(answer, &action))),
+                _ => Err(self.not_taken(answer, &upload, &action)),
             }
         })
     }
@@ -195,28 +223,54 @@ impl Repository {
         let scopes = &self.push()[..];
         let url = upload.location.clone();
         let request = Request { method: Method::GET, url: &url, headers: &[], body: None, scopes, action: &action };
-        let answer = self.connection().ask_once(&request)?;
+        let answer = match self.connection().ask_once(&request) {
+            // Some know no such question, or let nobody ask it.
+            Err(Failure::Final(RegistryError::Denied { problem, .. } | RegistryError::Failed { problem, .. })) => {
+                return Err(self.lost(&problem));
+            }
+            other => other?,
+        };
         if answer.status() != 204 && answer.status() != 202 {
-            return Err(Failure::Final(self.lost()));
+            return Err(self.lost(&read_complaint(answer).text));
         }
         let range = answer.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
         // `0-0` stands for one byte, and for none: distribution knows no other way to say that.
         let last = range.and_then(|range| range.rsplit_once('-')?.1.parse::<u64>().ok());
         let offset = last.map_or(0, |last| if last == 0 { 0 } else { last + 1 });
-        upload.location = location(&answer).unwrap_or_else(|| upload.location.clone());
+        upload.location = self.connection().location(&answer).unwrap_or_else(|| upload.location.clone());
         drain(answer);
         if offset < begin || offset > end {
-            return Err(Failure::Final(self.lost()));
+            return Err(self.lost(&format!("it has {offset} bytes of {begin} to {end}")));
         }
         upload.offset = offset;
+        upload.is_resumed = true;
         Ok(())
     }
 
-    fn lost(&self) -> RegistryError {
-        RegistryError::Lost { host: self.connection().host().to_owned() }
+    /// What it means that a part of an upload was not taken: that it has to begin anew, where
+    /// the registry knows nothing of it any more, or has other bytes than it should.
+    fn not_taken(&self, answer: Answer, upload: &Upload, action: &str) -> Failure {
+        let is_redirect = answer.status().is_redirection();
+        let complaint = read_complaint(answer);
+        let codes = ["BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "RANGE_INVALID"];
+        let is_lost = matches!(complaint.status, 404 | 416)
+            || complaint.status == 400 && codes.iter().any(|code| complaint.has_code(code))
+            || upload.is_resumed && complaint.has_code("DIGEST_INVALID");
+        if is_lost {
+            return self.lost(&complaint.text);
+        }
+        let host = self.connection().host().to_owned();
+        Failure::Final(match is_redirect {
+            true => {
+                let problem = format!("it sends that elsewhere ({})", complaint.text);
+                RegistryError::Failed { host, action: action.to_owned(), problem }
+            }
+            false => self.connection().refused(complaint, action),
+        })
     }
-}
 
-fn location(answer: &Answer) -> Option<String> {
-    answer.headers().get(header::LOCATION)?.to_str().ok().map(str::to_owned)
+    fn lost(&self, problem: &str) -> Failure {
+        let (host, problem) = (self.connection().host().to_owned(), problem.to_owned());
+        Failure::Final(RegistryError::Lost { host, problem })
+    }
 }

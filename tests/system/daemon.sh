@@ -4,6 +4,7 @@
 # shellcheck source-path=SCRIPTDIR source=../lib.sh disable=SC2154
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 : "${STOWAGE:?the binary to test}"
+start_docker
 
 calls=open,openat,openat2,readlink,readlinkat,getdents,getdents64,execve,execveat,truncate,name_to_handle_at
 

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::super::blobs::{expect, some_paths};
@@ -17,21 +17,34 @@ use crate::registry::upload::Upload;
 use crate::registry::{RegistryError, Repository};
 
 /// How much is sent at a time, in bytes: what has to be sent again when a connection breaks.
-const CHUNK: usize = 8 << 20;
+/// ghcr.io takes no more.
+const CHUNK: usize = 4 << 20;
+
+/// How much is sent at a time at the most, in bytes, if the registry wants more.
+const MOST_CHUNK: u64 = 16 << 20;
 
 /// How many blobs are sent at a time, and how many wait.
 const SENDERS: usize = 6;
 const QUEUE: usize = 2;
 
-/// How much memory the chunks of big blobs may take, in bytes. One is filled, one waits, one is
-/// sent.
-const BIG_MEMORY: u64 = 72 << 20;
+/// How many blobs are made at a time at the most.
+const MAKERS: usize = 8;
+
+/// How much memory the chunks of blobs may take, in bytes. A small blob has one, a big one three:
+/// one is filled, one waits, one is sent.
+///
+/// A blob that turns out to be big holds one already while it waits for two more. So there have to
+/// be more than all makers hold at first; what waits to be sent, or is sent, waits for nobody.
+const MEMORY: u64 = 72 << 20;
+const _: () = assert!(MEMORY > (MAKERS as u64 + 2) * CHUNK as u64 + MOST_CHUNK);
 
 /// What is sent to one repository.
 pub struct Uploads {
     repository: Repository,
     queue: Mutex<Option<SyncSender<Ready>>>,
-    big: Memory,
+    memory: Memory,
+    /// How many bytes the registry wants in a chunk at the least, as far as it has said.
+    least: Arc<AtomicU64>,
     has_failed: AtomicBool,
     state: Mutex<State>,
 }
@@ -41,7 +54,7 @@ struct State {
     /// The first error that nothing helps against.
     error: Option<RegistryError>,
     /// The layers that have to be sent again.
-    lost: BTreeSet<LayerKey>,
+    lost: BTreeMap<LayerKey, RegistryError>,
     /// Uploads that the registry has begun already.
     begun: BTreeMap<LayerKey, Upload>,
     /// Blobs that are not there, so that nobody asks twice.
@@ -54,7 +67,7 @@ struct Ready {
     digest: Digest,
     upload: Option<Upload>,
     rest: Vec<u8>,
-    _share: Option<Share>,
+    _shares: Vec<Share>,
 }
 
 impl Uploads {
@@ -63,7 +76,8 @@ impl Uploads {
         Self {
             repository: repository.clone(),
             queue: Mutex::default(),
-            big: Memory::of(BIG_MEMORY),
+            memory: Memory::of(MEMORY),
+            least: Arc::default(),
             has_failed: AtomicBool::new(false),
             state: Mutex::default(),
         }
@@ -79,8 +93,8 @@ impl Uploads {
         self.state().begun.insert(*key, upload);
     }
 
-    /// The layers that have to be sent again.
-    pub fn take_lost(&self) -> BTreeSet<LayerKey> {
+    /// The layers that have to be sent again, and why.
+    pub fn take_lost(&self) -> BTreeMap<LayerKey, RegistryError> {
         std::mem::take(&mut self.state().lost)
     }
 
@@ -134,8 +148,9 @@ impl Uploads {
     fn settle(&self, key: &LayerKey, result: Result<(), RegistryError>) {
         match result {
             Ok(()) => {}
-            Err(RegistryError::Lost { .. }) => {
-                self.state().lost.insert(*key);
+            Err(error @ RegistryError::Lost { .. }) => {
+                tracing::debug!("{error}; once more");
+                self.state().lost.insert(*key, error);
             }
             Err(error) => {
                 self.has_failed.store(true, Ordering::Relaxed);
@@ -169,9 +184,14 @@ impl BlobSink for Uploads {
             paths: some_paths(job),
             begun: self.state().begun.remove(&job.key),
             chunk: Vec::new(),
+            shares: Vec::new(),
             stream: None,
             is_lost: false,
         }))
+    }
+
+    fn most(&self) -> usize {
+        MAKERS
     }
 }
 
@@ -183,6 +203,7 @@ struct NewBlob<'a> {
     paths: String,
     begun: Option<Upload>,
     chunk: Vec<u8>,
+    shares: Vec<Share>,
     stream: Option<Stream>,
     is_lost: bool,
 }
@@ -190,26 +211,42 @@ struct NewBlob<'a> {
 /// The thread that sends the chunks of a big blob.
 struct Stream {
     chunks: SyncSender<Vec<u8>>,
-    sending: JoinHandle<Result<Upload, RegistryError>>,
-    share: Option<Share>,
+    sending: JoinHandle<Result<(Upload, Vec<u8>), RegistryError>>,
 }
 
 impl Stream {
-    fn start(repository: &Repository, begun: Option<Upload>, share: Option<Share>) -> Self {
+    fn start(uploads: &Uploads, begun: Option<Upload>) -> Self {
         let (chunks, wanted) = sync_channel::<Vec<u8>>(1);
-        let repository = repository.clone();
+        let (repository, least) = (uploads.repository.clone(), Arc::clone(&uploads.least));
         let sending = std::thread::spawn(move || {
             let mut upload = begun.map_or_else(|| repository.begin_upload(), Ok)?;
-            wanted.into_iter().try_for_each(|chunk| repository.send_chunk(&mut upload, &chunk))?;
-            Ok(upload)
+            let enough = upload.least().min(MOST_CHUNK);
+            least.fetch_max(enough, Ordering::Relaxed);
+            let mut waiting = Vec::new();
+            for chunk in wanted {
+                if waiting.is_empty() {
+                    waiting = chunk
+                } else {
+                    waiting.extend(chunk)
+                }
+                if waiting.len() as u64 >= enough {
+                    repository.send_chunk(&mut upload, &waiting)?;
+                    waiting.clear();
+                }
+            }
+            Ok((upload, waiting))
         });
-        Self { chunks, sending, share }
+        Self { chunks, sending }
     }
 
-    /// Waits until all chunks are sent.
-    fn end(self, repository: &Repository) -> Result<Upload, RegistryError> {
+    /// Waits until all chunks are sent, but for what is too little for one.
+    fn end(self, repository: &Repository) -> Result<(Upload, Vec<u8>), RegistryError> {
         drop(self.chunks);
-        let panicked = |_| Err(RegistryError::Lost { host: repository.name().registry.clone() });
+        let panicked = |_| {
+            let (host, action) = (repository.name().registry.clone(), "take a blob".to_owned());
+            let problem = "the thread that sent it panicked; this is a defect of stowage".to_owned();
+            Err(RegistryError::Failed { host, action, problem })
+        };
         self.sending.join().unwrap_or_else(panicked)
     }
 }
@@ -222,26 +259,36 @@ impl NewBlob<'_> {
         if let Some(stream) = self.stream.take() {
             self.uploads.settle(&self.key, stream.end(&self.uploads.repository).map(drop));
         }
+        self.shares.clear();
+    }
+
+    /// Hands a full chunk over.
+    fn send(&mut self) {
+        let chunk = std::mem::take(&mut self.chunk);
+        if self.stream.is_none() {
+            let more = self.uploads.least.load(Ordering::Relaxed);
+            self.shares.push(self.uploads.memory.take(2 * CHUNK as u64 + more));
+        }
+        let stream = self.stream.get_or_insert_with(|| Stream::start(self.uploads, self.begun.take()));
+        if stream.chunks.send(chunk).is_err() {
+            self.give_up();
+        }
     }
 }
 
 impl Write for NewBlob<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if (self.is_lost || self.chunk.len() >= CHUNK) && self.uploads.has_failed.load(Ordering::Relaxed) {
+            return Err(self.uploads.stopped());
+        }
         if self.chunk.len() >= CHUNK {
-            if self.uploads.has_failed.load(Ordering::Relaxed) {
-                return Err(self.uploads.stopped());
-            }
-            let chunk = std::mem::take(&mut self.chunk);
-            let stream = self.stream.get_or_insert_with(|| {
-                let share = Some(self.uploads.big.take(3 * CHUNK as u64));
-                Stream::start(&self.uploads.repository, self.begun.take(), share)
-            });
-            if stream.chunks.send(chunk).is_err() {
-                self.give_up();
-            }
+            self.send();
         }
         if self.is_lost {
             return Ok(bytes.len());
+        }
+        if self.shares.is_empty() && !bytes.is_empty() {
+            self.shares.push(self.uploads.memory.take(CHUNK as u64));
         }
         let length = bytes.len().min(CHUNK - self.chunk.len());
         self.chunk.extend_from_slice(&bytes[..length]);
@@ -256,22 +303,86 @@ impl Write for NewBlob<'_> {
 impl BlobWriter for NewBlob<'_> {
     fn finish(self: Box<Self>, delivered: &Delivered) -> anyhow::Result<()> {
         expect(self.known.as_ref(), &delivered.record, &self.paths)?;
-        let Self { uploads, key, chunk: rest, mut stream, begun, is_lost, .. } = *self;
+        let Self { uploads, key, chunk: mut rest, shares, stream, begun, is_lost, .. } = *self;
         if is_lost {
             return Ok(());
         }
-        let share = stream.as_mut().and_then(|stream| stream.share.take());
         let upload = match stream.map(|stream| stream.end(&uploads.repository)) {
             None => begun,
-            Some(Ok(upload)) => Some(upload),
+            Some(Ok((upload, mut waiting))) => {
+                if !waiting.is_empty() {
+                    waiting.append(&mut rest);
+                    rest = waiting;
+                }
+                Some(upload)
+            }
             Some(Err(error)) => {
                 uploads.settle(&key, Err(error));
                 return Ok(());
             }
         };
-        let ready = Ready { key, digest: delivered.blob.digest, upload, rest, _share: share };
+        let ready = Ready { key, digest: delivered.blob.digest, upload, rest, _shares: shares };
         let queue = uploads.queue().clone();
         // Only after an error nobody takes it.
         queue.and_then(|queue| queue.send(ready).ok()).ok_or_else(|| uploads.stopped().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::deliver::Content;
+    use crate::layer::key::KeyHasher;
+    use crate::registry::tests::server::{Reply, Server};
+    use crate::registry::tests::{registry, repository};
+
+    /// Takes uploads; chunks get `status`.
+    fn taking(status: u16) -> Server {
+        registry(move |asked, _| match asked.line.split(' ').next() {
+            Some("POST") => Reply::of(202).header("location", "/u").header("oci-chunk-min-length", "6291456"),
+            Some("PATCH") => Reply::of(status),
+            Some("PUT") => Reply::of(201),
+            _ => Reply::of(404),
+        })
+    }
+
+    fn job() -> LayerJob<'static> {
+        let key = KeyHasher::new("a test").finish();
+        let content = Content::Made(Box::new(|| Ok(Vec::new())));
+        LayerJob { key, content, estimate: 0, known: None, packed: None }
+    }
+
+    #[test]
+    fn chunks_are_as_large_as_the_registry_wants() {
+        let front = taking(202);
+        let uploads = Uploads::new(&repository(&front, None));
+        let bytes: Vec<u8> = (0..15_u32 << 20).map(|number| (number >> 8) as u8).collect();
+        let sent = uploads.run(|| {
+            let job = job();
+            let mut blob = uploads.open(&job)?;
+            blob.write_all(&bytes)?;
+            blob.finish(&Delivered::plain(LayerRecord::of_tar(&bytes)))
+        });
+        sent.expect("taken");
+        assert!(uploads.take_lost().is_empty());
+        let asked: Vec<_> = front.asked().into_iter().filter(|asked| !asked.body.is_empty()).collect();
+        assert_eq!(asked.iter().map(|asked| asked.body.len() >> 20).collect::<Vec<_>>(), [8, 7]);
+        assert!(asked.iter().flat_map(|asked| &asked.body).eq(&bytes));
+    }
+
+    #[test]
+    fn of_what_was_lost_nothing_more_is_made_once_another_has_failed() {
+        let front = taking(404);
+        let uploads = Uploads::new(&repository(&front, None));
+        let job = job();
+        let mut blob = uploads.open(&job).expect("a place");
+        let some = vec![0; CHUNK];
+        // Only its digest is wanted still.
+        (0..20).try_for_each(|_| blob.write_all(&some)).expect("lost, and made to its end");
+        let (host, action, problem) = ("r".to_owned(), "x".to_owned(), "y".to_owned());
+        uploads.settle(&job.key, Err(RegistryError::Failed { host, action, problem }));
+        blob.write_all(&some).expect_err("in vain");
+        drop(blob);
+        assert_eq!(uploads.take_lost().len(), 1);
     }
 }
