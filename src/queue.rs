@@ -62,6 +62,12 @@ pub struct Record {
     /// The spec whose `precompute` is to be obeyed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<PathBuf>,
+    /// The layer index besides this machine's that is to know of its layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_index: Option<String>,
+    /// The names of the keys in the hook's environment, which whoever exports it must have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signers: Vec<String>,
     /// How often it could not go out.
     #[serde(default)]
     pub failures: u32,
@@ -106,6 +112,8 @@ impl Record {
             cache,
             configuration: None,
             spec: None,
+            layer_index: None,
+            signers: Vec::new(),
             failures: 0,
             not_before: 0,
             problem: None,

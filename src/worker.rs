@@ -132,7 +132,10 @@ fn round(queue: &Queue, entries: Vec<Entry>, is_told: bool, deliver: &Deliver<'_
     let mut round = Round { queue, deliver, is_told, report: Report::default(), noted: Ok(()) };
     let mut left = entries;
     while let Some(first) = left.first() {
-        let key = |record: &Record| (record.cache.clone(), record.configuration.clone(), record.spec.clone());
+        let key = |record: &Record| {
+            let Record { cache, configuration, spec, layer_index, signers, .. } = record.clone();
+            (cache, configuration, spec, layer_index, signers)
+        };
         let wanted = key(&first.record);
         let (mut batch, mut rest): (Vec<Entry>, Vec<Entry>) =
             left.into_iter().partition(|entry| key(&entry.record) == wanted);

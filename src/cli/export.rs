@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 
-use super::exit::UsageError;
 use super::settings::Settings;
 use crate::cache::sign::Keys;
 use crate::cache::{Compression, Options, key_file};
@@ -52,9 +51,7 @@ impl ExportArguments {
     }
 
     fn keys(&self, settings: &Settings) -> anyhow::Result<Keys> {
-        let text = settings.secret_keys.as_deref().unwrap_or_default();
-        let given = Keys::parse_all(text)
-            .map_err(|(place, error)| UsageError(format!("key {place} in STOWAGE_SECRET_KEY: {error}")))?;
+        let given = settings.keys()?;
         let read = self.secret_key_file.iter().map(|file| key_file::read(file)).collect::<Result<Vec<_>, _>>()?;
         Ok(read.into_iter().chain(given.iter().cloned()).collect())
     }

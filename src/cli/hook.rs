@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context as _, anyhow};
 
 use super::settings::{self, Settings};
-use super::{complain, output, precompute, worker};
+use super::{complain, layer_index, output, precompute, worker};
 use crate::hook::config::HookConfig;
 use crate::hook::{self, HookEvent};
 use crate::queue::{Queue, Record};
@@ -63,6 +63,14 @@ fn record(is_strict: &mut bool) -> anyhow::Result<()> {
     let absolute = |file: PathBuf| std::path::absolute(&file).unwrap_or(file);
     record.configuration = configuration.map(absolute);
     record.spec = settings.hook_spec.clone().filter(|file| is_spec(file)).map(absolute);
+    // Nor does it have this environment, if another hook has started it.
+    record.layer_index = settings.layer_index.as_deref().map(layer_index::absolute);
+    match settings.keys() {
+        Ok(keys) => record.signers = keys.iter().map(|key| key.name().to_owned()).collect(),
+        Err(error) => {
+            complain(format_args!("{error}; what was built is recorded, and not exported before that is mended"))
+        }
+    }
     if *is_strict {
         return worker::deliver(&settings, &location, &[&record]);
     }

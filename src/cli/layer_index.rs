@@ -60,6 +60,13 @@ pub fn add_previous(index: &mut LayerIndex, texts: &[String], registries: &Regis
     }
 }
 
+/// What `text` means, for whoever runs in another folder.
+#[must_use]
+pub fn absolute(text: &str) -> String {
+    let path = if is_image(text) && !Path::new(text).exists() { None } else { std::path::absolute(text).ok() };
+    path.and_then(|path| path.into_os_string().into_string().ok()).unwrap_or_else(|| text.to_owned())
+}
+
 /// Whether `text` names an image: by its kind, or because there is one.
 fn is_image(text: &str) -> bool {
     let path = Path::new(text);

@@ -17,12 +17,18 @@ use crate::store::{StoreLocation, StorePath};
 ///
 /// # Errors
 /// As for `stowage build`.
-pub fn run(settings: &Settings, file: &Path, location: &StoreLocation, outputs: &[StorePath]) -> anyhow::Result<usize> {
+pub fn run(
+    settings: &Settings,
+    file: &Path,
+    shared: Option<&str>,
+    location: &StoreLocation,
+    outputs: &[StorePath],
+) -> anyhow::Result<usize> {
     let spec = read(file)?;
     let is_asked_for = |path: &&StorePath| spec.precompute.iter().any(|pattern| pattern.matches(path));
     let mut made = 0;
     for output in outputs.iter().filter(is_asked_for) {
-        made += with_output(settings, &spec, location, output)?;
+        made += with_output(settings, &spec, shared, location, output)?;
     }
     Ok(made)
 }
@@ -40,10 +46,14 @@ pub fn read(file: &Path) -> anyhow::Result<ImageSpec> {
 fn with_output(
     settings: &Settings,
     spec: &ImageSpec,
+    shared: Option<&str>,
     location: &StoreLocation,
     output: &StorePath,
 ) -> anyhow::Result<usize> {
-    let index = layer_index::open(settings, &LayerIndexArguments { layer_index: Vec::new() })?;
+    let index = layer_index::open(
+        settings,
+        &LayerIndexArguments { layer_index: shared.map(str::to_owned).into_iter().collect() },
+    )?;
     let contents = build::contents(location, &[PathBuf::from(location.print(output))], spec)?;
     let closure = build::closure(&RegistrationSource::Database, location, &contents, spec)?;
     let program = spec.hook.then(build::own_program).transpose()?;

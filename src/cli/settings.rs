@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::{JobsArguments, SourceArguments};
 use super::exit::UsageError;
+use crate::cache::sign::Keys;
 use crate::daemon::DaemonAddress;
 use crate::fs::MAX_LINKS;
 use crate::layer::index::LayerIndex;
@@ -59,7 +60,7 @@ pub struct Settings {
     /// The image spec whose `precompute` the hook obeys: `$STOWAGE_SPEC`.
     pub hook_spec: Option<PathBuf>,
     /// Keys to sign what goes into caches with: `$STOWAGE_SECRET_KEY`.
-    pub secret_keys: Option<String>,
+    secret_keys: Option<String>,
     /// Whether this is a Nix build, whose output Nix holds, and which may not
     /// write Nix's state.
     pub in_nix_build: bool,
@@ -104,6 +105,15 @@ impl Settings {
             let folders = own.into_iter().chain([PathBuf::from("/etc")]);
             folders.map(|folder| folder.join("stowage/config.toml")).find(|path| path.exists())
         })
+    }
+
+    /// The keys in `$STOWAGE_SECRET_KEY`.
+    ///
+    /// # Errors
+    /// When one of them is none.
+    pub fn keys(&self) -> Result<Keys, UsageError> {
+        Keys::parse_all(self.secret_keys.as_deref().unwrap_or_default())
+            .map_err(|(place, error)| UsageError(format!("key {place} in STOWAGE_SECRET_KEY: {error}")))
     }
 
     /// The store below `root`, or this system's.

@@ -83,7 +83,12 @@ pub fn deliver(settings: &Settings, location: &StoreLocation, records: &[&Record
         Ok(HookEvent { drv_path: record.derivation(), out_paths: record.outputs(), destination })
     };
     let events: Vec<HookEvent> = records.iter().map(event).collect::<Result<_, HookError>>()?;
-    let summary = hook::export(&events, &config, location, &options(settings, &config)?)?;
+    let options = options(settings, &config)?;
+    // A worker that another hook has started may not have this one's keys.
+    if let Some(name) = first.signers.iter().find(|name| options.keys.iter().all(|key| key.name() != *name)) {
+        bail!("the key {name} is not here; `stowage cache wait` with $STOWAGE_SECRET_KEY set signs and exports it");
+    }
+    let summary = hook::export(&events, &config, location, &options)?;
     tracing::info!("{} paths exported, {} were there", summary.added, summary.skipped);
     for event in &events {
         let rules: Vec<&ImageRule> = config.images.iter().filter(|rule| is_meant(rule, event)).collect();
@@ -96,7 +101,7 @@ pub fn deliver(settings: &Settings, location: &StoreLocation, records: &[&Record
         }
         if let Some(spec) = &first.spec {
             // What is not known ahead is found out later.
-            match super::precompute::run(settings, spec, location, &outputs) {
+            match super::precompute::run(settings, spec, first.layer_index.as_deref(), location, &outputs) {
                 Ok(made) => tracing::info!("{made} layers of the next image computed"),
                 Err(error) => tracing::warn!("computing layers of the next image: {error:#}"),
             }

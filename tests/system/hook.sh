@@ -86,6 +86,17 @@ lets_go() {
   test $((SECONDS - start)) -lt 20
 }
 
+# The worker that another hook has started does not have this one's key.
+signs() {
+  local out
+  nix-store --generate-binary-cache-key ci-1 "$work/key" "$work/key.pub"
+  make unsigned
+  out=$(STOWAGE_SECRET_KEY=$(cat "$work/key") make signed)
+  STOWAGE_SECRET_KEY=$(cat "$work/key") stowage cache wait "$STOWAGE_CACHE"
+  in_cache "$out"
+  grep '^Sig: ci-1:' "$STOWAGE_CACHE/$(basename "$out" | cut -c 1-32).narinfo"
+}
+
 unreachable() {
   local status=0
   STOWAGE_CACHE=$work/none/cache stowage cache wait "$work/none/cache" > "$work/out" 2>&1 || status=$?
@@ -236,6 +247,7 @@ refused_lines() {
 check 'what was built is exported by a worker' worker_exports
 check 'what is recorded is held, and exported by cache wait' records_and_holds
 check 'the worker has nothing of Nix'"'"'s' lets_go
+check 'a key in the environment of a hook signs what was built with it' signs
 check 'a cache that is not there: cache wait says so, and later all is exported' unreachable
 check 'all outputs are exported' multiple_outputs
 check 'a fixed output is exported' fixed_output
