@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use scratch::{Scratch, assert_whole, chain, run, snapshot};
 use stowage::cache::check::{self, Fault, Report, check};
-use stowage::cache::{CacheError, Options, export, gc};
+use stowage::cache::{CacheError, Options, export, export_selected, gc};
 use stowage::store::{StoreDir, StorePath};
 
 const STOWAGE: &str = env!("CARGO_BIN_EXE_stowage");
@@ -175,6 +175,32 @@ fn forged_narinfos_do_not_pass() {
     let circle = text.replace("References: ", &format!("References: {} ", root.to_basename()));
     fs::write(narinfo(&scratch, &leaf), circle).expect("written");
     assert_eq!(faults(&checked(&scratch, "cache", false)), [&Fault::Cycle; 3]);
+}
+
+#[test]
+fn what_an_export_left_out_is_not_lost_and_what_is_deleted_is() {
+    let expression = r#"let
+        common = { system = builtins.currentSystem; builder = "/bin/sh"; };
+        two = derivation (common // {
+            name = "two"; outputs = [ "out" "lib" ]; args = [ "-c" "echo lib > $lib; echo out > $out" ];
+        });
+      in derivation (common // { name = "top"; args = [ "-c" "echo ${two} ${two.lib} > $out" ]; })"#;
+    let scratch = Scratch::new();
+    let root = scratch.build(expression);
+    let closure = scratch.closure(&root);
+    for left_out in ["two", "two-lib", "none"] {
+        let cache = scratch.path(left_out);
+        let wanted = |id| closure.info(id).path.name() != left_out;
+        export_selected(&scratch.files(), &closure, &wanted, &cache, &Options::new(2)).expect("exports");
+        let before = snapshot(&cache);
+        let report = checked(&scratch, left_out, true);
+        assert_eq!((report.quarantined.len(), snapshot(&cache) == before), (0, true), "{left_out}: {report:?}");
+    }
+    let two = closure.infos().iter().find(|info| info.path.name() == "two").expect("there");
+    let name = format!("{}.narinfo", &two.path.to_basename()[..32]);
+    fs::remove_file(scratch.path("none").join(name)).expect("removed");
+    let report = checked(&scratch, "none", false);
+    assert!(matches!(faults(&report)[..], [Fault::Sibling(_)]), "{report:?}");
 }
 
 #[test]

@@ -97,6 +97,12 @@ pub struct Temporary<'a> {
 }
 
 impl Folder {
+    /// Where it is, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Opens the folder at `path`, and makes it if it is not there; the folder
     /// around it must be.
     ///

@@ -250,10 +250,11 @@ fn check_siblings(checked: &mut [Checked], root: &Folder, used: &usage::Used) {
         let present = |narinfo| Present { path: NarInfo::store_path(narinfo), deriver: narinfo.deriver() };
         let present: Vec<Present<'_>> = sound().map(present).collect();
         let named = sound().flat_map(|narinfo| narinfo.references()).chain(&traces.references);
-        let missing: HashSet<&StorePath> = named.filter(|path| !there.contains(path)).collect();
+        let is_left_out = |path: &StorePath| used.get(&hash_part(path)).is_some_and(usage::Use::is_left_out);
+        let missing: HashSet<&StorePath> = named.filter(|path| !there.contains(path) && !is_left_out(path)).collect();
         let named: HashSet<String> = missing.iter().map(|path| hash_part(path)).collect();
         let unknown = traces.unknown.iter().any(|hash| !named.contains(hash));
-        let damaged = !missing.is_empty() || checked.iter().any(|one| one.result.is_err());
+        let damaged = traces.damaged || !missing.is_empty();
         let bereft = siblings::bereft(&present, &Lost { derivers, missing, unknown, damaged });
         if bereft.is_empty() {
             return;
@@ -277,17 +278,17 @@ struct Traces {
     references: Vec<StorePath>,
     /// The hash parts of those of which nothing is known but that.
     unknown: Vec<String>,
+    /// Whether there is any such path.
+    damaged: bool,
 }
 
 impl Traces {
     fn find(checked: &[Checked], root: &Folder, used: &usage::Used) -> Self {
         let sound: HashSet<&str> =
             checked.iter().filter(|one| one.result.is_ok()).filter_map(|one| one.name.get(..32)).collect();
-        let mut derivers: HashSet<StorePath> = used
-            .iter()
-            .filter(|(hash, _)| !sound.contains(&hash[..]))
-            .filter_map(|(_, one)| one.deriver.clone())
-            .collect();
+        let lost = || used.iter().filter(|(hash, one)| !sound.contains(&hash[..]) && !one.is_left_out());
+        let damaged = lost().next().is_some() || checked.iter().any(|one| one.result.is_err());
+        let mut derivers: HashSet<StorePath> = lost().filter_map(|(_, one)| one.deriver.clone()).collect();
         let (mut references, mut unknown) = (Vec::new(), Vec::new());
         for one in checked.iter().filter(|one| one.result.is_err()) {
             let hash = one.name.strip_suffix(".narinfo").unwrap_or_default();
@@ -305,7 +306,7 @@ impl Traces {
             let named = field("References").unwrap_or_default().split(' ');
             references.extend(named.filter_map(|name| StorePath::from_basename(name.as_bytes()).ok()));
         }
-        Self { derivers, references, unknown }
+        Self { derivers, references, unknown, damaged }
     }
 }
 
@@ -335,7 +336,7 @@ fn forget(root: &Folder, mut used: usage::Used, checked: &[Checked], report: &Re
     let before = used.len();
     let sound: HashSet<&str> =
         checked.iter().filter(|one| one.result.is_ok()).filter_map(|one| one.name.get(..32)).collect();
-    used.retain(|hash, _| sound.contains(&hash[..]));
+    used.retain(|hash, one| sound.contains(&hash[..]) || one.is_left_out());
     if report.quarantined.is_empty() || used.len() == before { Ok(()) } else { usage::write(root, &used) }
 }
 

@@ -63,7 +63,7 @@ pub fn export_selected(
         cache.set_priority(priority)?;
     }
     let progress = Mutex::new(Progress::new(closure, queue));
-    let _held = usage::hold(cache_dir);
+    usage::hold(cache.root());
     let export = Export { files, closure, wanted, cache: &cache, options, progress };
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.clamp(1, closure.len().max(1)) {
@@ -72,7 +72,9 @@ pub fn export_selected(
     });
     let progress = export.progress.into_inner().unwrap_or_else(PoisonError::into_inner);
     let summary = progress.finish()?;
-    usage::record(cache_dir, closure, summary.added);
+    if summary.added > 0 {
+        usage::record(cache.root(), closure, wanted);
+    }
     Ok(summary)
 }
 

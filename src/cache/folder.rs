@@ -93,6 +93,12 @@ impl CacheFolder {
         self.root.write(CACHE_INFO, wanted.as_bytes())
     }
 
+    /// The folder itself.
+    #[must_use]
+    pub fn root(&self) -> &Folder {
+        &self.root
+    }
+
     /// Where the cache is.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -6,8 +6,8 @@
 //! be lost anyway, as nothing is uploaded. Hence:
 //!
 //! - The record is one small file, `stowage/used`, and not the narinfos' times.
-//! - An export that adds paths records its whole closure: what it added, and what
-//!   was there. An export that adds none writes nothing.
+//! - An export that adds paths records its whole closure: what it added, what was
+//!   there, and what it left out. An export that adds none writes nothing.
 //! - `stowage cache gc` drops what is gone, if something is.
 //! - A path without a record was last used when its narinfo was written, which is
 //!   what Nix's own `nix copy` leaves behind.
@@ -20,23 +20,23 @@
 //! stowage-used 1
 //! HASH SECONDS DERIVER  the hash part of a path; seconds since the epoch; the base
 //!                       name of its derivation, or `-`
+//! HASH 0 -              what an export left out on purpose
 //! ```
 //!
 //! The derivations are for `stowage cache check`: of a path whose narinfo is gone,
-//! they tell which others are its siblings.
+//! they tell which others are its siblings. So is what was left out: nobody lost it.
 //!
 //! Lines that are none are passed over: the worst is that a path goes too early,
 //! and is built again. Two exports at the same time may lose each other's record.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::beneath::manage::Lock;
 use super::beneath::{Folder, FolderError};
 use super::check::metadata::hash_part;
-use crate::store::{Closure, PathInfo, StorePath};
+use crate::store::{Closure, NodeId, StorePath};
 
 /// The folder for what stowage alone reads.
 pub const FOLDER: &str = "stowage";
@@ -63,29 +63,40 @@ pub struct Use {
 /// What is recorded of paths, by their hash parts.
 pub type Used = BTreeMap<String, Use>;
 
-/// Keeps others from deleting in the cache at `dir` for as long as it lives.
-#[must_use]
-pub fn hold(dir: &Path) -> Option<Folder> {
-    let folder = Folder::open(dir).ok()?;
-    if !folder.lock(Lock::Adding, PATIENCE) {
-        tracing::warn!("somebody deletes from {}; paths may be missing there that others refer to", dir.display());
+/// Keeps others from deleting in the cache in `root` for as long as that is open.
+pub fn hold(root: &Folder) {
+    if !root.lock(Lock::Adding, PATIENCE) {
+        let dir = root.path().display();
+        tracing::warn!("somebody deletes from {dir}; paths may be missing there that others refer to");
     }
-    Some(folder)
 }
 
-/// Records that all of `closure` is used now, if the export of it has `added`
-/// something to the cache at `dir`. The export does not fail for it.
-pub fn record(dir: &Path, closure: &Closure, added: usize) {
-    if added == 0 {
-        return;
+impl Use {
+    /// Of a path that was left out.
+    const LEFT_OUT: Self = Self { time: 0, deriver: None };
+
+    /// Whether the path was left out.
+    #[must_use]
+    pub fn is_left_out(&self) -> bool {
+        *self == Self::LEFT_OUT
     }
+}
+
+/// Records that those of `closure` which were `wanted` in the cache in `root` are used now.
+/// The export does not fail for it.
+pub fn record(root: &Folder, closure: &Closure, wanted: &dyn Fn(NodeId) -> bool) {
     let write = || -> Result<(), FolderError> {
-        let root = Folder::open(dir)?;
-        let mut used = read(&root)?;
+        let mut used = read(root)?;
         let time = seconds(SystemTime::now());
-        let now = |info: &PathInfo| (hash_part(&info.path), Use { time, deriver: info.deriver.clone() });
-        used.extend(closure.infos().iter().map(now));
-        self::write(&root, &used)
+        for (id, info) in closure.infos().iter().enumerate() {
+            let hash = hash_part(&info.path);
+            if wanted(id) {
+                used.insert(hash, Use { time, deriver: info.deriver.clone() });
+            } else {
+                used.entry(hash).or_insert(Use::LEFT_OUT);
+            }
+        }
+        self::write(root, &used)
     };
     if let Err(error) = write() {
         tracing::warn!("what is used is not recorded: {error}");
