@@ -140,6 +140,7 @@
 //! | `nar.rs` | store paths to NARs | IO |
 //! | `nar/read.rs` | reads NARs that nobody vouches for | pure |
 //! | `nar/read/tests.rs` | tests of the reader | pure |
+//! | `nix_conf.rs` | reads nix.conf line by line | pure |
 //! | `parent/blob.rs` | files and parts of files, whatever happens to their names | IO |
 //! | `parent/compression.rs` | compressed layers and archives | pure |
 //! | `parent/database.rs` | reads the Nix database of an image | IO |
@@ -221,6 +222,7 @@ pub mod image;
 pub mod layer;
 pub mod mark;
 pub mod nar;
+pub mod nix_conf;
 pub mod parent;
 pub mod plan;
 pub mod queue;

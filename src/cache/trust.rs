@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::nix_conf::{Line, lines};
+
 /// Who asks the daemon.
 #[derive(Clone, Debug, Default)]
 pub struct User {
@@ -33,22 +35,20 @@ impl DaemonConfig {
     }
 
     fn apply(&mut self, text: &str, include: &mut dyn FnMut(&str) -> Option<String>, depth: usize) {
-        for line in text.lines() {
-            let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
-            match words[..] {
-                ["include" | "!include", file] if depth < MAX_INCLUDES => {
-                    if let Some(text) = include(file) {
+        for line in lines(text) {
+            match line {
+                Line::Include { file, .. } => {
+                    if let Some(text) = include(file).filter(|_| depth < MAX_INCLUDES) {
                         self.apply(&text, include, depth + 1);
                     }
                 }
-                [name, "=", ref values @ ..] => {
-                    let values = values.iter().map(|value| (*value).to_owned());
+                Line::Setting { name, values } => {
+                    let values = values.into_iter().map(str::to_owned);
                     match name.strip_prefix("extra-") {
                         Some(name) => self.0.entry(name.to_owned()).or_default().extend(values),
                         None => drop(self.0.insert(name.to_owned(), values.collect())),
                     }
                 }
-                _ => {}
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::cache::CacheError;
 use crate::cache::setup::SetupError;
 use crate::daemon::DaemonError;
 use crate::destination::{DestinationError, ReferenceError, UnreadableLayers};
+use crate::hook::HookError;
 use crate::image::contents::ContentsError;
 use crate::image::inherit::PlatformError;
 use crate::image::name::NameError;
@@ -117,10 +118,17 @@ impl Exit {
                 _ => Self::Destination,
             });
         }
-        match cause.downcast_ref() {
-            Some(CacheError::Refused { .. } | CacheError::Cycle(_)) => return Some(Self::StorePath),
-            Some(_) => return Some(Self::Destination),
-            None => {}
+        if let Some(error) = cause.downcast_ref() {
+            return Some(Self::of_cache(error));
+        }
+        if let Some(error) = cause.downcast_ref() {
+            return Some(match error {
+                HookError::NoBuild(_) | HookError::NoDestination | HookError::NoCurrentFolder { .. } => Self::Usage,
+                HookError::NoOutput(_) | HookError::Tree(_) => Self::StorePath,
+                HookError::Database(error) => Self::of_database(error),
+                HookError::Closure(_) => Self::Registrations,
+                HookError::Cache(error) => Self::of_cache(error),
+            });
         }
         match cause.downcast_ref() {
             Some(PackError::Tree(_)) => return Some(Self::StorePath),
@@ -135,10 +143,31 @@ impl Exit {
         (cause.is::<TreeError>() || cause.is::<PathError>()).then_some(Self::StorePath)
     }
 
+    fn of_cache(error: &CacheError) -> Self {
+        match error {
+            CacheError::Refused { .. } | CacheError::Cycle(_) => Self::StorePath,
+            _ => Self::Destination,
+        }
+    }
+
     fn of_database(error: &DatabaseError) -> Self {
         match error {
             DatabaseError::NotValid(_) => Self::StorePath,
             _ => Self::Database,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_hook_fails_for_says_the_same_as_elsewhere() {
+        let of = |error: HookError| Exit::of(&anyhow::Error::from(error).context("exporting what no hook told of"));
+        assert_eq!(of(HookError::Cache(CacheError::Missing("/c".into()))), Exit::Destination);
+        assert_eq!(of(HookError::Cache(CacheError::Cycle("a".to_owned()))), Exit::StorePath);
+        assert_eq!(of(HookError::NoOutput("a".to_owned())), Exit::StorePath);
+        assert_eq!(of(HookError::NoDestination), Exit::Usage);
     }
 }

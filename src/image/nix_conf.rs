@@ -3,10 +3,10 @@
 //! Nix applies lines in their order, and a line `extra-NAME` adds to what NAME has
 //! been so far: so those come last, and what the parent's file includes comes
 //! first.
-//!
-//! Source: Nix 2.8, `src/libutil/config.cc` (`applyConfig`).
 
 use std::collections::BTreeMap;
+
+use crate::nix_conf::{Line, lines};
 
 /// The text of the file with the settings `own`, and those of the text `parent`
 /// whose names `own` has not.
@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 pub fn write(own: &BTreeMap<&str, &str>, parent: &str) -> String {
     let mut included = String::new();
     let mut settings: BTreeMap<&str, String> = BTreeMap::new();
-    for line in parent.lines() {
-        let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
-        match words[..] {
-            ["include" | "!include", _] => included += &format!("{}\n", words.join(" ")),
-            [name, "=", ref value @ ..] => drop(settings.insert(name, value.join(" "))),
-            _ => {}
+    for line in lines(parent) {
+        match line {
+            Line::Include { optional, file } => {
+                included += &format!("{}include {file}\n", if optional { "!" } else { "" });
+            }
+            Line::Setting { name, values } => drop(settings.insert(name, values.join(" "))),
         }
     }
     settings.extend(own.iter().map(|(name, value)| (*name, (*value).to_owned())));

@@ -3,14 +3,13 @@
 # and what root must do.
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=../nix.sh
+. "$repo/tests/nix.sh"
 : "${STOWAGE:?the binary to test}"
 
-export NIX_STORE_DIR=$work/store NIX_STATE_DIR=$work/var NIX_LOG_DIR=$work/nixlog NIX_CONF_DIR=$work/conf NIX_REMOTE=
-mkdir -p "$NIX_CONF_DIR"
-printf 'sandbox = false\nbuild-users-group =\nsubstituters =\n' > "$NIX_CONF_DIR/nix.conf"
+new_store "$work"
 # shellcheck disable=SC2016 # for the builder
 expression='derivation { name = "one"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo one > $out" ]; }'
-socket=$NIX_STATE_DIR/daemon-socket/socket
 
 # take [COMMAND...]: has Nix take it from a cache, and no builder run.
 take() { "$@" nix-build --no-out-link --option max-jobs 0 --expr "$expression" 2>&1; }
@@ -56,27 +55,15 @@ by_dotenv() {
 
 # --- With a daemon ---------------------------------------------------------------
 
-start_daemon() {
-  nix-daemon > "$work/daemon.log" 2>&1 &
-  daemon=$!
-  started "$daemon"
-  for _ in $(seq 100); do
-    [ ! -S "$socket" ] || return 0
-    sleep 0.1
-  done
-  return 1
+# restart_daemon: it reads nix.conf anew.
+restart_daemon() {
+  kill "${pids[-1]}"
+  wait "${pids[-1]}" || true
+  rm -f "$work/socket"
+  start_daemon "$work"
 }
 
-stop_daemon() {
-  kill "$daemon"
-  wait "$daemon" || true
-  rm -f "$socket"
-}
-
-# as_user COMMAND...: an ordinary user, with the daemon.
-as_user() {
-  setpriv --reuid=1000 --regid=1000 --clear-groups env HOME="$work/home" USER=somebody NIX_REMOTE=daemon "$@"
-}
+as_user() { NIX_REMOTE=daemon as_ordinary "$work/home" NIX_DAEMON_SOCKET_PATH="$work/socket" NIX_CONFIG="${NIX_CONFIG-}" "$@"; }
 
 user_env() { as_user "$program" env "$@" 2> "$work/notice"; }
 
@@ -113,8 +100,8 @@ alone() {
 
 mkdir -p "$work/home"
 chown 1000:1000 "$work/home"
-nix-store --generate-binary-cache-key ci-1 "$work/key" "$work/key.pub"
-nix-store --generate-binary-cache-key other-1 "$work/other" "$work/other.pub"
+new_key key
+new_key other
 out=$(nix-build --no-out-link --expr "$expression" 2> /dev/null)
 stowage cache add "$work/unsigned" "$out" --quiet
 stowage cache add "$work/signed" "$out" --quiet --secret-key-file "$work/key"
@@ -124,13 +111,11 @@ check 'a cache whose signatures are believed' by_signature
 check 'one before another' by_priority
 check 'as a line of a dotenv file, and as a nix.conf' by_dotenv
 check 'single-user: nothing to notice' alone
-start_daemon
+start_daemon "$work"
 check 'a daemon that trusts nobody: said, with what root must add' distrusted
 sed -n 's/^    //p' "$work/notice" >> "$NIX_CONF_DIR/nix.conf"
-stop_daemon
-start_daemon
+restart_daemon
 check 'that is added: it works' allowed
 echo 'trusted-users = root *' >> "$NIX_CONF_DIR/nix.conf"
-stop_daemon
-start_daemon
+restart_daemon
 check 'a daemon that trusts its users' trusted
