@@ -105,6 +105,7 @@
 //! | `image/ground.rs` | where a layer's entries belong on a parent's file system | pure |
 //! | `image/inherit.rs` | what a parent's config hands on | pure |
 //! | `image/items.rs` | the entries of a layer that is made in memory | IO |
+//! | `image/items/tests.rs` | tests of the items | IO |
 //! | `image/keys.rs` | which keys a spec may have | pure |
 //! | `image/kinds.rs` | which kind of value each key of a spec has | pure |
 //! | `image/manifest.rs` | manifests | pure |
@@ -159,6 +160,7 @@
 //! | `parent/scan.rs` | looks through a layer, once | IO |
 //! | `parent/stream.rs` | a layer's uncompressed bytes and their digests | IO |
 //! | `parent/tar.rs` | reads tars as Docker does | pure |
+//! | `parent/tar/tests.rs` | tests of the reader | pure |
 //! | `parent/texts.rs` | texts of a parent's files, links followed | IO |
 //! | `parent/unregistered.rs` | registers store paths from their files | IO |
 //! | `plan/diff.rs` | what is different between two plans or images | pure |
@@ -174,6 +176,7 @@
 //! | `plan/stable/tests.rs` | tests of the strategy | pure |
 //! | `plan/tests.rs` | what must hold for every strategy | pure |
 //! | `queue.rs` | what was built and has not gone out yet, on disk | IO |
+//! | `queue/record.rs` | a build that has not gone out yet | IO |
 //! | `registry/challenge.rs` | what a registry asks for before it answers | pure |
 //! | `registry/connection.rs` | talks to one registry | IO |
 //! | `registry/connection/authorization.rs` | who asks a registry, and with which token | IO |

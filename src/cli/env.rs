@@ -1,14 +1,40 @@
 //! `stowage env`: what a job sets to use a cache.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use rustix::fs::{Access, access};
 
 use super::args::EnvArguments;
 use super::output;
-use super::settings::{self, NixClient, Settings};
+use super::settings::{self, Settings};
 use crate::cache::setup::{PublicKey, Setup};
 use crate::cache::trust::{DaemonConfig, User};
+
+/// How Nix reaches the store.
+#[derive(Clone, Debug)]
+pub struct NixClient {
+    /// `NIX_REMOTE`.
+    pub remote: String,
+    /// Nix's state.
+    pub state: PathBuf,
+    /// The daemon's socket.
+    pub socket: PathBuf,
+    /// The folder of nix.conf.
+    pub configuration: PathBuf,
+}
+
+impl NixClient {
+    /// Whether that is by way of a daemon, as Nix decides it (`openUncachedStore` in
+    /// `store-api.cc`).
+    #[must_use]
+    pub fn uses_daemon(&self) -> bool {
+        match &self.remote[..] {
+            "" | "auto" => access(&self.state, Access::READ_OK | Access::WRITE_OK).is_err() && self.socket.exists(),
+            remote => remote == "daemon" || remote.starts_with("unix://"),
+        }
+    }
+}
 
 /// Prints it, and notices where a daemon would not do it.
 ///

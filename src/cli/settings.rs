@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::args::{JobsArguments, SourceArguments};
+use super::env::NixClient;
 use super::exit::UsageError;
 use crate::cache::sign::Keys;
 use crate::daemon::DaemonAddress;
@@ -138,32 +139,6 @@ impl Settings {
     #[must_use]
     pub fn log_dir(&self, root: Option<&Path>) -> PathBuf {
         root.map_or_else(|| self.log_dir.clone(), |root| root.join("nix/var/log/nix"))
-    }
-}
-
-/// How Nix reaches the store.
-#[derive(Clone, Debug)]
-pub struct NixClient {
-    /// `NIX_REMOTE`.
-    pub remote: String,
-    /// Nix's state.
-    pub state: PathBuf,
-    /// The daemon's socket.
-    pub socket: PathBuf,
-    /// The folder of nix.conf.
-    pub configuration: PathBuf,
-}
-
-impl NixClient {
-    /// Whether that is by way of a daemon, as Nix decides it (`openUncachedStore` in
-    /// `store-api.cc`).
-    #[must_use]
-    pub fn uses_daemon(&self) -> bool {
-        use rustix::fs::{Access, access};
-        match &self.remote[..] {
-            "" | "auto" => access(&self.state, Access::READ_OK | Access::WRITE_OK).is_err() && self.socket.exists(),
-            remote => remote == "daemon" || remote.starts_with("unix://"),
-        }
     }
 }
 

@@ -148,7 +148,7 @@ mod tests {
         let text = String::from_utf8(bytes).expect("JSON");
         let key = KeyHasher::new("test").finish().to_hex();
         let expected = format!(
-            r#""annotations":{{"stowage.layer.v1":"{{\"key\":\"sha256:{key}\",\"size\":5,\"architectures\":{{\"amd64\":3}},\"form\":\"zstd-2-v1\",\"blob\":\"{}\"}}"}}"#,
+            r#""annotations":{{"stowage.layer.v1":"{{\"key\":\"sha256:{key}\",\"size\":5,\"architectures\":{{\"amd64\":3}},\"form\":\"zstd-1-v1\",\"blob\":\"{}\"}}"}}"#,
             Digest::of(b"zstd")
         );
         assert!(text.contains(&expected), "{text}");
