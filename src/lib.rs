@@ -124,7 +124,7 @@
 //! | `layer/chunks.rs` | a layer's bytes in chunks | pure |
 //! | `layer/compress.rs` | the forms that a layer's bytes can have | pure |
 //! | `layer/compress/block.rs` | compresses one block of a layer | pure |
-//! | `layer/compress/encoder.rs` | compresses layers on some threads | pure |
+//! | `layer/compress/encoder.rs` | compresses layers and large NARs on some threads | pure |
 //! | `layer/deliver.rs` | makes layers on all processors and hands them to a destination | IO |
 //! | `layer/deliver/archive.rs` | layers for archives, one after the other | IO |
 //! | `layer/deliver/memory.rs` | bounds what is in memory of layers | pure |

@@ -2,6 +2,7 @@
 #![expect(clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
 mod scratch;
+mod support;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
@@ -61,6 +62,31 @@ fn folders_may_be_deeper_than_64_and_tokens_fill_more_than_a_buffer() {
     assert_eq!(nar::size(&scratch.files().walk(&root).expect("walks")), dumped.len() as u64);
     add(&scratch, &root).expect("exports");
     assert_eq!(assert_whole(&scratch.path("cache"), &scratch.location().store_dir), 1);
+}
+
+#[test]
+fn a_large_nar_is_the_same_from_any_number_of_threads_and_nix_takes_it() {
+    let scratch = Scratch::new();
+    let root = scratch.build(&chain(1, 20_000_000));
+    let path = scratch.location().print(&root);
+    let mut files = Vec::new();
+    for jobs in ["1", "2", "8"] {
+        let cache = scratch.path(&format!("cache-{jobs}"));
+        run(scratch.command(STOWAGE).args(["cache", "add", "--quiet", "--jobs", jobs]).arg(&cache).arg(&path));
+        assert_eq!(assert_whole(&cache, &scratch.location().store_dir), 1);
+        let name = &support::names(&cache.join("nar"))[0];
+        files.push(fs::read(cache.join("nar").join(name)).expect("there"));
+    }
+    assert!(files.iter().all(|file| *file == files[0]));
+    // In blocks: the first frame is not all.
+    let first = zstd::zstd_safe::find_frame_compressed_size(&files[0]).expect("a frame");
+    assert!(first < files[0].len() / 2, "{first} of {}", files[0].len());
+    let url = format!("file://{}", scratch.path("cache-8").display());
+    let to = scratch.path("taken");
+    let nix =
+        scratch.command("nix").args(["copy", "--no-check-sigs", "--from", &url, "--to"]).arg(&to).arg(&path).output();
+    let nix = nix.expect("nix runs");
+    assert!(nix.status.success(), "{}", String::from_utf8_lossy(&nix.stderr));
 }
 
 #[test]

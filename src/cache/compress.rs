@@ -8,11 +8,13 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write};
+use std::sync::OnceLock;
 
 use super::beneath::FolderError;
 use super::compression::Encoder;
 use super::narinfo::{self, NarFile};
 use super::{CacheFolder, Compression, Refusal, beside};
+use crate::layer::compress::Press;
 use crate::nar::{self, HashWriter, Measured, NarError};
 use crate::store::PathInfo;
 use crate::tree::{Entry, StoreFiles};
@@ -20,7 +22,7 @@ use crate::tree::{Entry, StoreFiles};
 /// How much of a file is read with one call.
 const BUFFER_SIZE: usize = 256 * 1024;
 
-/// From what size on, in bytes, a NAR is hashed by one thread and compressed by another.
+/// From what size on, in bytes, a NAR is hashed by one thread and compressed by others.
 const LARGE: u64 = 16 << 20;
 
 /// How much is written with one call, in bytes. From 128 KiB on, ext4 takes large folios from
@@ -60,8 +62,27 @@ pub enum Failure {
     Cache(#[from] FolderError),
 }
 
+/// How NARs are compressed, and by whom.
+pub struct Codec {
+    compression: Compression,
+    threads: usize,
+    /// Made when the first large NAR comes.
+    press: OnceLock<Option<Press>>,
+}
+
+impl Codec {
+    /// `compression`, of one NAR on `threads` threads at most.
+    pub fn new(compression: Compression, threads: usize) -> Self {
+        Self { compression, threads, press: OnceLock::new() }
+    }
+
+    fn press(&self) -> Option<&Press> {
+        self.press.get_or_init(|| self.compression.press(self.threads)).as_ref()
+    }
+}
+
 /// Sees to it that the NAR of `info`, which is printed as `path`, is in the
-/// cache: with `compression`, unless it is there in another.
+/// cache: with `codec`, unless it is there in another.
 ///
 /// # Errors
 /// When the store path is not what was registered, or the cache can't be
@@ -71,8 +92,9 @@ pub fn store_nar(
     files: &StoreFiles,
     info: &PathInfo,
     path: &str,
-    compression: Compression,
+    codec: &Codec,
 ) -> Result<StoredNar, Failure> {
+    let compression = codec.compression;
     if let Some(file) = find(cache, info, compression)? {
         return Ok(StoredNar { file, entries: None });
     }
@@ -86,11 +108,10 @@ pub fn store_nar(
 
     let written = |source| FolderError::Io { path: cache.path().join("nar"), source };
     let mut temporary = cache.new_nar()?;
-    let (nar, encoder) =
-        compress(files, &entries, compression, size, temporary.file()).map_err(|error| match error {
-            NarError::Write(source) => Failure::Cache(written(source)),
-            error => Failure::Path(unreadable(error)),
-        })?;
+    let (nar, encoder) = compress(files, &entries, codec, size, temporary.file()).map_err(|error| match error {
+        NarError::Write(source) => Failure::Cache(written(source)),
+        error => Failure::Path(unreadable(error)),
+    })?;
     if nar != registered(info, nar) {
         return Err(damaged(nar).into());
     }
@@ -128,14 +149,18 @@ fn measure(file: File, compression: Compression, limit: u64) -> io::Result<Measu
 fn compress<'a>(
     files: &StoreFiles,
     entries: &[Entry],
-    compression: Compression,
+    codec: &'a Codec,
     size: u64,
     file: &'a mut File,
-) -> Result<(Measured, Encoder<Pieces<'a>>), NarError> {
-    let encoder = compression.writer(Pieces(file), size)?;
+) -> Result<(Measured, Encoder<'a, Pieces<'a>>), NarError> {
+    let here = |encoder| Ok(nar::write(files, entries, HashWriter::new(encoder))?.finish());
     if size < LARGE {
-        return Ok(nar::write(files, entries, HashWriter::new(encoder))?.finish());
+        return here(codec.compression.writer(Pieces(file), size)?);
     }
+    if let Some(press) = codec.press() {
+        return here(Encoder::Blocks(press.encoder(Pieces(file))));
+    }
+    let encoder = codec.compression.writer(Pieces(file), size)?;
     beside::write(encoder, |writer| Ok(nar::write(files, entries, HashWriter::new(writer))?.finish().0))
 }
 

@@ -1,8 +1,8 @@
 //! The forms that a NAR's file can have in a cache.
 //!
-//! A NAR is one stream of its codec, compressed by one thread: the bytes depend on the NAR,
-//! the codec, its level and the library's version. Whoever has several NARs compresses them
-//! side by side.
+//! A NAR is one stream of its codec, compressed by one thread; but a large one in zstd is
+//! compressed on all of them, in blocks as layers are ([`crate::layer::compress`]). In any
+//! case the bytes depend on the NAR, the codec, its level and the library's version.
 
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use crate::codec::{self, Codec};
+use crate::layer::compress::{self, Press};
 use crate::parent::compression;
 
 /// Higher ones ask their readers for more memory than zstd gives them unasked.
@@ -20,6 +21,8 @@ const XZ_LEVELS: RangeInclusive<u8> = 0..=9;
 const ZSTD_LEVEL: u8 = 3;
 /// As `xz` and Nix have it.
 const XZ_LEVEL: u8 = 6;
+/// How many threads compress blocks: a NAR is not read and hashed faster than so many follow.
+const MOST_THREADS: usize = 8;
 
 /// How a NAR is compressed: `none`, `zstd`, `xz`, or with a level as in `zstd:9`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +79,20 @@ impl Compression {
         }
     }
 
+    /// The threads, at most `threads`, that compress large NARs in blocks, if it has blocks.
+    #[must_use]
+    pub fn press(self, threads: usize) -> Option<Press> {
+        match self {
+            Self::Zstd(level) => Some(Press::new(compress::Compression::Zstd(level), threads.min(MOST_THREADS))),
+            Self::None | Self::Xz(_) => None,
+        }
+    }
+
     /// Compresses `size` bytes into `writer`.
     ///
     /// # Errors
     /// When no memory is left.
-    pub fn writer<W: Write>(self, writer: W, size: u64) -> io::Result<Encoder<W>> {
+    pub fn writer<W: Write>(self, writer: W, size: u64) -> io::Result<Encoder<'static, W>> {
         Ok(match self {
             Self::None => Encoder::None(writer),
             Self::Zstd(level) => {
@@ -127,16 +139,18 @@ impl fmt::Display for Compression {
 }
 
 /// What compresses a NAR.
-pub enum Encoder<W: Write> {
+pub enum Encoder<'a, W: Write> {
     /// Not at all.
     None(W),
     /// With zstd.
     Zstd(zstd::stream::write::Encoder<'static, W>),
     /// With xz.
     Xz(liblzma::write::XzEncoder<W>),
+    /// In blocks, on the threads of a press.
+    Blocks(compress::Encoder<'a, W>),
 }
 
-impl<W: Write> Encoder<W> {
+impl<W: Write> Encoder<'_, W> {
     /// Writes the end of the stream.
     ///
     /// # Errors
@@ -146,16 +160,18 @@ impl<W: Write> Encoder<W> {
             Self::None(writer) => Ok(writer),
             Self::Zstd(encoder) => encoder.finish(),
             Self::Xz(encoder) => encoder.finish(),
+            Self::Blocks(encoder) => encoder.finish(),
         }
     }
 }
 
-impl<W: Write> Write for Encoder<W> {
+impl<W: Write> Write for Encoder<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::None(writer) => writer.write(bytes),
             Self::Zstd(encoder) => encoder.write(bytes),
             Self::Xz(encoder) => encoder.write(bytes),
+            Self::Blocks(encoder) => encoder.write(bytes),
         }
     }
 
@@ -164,6 +180,7 @@ impl<W: Write> Write for Encoder<W> {
             Self::None(writer) => writer.flush(),
             Self::Zstd(encoder) => encoder.flush(),
             Self::Xz(encoder) => encoder.flush(),
+            Self::Blocks(encoder) => encoder.flush(),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::beneath::FolderError;
-use super::compress::{Failure, StoredNar, store_nar};
+use super::compress::{Codec, Failure, StoredNar, store_nar};
 use super::folder::Presence;
 use super::{CacheError, CacheFolder, Options, Refusal, extras, order, usage};
 use crate::store::{Closure, NodeId};
@@ -64,7 +64,8 @@ pub fn export_selected(
     }
     let progress = Mutex::new(Progress::new(closure, queue));
     usage::hold(cache.root());
-    let export = Export { files, closure, wanted, cache: &cache, options, progress };
+    let codec = Codec::new(options.compression, options.jobs);
+    let export = Export { files, closure, wanted, cache: &cache, options, codec, progress };
     std::thread::scope(|scope| {
         for _ in 0..options.jobs.clamp(1, closure.len().max(1)) {
             scope.spawn(|| export.work());
@@ -85,6 +86,7 @@ struct Export<'a> {
     wanted: &'a (dyn Fn(NodeId) -> bool + Sync),
     cache: &'a CacheFolder,
     options: &'a Options,
+    codec: Codec,
     progress: Mutex<Progress>,
 }
 
@@ -172,9 +174,9 @@ impl Export<'_> {
 
     fn export_new(&self, id: NodeId) -> Result<Outcome, Failure> {
         let info = self.closure.info(id);
-        let Options { compression, keys, listing, .. } = self.options;
+        let Options { keys, listing, .. } = self.options;
         let path = self.closure.print(id);
-        let StoredNar { file, entries } = store_nar(self.cache, self.files, info, &path, *compression)?;
+        let StoredNar { file, entries } = store_nar(self.cache, self.files, info, &path, &self.codec)?;
         if *listing {
             extras::add_listing(self.cache, self.files, info, entries)?;
         }

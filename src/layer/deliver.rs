@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::blob::LayerBlob;
-use super::compress::{Compression, Press};
+use super::compress::{Compression, Hashed, Press};
 use super::pack::StoreLayer;
 use super::stream;
 use super::{BlobRecord, Delivered, LayerKey, LayerRecord, Owner};
@@ -186,9 +186,9 @@ fn make_blob(
     } else if press.compression().is_none() {
         Delivered::plain(make_tar(source, job, &mut Counted { out: &mut *blob, progress })?)
     } else {
-        let mut encoder = press.encoder(&mut *blob);
+        let mut encoder = press.encoder(Hashed::new(&mut *blob));
         let record = make_tar(source, job, &mut Counted { out: &mut encoder, progress })?;
-        Delivered { record, blob: encoder.finish()?.1 }
+        Delivered { record, blob: encoder.finish()?.finish().1 }
     };
     blob.finish(&delivered)?;
     Ok(delivered)

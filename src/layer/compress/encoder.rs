@@ -1,4 +1,4 @@
-//! Compresses layers in blocks on some threads, in bounded memory.
+//! Compresses layers, and the NARs of large paths, in blocks on some threads, in bounded memory.
 //!
 //! A [`Press`] is the threads; each layer has an [`Encoder`] of its own, and
 //! several may be at work at once, so that many small layers keep the threads as
@@ -85,7 +85,6 @@ impl Press {
 
     /// Compresses one layer's tar into `out`.
     pub fn encoder<W: Write>(&self, out: W) -> Encoder<'_, W> {
-        let out = Hashed { out, hasher: Sha256::new(), size: 0 };
         Encoder { press: self, out, block: Vec::new(), waiting: VecDeque::new(), spare: Vec::new(), is_begun: false }
     }
 
@@ -121,7 +120,7 @@ fn run(compression: Compression, tasks: &Mutex<Receiver<Task>>) {
 /// Takes a layer's tar, and writes it compressed.
 pub struct Encoder<'a, W> {
     press: &'a Press,
-    out: Hashed<W>,
+    out: W,
     /// What has come since the last block.
     block: Vec<u8>,
     /// Blocks that are being compressed, in order.
@@ -131,26 +130,44 @@ pub struct Encoder<'a, W> {
     is_begun: bool,
 }
 
-struct Hashed<W> {
+/// Hashes and counts what is written: a layer's blob.
+pub struct Hashed<W> {
     out: W,
     hasher: Sha256,
     size: u64,
 }
 
-impl<W: Write> Hashed<W> {
-    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
-        self.out.write_all(bytes)
+impl<W> Hashed<W> {
+    /// Nothing yet.
+    pub fn new(out: W) -> Self {
+        Self { out, hasher: Sha256::new(), size: 0 }
+    }
+
+    /// What has been written in all.
+    pub fn finish(self) -> (W, BlobRecord) {
+        (self.out, BlobRecord { digest: Digest::finish(self.hasher), size: self.size })
+    }
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..length]);
+        self.size += length as u64;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
 impl<W: Write> Encoder<'_, W> {
-    /// Writes what is left, and tells what has been written in all.
+    /// Writes what is left.
     ///
     /// # Errors
     /// When it can't be written.
-    pub fn finish(mut self) -> io::Result<(W, BlobRecord)> {
+    pub fn finish(mut self) -> io::Result<W> {
         let is_empty = self.block.is_empty() && self.is_begun;
         if !is_empty && !self.press.compression.is_none() {
             self.press_block()?;
@@ -158,8 +175,7 @@ impl<W: Write> Encoder<'_, W> {
         while !self.waiting.is_empty() {
             self.write_oldest()?;
         }
-        let Hashed { out, hasher, size } = self.out;
-        Ok((out, BlobRecord { digest: Digest::finish(hasher), size }))
+        Ok(self.out)
     }
 
     /// Hands the block to the threads.
@@ -212,15 +228,14 @@ impl<W: Write> Encoder<'_, W> {
             block.clear();
             self.spare.push(block);
         }
-        self.out.add(&compressed?)
+        self.out.write_all(&compressed?)
     }
 }
 
 impl<W: Write> Write for Encoder<'_, W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.press.compression.is_none() {
-            self.out.add(bytes)?;
-            return Ok(bytes.len());
+            return self.out.write(bytes);
         }
         let size = block::size(self.press.compression);
         if self.block.len() == size {
@@ -269,9 +284,9 @@ mod tests {
 
     fn encode(compression: Compression, threads: usize, bytes: &[u8], piece: usize) -> (Vec<u8>, BlobRecord) {
         let press = Press::new(compression, threads);
-        let mut encoder = press.encoder(Vec::new());
+        let mut encoder = press.encoder(Hashed::new(Vec::new()));
         bytes.chunks(piece).for_each(|piece| encoder.write_all(piece).expect("memory"));
-        encoder.finish().expect("memory")
+        encoder.finish().expect("memory").finish()
     }
 
     fn decode(compression: Compression, bytes: &[u8]) -> Vec<u8> {
@@ -322,9 +337,9 @@ mod tests {
             let press = Press::new(compression, 2);
             std::thread::scope(|scope| {
                 let other = || {
-                    let mut encoder = press.encoder(Vec::new());
+                    let mut encoder = press.encoder(Hashed::new(Vec::new()));
                     encoder.write_all(&bytes).expect("memory");
-                    encoder.finish().expect("memory")
+                    encoder.finish().expect("memory").finish()
                 };
                 let all: Vec<_> = (0..8).map(|_| scope.spawn(other)).collect();
                 assert!(all.into_iter().all(|one| one.join().expect("no panic") == first), "{text}");
