@@ -20,6 +20,10 @@ use crate::layer::BlobRecord;
 /// How many blocks may be in memory, beside one for each layer, on however many threads.
 const MOST_BLOCKS: usize = 32;
 
+/// How much memory all compressors may take, in bytes: fewer threads compress at levels that
+/// take much.
+const MOST_MEMORY: usize = 100 << 20;
+
 /// How many layers are read at once at the most.
 const MOST_READERS: usize = 8;
 
@@ -54,10 +58,12 @@ impl Drop for Place {
 }
 
 impl Press {
-    /// `threads` threads that compress; none where there is nothing to do.
+    /// `threads` threads that compress, or as many as memory allows; none where there is nothing
+    /// to do.
     #[must_use]
     pub fn new(compression: Compression, threads: usize) -> Self {
-        let threads = if compression.is_none() { 0 } else { threads.max(1) };
+        let most = MOST_MEMORY / block::memory(compression);
+        let threads = if compression.is_none() { 0 } else { threads.clamp(1, most) };
         let (queue, tasks) = channel();
         let tasks = Arc::new(Mutex::new(tasks));
         let work = |tasks: Arc<Mutex<Receiver<Task>>>| move || run(compression, &tasks);
@@ -74,7 +80,7 @@ impl Press {
     /// several compress, and each has blocks in memory.
     #[must_use]
     pub fn readers(&self, threads: usize) -> usize {
-        if self.compression.is_none() { threads } else { threads.min((threads / 2).clamp(2, MOST_READERS)) }
+        if self.compression.is_none() { threads } else { threads.min((self.workers.len() / 2).clamp(2, MOST_READERS)) }
     }
 
     /// How it compresses.
