@@ -44,6 +44,8 @@ works() {
     nix-build image.nix -A image --out-link result 2> log || { cat log; exit 1; }
     top=$(nix-build image.nix -A top --no-out-link 2> log)
     leaf=$(nix-build image.nix -A leaf --no-out-link 2> log)
+    # What is not exported yet, the hook holds.
+    stowage cache wait "$STOWAGE_CACHE"
     echo "references: $(nix-store --query --references ./result)"
     nix-store --query --references ./result | grep -Fx "$top"
     nix-store --query --references ./result | grep -Fx "$leaf"
@@ -74,6 +76,7 @@ works() {
         restored=$((restored + 1))
       done
     done
+    stowage cache wait "$STOWAGE_CACHE"
     test "$restored" -gt 0
     echo "restored by the command that was named"
     stowage inspect oci:layout --json | jq .digest > one
