@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use scratch::{Scratch, assert_whole, chain, run, snapshot};
+use stowage::cache::beneath::Folder;
 use stowage::cache::check::{self, Fault, Report, check};
-use stowage::cache::{CacheError, Options, export, export_selected, gc};
+use stowage::cache::{CacheError, Options, export, export_selected, gc, usage};
 use stowage::store::{StoreDir, StorePath};
 
 const STOWAGE: &str = env!("CARGO_BIN_EXE_stowage");
@@ -270,4 +271,38 @@ fn what_was_used_lately_stays_with_all_it_needs() {
     assert!(report.size <= report.size_before - 4000 && !report.removed.is_empty());
     add(&scratch, &root);
     assert_eq!(assert_whole(&cache, &store_dir), 6);
+}
+
+#[test]
+fn use_is_noted_once_a_week_and_only_of_what_is_there() {
+    let scratch = Scratch::new();
+    let root = scratch.build(&chain(3, 1000));
+    add(&scratch, &root);
+    let cache = scratch.path("cache");
+    let folder = Folder::open(&cache).expect("opens");
+    let mut paths: Vec<StorePath> = scratch.closure(&root).infos().iter().map(|info| info.path.clone()).collect();
+    paths.push(StorePath::from_basename(b"00000000000000000000000000000000-elsewhere").expect("a name"));
+    let before = snapshot(&cache);
+    usage::refresh(&folder, &paths).expect("reads");
+    assert_eq!(snapshot(&cache), before, "all of it was just recorded");
+
+    let now = usage::seconds(SystemTime::now());
+    for (days, is_noted) in [(6, false), (8, true)] {
+        let mut used = usage::read(&folder).expect("reads");
+        let one = used.values_mut().next().expect("a record");
+        let time = now - days * DAY.as_secs();
+        one.time = time;
+        let deriver = one.deriver.clone();
+        usage::write(&folder, &used).expect("writes");
+        usage::refresh(&folder, &paths).expect("writes");
+        let used = usage::read(&folder).expect("reads");
+        let one = used.values().next().expect("a record");
+        assert_eq!((one.time != time, &one.deriver), (is_noted, &deriver), "{days}");
+        assert_eq!(used.len(), 3);
+    }
+    // The job that is under way uses it now, whatever was recorded.
+    let options = gc::Options { max_age: Some(Duration::ZERO), used: vec![root], ..gc::Options::default() };
+    std::thread::sleep(Duration::from_millis(1100));
+    let report = gc::collect(&cache, &scratch.location().store_dir, &options).expect("collects");
+    assert_eq!((report.removed.len(), report.before), (0, 3));
 }

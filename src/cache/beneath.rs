@@ -49,6 +49,10 @@ const READ_ROOM: usize = 64;
 
 const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
 const FOLDER_MODE: Mode = Mode::from_raw_mode(0o755);
+/// Of a folder in one where everybody may write, delete and rename anyway, as GitLab's runner
+/// makes that of a project: else the next job, which may be of another user, could not add to
+/// what this one made.
+const SHARED_FOLDER_MODE: Mode = Mode::from_raw_mode(0o777);
 
 /// Why a folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -285,11 +289,12 @@ impl Folder {
         if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & OTHERS_WRITE != 0 {
             return Err(Errno::PERM);
         }
+        let mode = folder_mode(&rustix::fs::fstat(&self.fd)?);
         rustix::fs::mkdirat(&place, MADE, FOLDER_MODE)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let moved = rustix::fs::openat(&place, MADE, flags, Mode::empty()).and_then(|fd| {
             // The umask took its part of the mode.
-            rustix::fs::fchmod(&fd, FOLDER_MODE)?;
+            rustix::fs::fchmod(&fd, mode)?;
             self.give_away(fd.as_fd());
             match rustix::fs::renameat_with(&place, MADE, &self.fd, name, RenameFlags::NOREPLACE) {
                 // Not every file system can; then an empty folder is replaced.
@@ -327,6 +332,13 @@ impl Folder {
     fn error(&self, name: &str, errno: Errno) -> FolderError {
         error(&self.path.join(name), errno)
     }
+}
+
+/// The mode of a folder in the one of `around`.
+fn folder_mode(around: &Stat) -> Mode {
+    let mode = Mode::from_raw_mode(around.st_mode);
+    let is_shared = mode.contains(Mode::WOTH) && !mode.contains(Mode::SVTX);
+    if is_shared { SHARED_FOLDER_MODE } else { FOLDER_MODE }
 }
 
 impl Temporary<'_> {

@@ -267,6 +267,21 @@ mod tests {
         }
     }
 
+    /// GitLab's runner makes a project's folder so.
+    #[test]
+    fn where_everybody_may_write_others_may_go_on_with_the_cache() {
+        for (around, expected) in [(0o777, 0o777), (0o1777, 0o755), (0o775, 0o755), (0o2777, 0o777), (0o773, 0o777)] {
+            let folder = tempfile::tempdir().expect("a folder");
+            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(around)).expect("set");
+            let path = folder.path().join("cache");
+            open(&path).expect("opens");
+            for name in ["nar", "log", ""] {
+                let mode = path.join(name).metadata().expect(name).permissions().mode() & 0o777;
+                assert_eq!(mode, expected, "{name} in {around:o}");
+            }
+        }
+    }
+
     #[test]
     fn what_nix_says_of_a_cache_is_completed_once() {
         let folder = tempfile::tempdir().expect("a folder");

@@ -40,6 +40,8 @@ pub struct Options {
     pub max_age: Option<Duration>,
     /// What stays in any case, with all that it refers to.
     pub keep: Vec<StorePath>,
+    /// What is used now, whatever was recorded: what this machine has taken from the cache.
+    pub used: Vec<StorePath>,
     /// Whether to delete nothing, and only tell.
     pub dry_run: bool,
 }
@@ -73,7 +75,8 @@ pub fn collect(dir: &Path, store_dir: &StoreDir, options: &Options) -> Result<Re
     let now = SystemTime::now();
     let scan = scan(&root, store_dir)?;
     let used = usage::read(&root)?;
-    let items = items(&scan, &used, usage::seconds(now));
+    let in_use = options.used.iter().map(hash_part).collect();
+    let items = items(&scan, &used, &in_use, usage::seconds(now));
     let rubbish = Rubbish::find(&scan, options, now);
     // The paths have what all else leaves of the size.
     let paths_size = paths_size(&items);
@@ -105,13 +108,19 @@ fn sorted(set: HashSet<usize>) -> Vec<usize> {
     all
 }
 
-fn items(scan: &Scan, used: &usage::Used, now: u64) -> Vec<Item> {
+fn items(scan: &Scan, used: &usage::Used, in_use: &HashSet<String>, now: u64) -> Vec<Item> {
+    let last_use = |path: &super::scan::Path| {
+        if in_use.contains(&path.hash) {
+            return now;
+        }
+        // A clock may have been ahead.
+        used.get(&path.hash).map_or(0, |one| one.time).max(usage::seconds(path.written)).min(now)
+    };
     let item = |path: &super::scan::Path| Item {
         hash: path.hash.clone(),
         references: path.metadata.references().map(hash_part).collect(),
         deriver: path.metadata.narinfo.deriver().map(StorePath::to_basename),
-        // A clock may have been ahead.
-        used: used.get(&path.hash).map_or(0, |one| one.time).max(usage::seconds(path.written)).min(now),
+        used: last_use(path),
         size: path.size,
         nar: path.nar_size.map(|size| (path.metadata.nar_file.clone(), size)),
     };

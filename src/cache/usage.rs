@@ -8,13 +8,15 @@
 //! - The record is one small file, `stowage/used`, and not the narinfos' times.
 //! - An export that adds paths records its whole closure: what it added, what was
 //!   there, and what it left out. An export that adds none writes nothing.
+//! - A job's end ([`refresh`]) records what the job took from the cache, too, but only where
+//!   what was recorded of some of it is a week old: then the record is worth an upload.
+//!   GitLab.com drops caches that had none for two weeks.
 //! - `stowage cache gc` drops what is gone, if something is.
 //! - A path without a record was last used when its narinfo was written, which is
 //!   what Nix's own `nix copy` leaves behind.
 //!
-//! So a time is that of the last upload that mattered, and may be older than the
-//! last use, never newer. Whoever wants a path to stay that jobs only read names
-//! it with `--keep`.
+//! So a time is that of the last upload that mattered, and may be up to a week older than
+//! the last use by a job that has a beginning and an end, and never newer.
 //!
 //! ```text
 //! stowage-used 1
@@ -36,6 +38,7 @@ use std::time::{Duration, SystemTime};
 use super::beneath::manage::Lock;
 use super::beneath::{Folder, FolderError};
 use super::check::metadata::hash_part;
+use super::narinfo;
 use crate::store::{Closure, NodeId, StorePath};
 
 /// The folder for what stowage alone reads.
@@ -46,6 +49,9 @@ const HEADER: &str = "stowage-used 1";
 
 /// No record is longer, in bytes: that is one of a million paths.
 const LIMIT: u64 = 64 << 20;
+
+/// How old a record may be of what is used again and again.
+const REFRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How long an export waits for somebody who deletes. A hook can't wait for ever
 /// for a user who may hold the lock on purpose.
@@ -101,6 +107,26 @@ pub fn record(root: &Folder, closure: &Closure, wanted: &dyn Fn(NodeId) -> bool)
     if let Err(error) = write() {
         tracing::warn!("what is used is not recorded: {error}");
     }
+}
+
+/// Records that those of `paths` that are in the cache in `root` are used now, if that was last
+/// recorded of some of them a week ago, or never.
+///
+/// # Errors
+/// When it can't be read or written.
+pub fn refresh(root: &Folder, paths: &[StorePath]) -> Result<(), FolderError> {
+    let mut used = read(root)?;
+    let time = seconds(SystemTime::now());
+    let is_here = |path: &&StorePath| matches!(root.size(&narinfo::file_name(path)), Ok(Some(_)));
+    let hashes: Vec<String> = paths.iter().filter(is_here).map(hash_part).collect();
+    let is_old = |hash: &String| used.get(hash).is_none_or(|one| one.time + REFRESH.as_secs() < time);
+    if !hashes.iter().any(is_old) {
+        return Ok(());
+    }
+    for hash in hashes {
+        used.entry(hash).or_default().time = time;
+    }
+    write(root, &used)
 }
 
 /// Reads what was recorded.

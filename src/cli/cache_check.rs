@@ -1,5 +1,6 @@
 //! `stowage cache check`, `cache gc` and `cache info`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -8,9 +9,11 @@ use serde_json::json;
 use super::args::{CheckArguments, GcArguments, InfoArguments};
 use super::output;
 use super::settings::{self, Settings};
+use super::wait;
 use crate::cache::check::{self, Report};
 use crate::cache::gc;
 use crate::cache::info::info;
+use crate::store::{StoreLocation, StorePath};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -86,6 +89,7 @@ pub fn collect(settings: &Settings, arguments: &GcArguments) -> anyhow::Result<(
         max_size: arguments.max_size,
         max_age: arguments.keep_days.map(|days| DAY * days),
         keep: keep.collect::<Result<_, _>>()?,
+        used: used_now(settings, &location, &arguments.dir),
         dry_run: arguments.dry_run,
     };
     let report = gc::collect(&arguments.dir, &location.store_dir, &options)?;
@@ -159,6 +163,15 @@ pub fn print_info(settings: &Settings, arguments: &InfoArguments) -> anyhow::Res
         }
     }
     Ok(output::print(&text)?)
+}
+
+/// What the job that is under way took from the cache. It only spares that: a cache can be made
+/// smaller without any database.
+fn used_now(settings: &Settings, location: &StoreLocation, dir: &Path) -> Vec<StorePath> {
+    wait::new_since_begin(settings, location, dir).unwrap_or_else(|error| {
+        tracing::warn!("what this job used is not known: {error:#}");
+        Vec::new()
+    })
 }
 
 fn days_since(seconds: u64) -> u64 {

@@ -42,8 +42,7 @@ impl NixClient {
 /// When the form can't hold it, a key is none, or the current folder is gone.
 pub fn run(settings: &Settings, arguments: &EnvArguments) -> anyhow::Result<()> {
     let dir = std::path::absolute(&arguments.dir).with_context(|| format!("finding {}", arguments.dir.display()))?;
-    let keys = arguments.public_key.iter().map(|text| key(text)).collect::<anyhow::Result<_>>()?;
-    let setup = Setup::new(&dir, keys, arguments.priority)?;
+    let setup = Setup::new(&dir, keys(settings, arguments)?, arguments.priority)?;
     if !setup.url().is_portable() {
         tracing::warn!(
             "not every version of Nix finds {}; only letters, digits and /.-_~ are safe in a cache's path",
@@ -55,6 +54,15 @@ pub fn run(settings: &Settings, arguments: &EnvArguments) -> anyhow::Result<()> 
         tracing::warn!("{notice}");
     }
     Ok(output::print(&text)?)
+}
+
+/// Whose signatures are to be believed.
+fn keys(settings: &Settings, arguments: &EnvArguments) -> anyhow::Result<Vec<PublicKey>> {
+    if arguments.public_key.is_empty() {
+        let keys = settings.public_keys.as_deref().unwrap_or_default().split_whitespace();
+        return keys.map(|text| text.parse().context("STOWAGE_PUBLIC_KEY")).collect();
+    }
+    arguments.public_key.iter().map(|text| key(text)).collect()
 }
 
 /// A key, or what is in the file of that name.

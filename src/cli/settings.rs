@@ -62,6 +62,8 @@ pub struct Settings {
     pub hook_spec: Option<PathBuf>,
     /// Keys to sign what goes into caches with: `$STOWAGE_SECRET_KEY`.
     secret_keys: Option<String>,
+    /// Keys whose signatures are believed, unless the command line says so: `$STOWAGE_PUBLIC_KEY`.
+    pub public_keys: Option<String>,
     /// Whether this is a Nix build, whose output Nix holds, and which may not
     /// write Nix's state.
     pub in_nix_build: bool,
@@ -91,6 +93,7 @@ impl Settings {
                 .or_else(|| folder_variable("HOME").map(|home| home.join(".local/state"))),
             hook_spec: text_variable("STOWAGE_SPEC")?.map(PathBuf::from),
             secret_keys: text_variable("STOWAGE_SECRET_KEY")?,
+            public_keys: text_variable("STOWAGE_PUBLIC_KEY")?,
             in_nix_build: std::env::var_os("NIX_BUILD_TOP").is_some() && std::env::var_os("IN_NIX_SHELL").is_none(),
         })
     }

@@ -8,12 +8,12 @@ use anyhow::Context as _;
 use super::settings::Settings;
 use super::worker;
 use crate::cache::beneath::Folder;
-use crate::cache::{CacheError, CacheFolder, narinfo};
+use crate::cache::{CacheError, CacheFolder, narinfo, usage};
 use crate::hook;
 use crate::mark::{Mark, Marks};
 use crate::queue::{Entry, Queue, Record};
-use crate::store::StoreLocation;
 use crate::store::db::{DatabaseError, StoreDb};
+use crate::store::{StoreLocation, StorePath};
 
 /// Why not all that was built is in the cache.
 #[derive(Debug, thiserror::Error)]
@@ -39,13 +39,39 @@ pub struct Waited {
 /// When the cache can't be made, or the database not be read.
 pub fn init(settings: &Settings, location: &StoreLocation, dir: &Path) -> anyhow::Result<()> {
     let dir = absolute(dir)?;
-    CacheFolder::open(&dir, &location.store_dir)?;
+    let opened = CacheFolder::open(&dir, &location.store_dir);
+    match unwritable(&dir) {
+        // The job can take from it, and that is better than no job.
+        Some(folder) => tracing::warn!("{}", cannot_add(&dir, &folder)),
+        None => drop(opened?),
+    }
     // Without a database, nothing was ever built.
     let last_id = database(location)?.map_or(Ok(0), |database| database.last_id())?;
     let mark = Mark { last_id };
     Marks::new(&Queue::new(location), settings.state_home.clone())
         .set(&dir, mark)
         .context("noting what the store has; set XDG_STATE_HOME to a folder that can be written")
+}
+
+/// The first folder of the cache in `dir` in which this user can make no file.
+fn unwritable(dir: &Path) -> Option<PathBuf> {
+    let folders = ["", "nar", "log", "realisations", usage::FOLDER].map(|name| dir.join(name));
+    let is_closed = |folder: &PathBuf| {
+        let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        folder.is_dir() && rustix::fs::access(folder, access).is_err()
+    };
+    folders.into_iter().find(is_closed)
+}
+
+fn cannot_add(dir: &Path, folder: &Path) -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = folder.metadata().map_or_else(|_| "another user".to_owned(), |data| format!("user {}", data.uid()));
+    format!(
+        "what is built will not get into {}: {} is {owner}'s, and user {} may not write there; let all jobs of a cache run as one user, or delete it so that it is made anew",
+        dir.display(),
+        folder.display(),
+        rustix::process::geteuid().as_raw()
+    )
 }
 
 /// Sees to it that all that was built is in the cache in `dir`.
@@ -65,6 +91,7 @@ pub fn wait(settings: &Settings, location: &StoreLocation, dir: &Path, patience:
         .with_context(|| format!("reading what hooks have recorded in {}", queue.folder().display()))?;
     start_worker(settings, &queue, &is_ours);
     let unhooked = unhooked(settings, location, &queue, &dir)?;
+    note_use(settings, location, &dir);
     if !report.failed.is_empty() {
         return Err(WaitError { cache: dir, failed: report.failed }.into());
     }
@@ -100,6 +127,33 @@ fn unhooked(settings: &Settings, location: &StoreLocation, queue: &Queue, dir: &
     let summary =
         hook::send(&built, dir, &config, location, &database, &options).context("exporting what no hook told of")?;
     Ok(summary.added)
+}
+
+/// What the store got since the job's begin, built or from wherever; nothing where no job is
+/// known to be under way.
+///
+/// # Errors
+/// When the database can't be read.
+pub fn new_since_begin(settings: &Settings, location: &StoreLocation, dir: &Path) -> anyhow::Result<Vec<StorePath>> {
+    let mark = Marks::new(&Queue::new(location), settings.state_home.clone()).get_recent(&absolute(dir)?);
+    let (Some(mark), Some(database)) = (mark, database(location)?) else {
+        return Ok(Vec::new());
+    };
+    Ok(database.registered_since(mark.last_id)?)
+}
+
+/// Notes what the job took from the cache, for `gc`. It does not fail for that.
+fn note_use(settings: &Settings, location: &StoreLocation, dir: &Path) {
+    let note = || -> anyhow::Result<()> {
+        let paths = new_since_begin(settings, location, dir)?;
+        if !paths.is_empty() && dir.exists() {
+            usage::refresh(&Folder::open(dir)?, &paths)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = note() {
+        tracing::warn!("what this job used is not noted: {error:#}");
+    }
 }
 
 /// The store's database, if it has one yet.

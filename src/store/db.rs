@@ -222,9 +222,20 @@ impl<'a> StoreDb<'a> {
     /// # Errors
     /// When the database can't be read.
     pub fn built_since(&self, id: i64) -> Result<Vec<StorePath>, DatabaseError> {
-        const QUERY: &str = "select path from ValidPaths where id > ?1 and ultimate = 1 order by id";
+        self.since(id, "select path from ValidPaths where id > ?1 and ultimate = 1 order by id")
+    }
+
+    /// What was registered with a higher number than `id`, built here or not, and is still valid.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn registered_since(&self, id: i64) -> Result<Vec<StorePath>, DatabaseError> {
+        self.since(id, "select path from ValidPaths where id > ?1 order by id")
+    }
+
+    fn since(&self, id: i64, query: &str) -> Result<Vec<StorePath>, DatabaseError> {
         self.read(|connection| {
-            let mut query = connection.prepare(QUERY).map_err(|error| self.error(error))?;
+            let mut query = connection.prepare(query).map_err(|error| self.error(error))?;
             let rows = query.query_map([id], |row| row.get::<_, String>(0)).map_err(|error| self.error(error))?;
             rows.map(|row| self.parse(&row.map_err(|error| self.error(error))?)).collect()
         })

@@ -95,7 +95,8 @@ pub struct EnvArguments {
     pub dir: PathBuf,
     /// Believe what this key has signed (NAME:BASE64, or a file with it), and not the folder
     ///
-    /// May be given several times. Without one, whatever is in the folder is believed.
+    /// May be given several times; else those in $STOWAGE_PUBLIC_KEY, with white space between
+    /// them. Without one, whatever is in the folder is believed.
     #[arg(long, value_name = "KEY")]
     pub public_key: Vec<String>,
     /// Lower ones are asked first; cache.nixos.org has 40. Else the cache itself says
