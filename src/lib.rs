@@ -24,6 +24,7 @@
 //! | `build/precompute.rs` | finds out an image's store layers ahead | IO |
 //! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
 //! | `cache/beneath/manage.rs` | looks around below a folder, moves and deletes | IO |
+//! | `cache/beneath/temporary.rs` | files that have no name of their own yet | IO |
 //! | `cache/beside.rs` | writes on a thread of its own | pure |
 //! | `cache/check.rs` | finds what is damaged in a cache, and puts it aside | IO |
 //! | `cache/check/cache_info.rs` | judges a `nix-cache-info` | pure |
@@ -39,6 +40,7 @@
 //! | `cache/export.rs` | exports a closure on all processors | IO |
 //! | `cache/extras.rs` | adds listings and build logs beside NARs | IO |
 //! | `cache/folder.rs` | a cache's folder: what is there, and how more gets there | IO |
+//! | `cache/folder/tests.rs` | tests of it | IO |
 //! | `cache/gc.rs` | makes a cache smaller | IO |
 //! | `cache/gc/plan.rs` | what goes from a cache, and in which order | pure |
 //! | `cache/info.rs` | a cache in numbers | IO |
@@ -117,6 +119,7 @@
 //! | `image/platform.rs` | the machines that images are for | pure |
 //! | `image/spec.rs` | what an image is to be | pure |
 //! | `image/spec/tests.rs` | tests of the spec | pure |
+//! | `image/spec/values.rs` | what single keys of a spec say | pure |
 //! | `image/system.rs` | the system layer | IO |
 //! | `image/system/tests.rs` | tests of the system layer | pure |
 //! | `image/user.rs` | the image's user | pure |
@@ -197,6 +200,7 @@
 //! | `store/content_address.rs` | finds content addresses again that a list has lost | IO |
 //! | `store/db.rs` | reads a live Nix database | IO |
 //! | `store/db/realisations.rs` | what builds of content-addressed derivations have made | IO |
+//! | `store/db/row.rs` | what the rows of a Nix database say | pure |
 //! | `store/db/tests.rs` | tests of the reader | IO |
 //! | `store/derivation.rs` | reads `.drv` files | IO |
 //! | `store/dump.rs` | reads registrations as text | pure |

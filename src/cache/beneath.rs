@@ -19,6 +19,7 @@
 //! is in [`manage`] moves and deletes more, by name, and below the folder.
 
 pub mod manage;
+pub mod temporary;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -26,21 +27,13 @@ use std::io::Read as _;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::resolve::{self, OTHERS_WRITE};
-
-/// How the names of unfinished files begin.
-pub const TEMPORARY_PREFIX: &str = ".tmp-";
-
-/// How many random bytes follow, in hexadecimal.
-const TEMPORARY_BYTES: usize = 16;
-
-/// From what age on an unfinished file is nobody's.
-const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+pub use temporary::{TEMPORARY_PREFIX, Temporary};
+use temporary::{is_abandoned, is_temporary, temporary_name};
 
 /// What a folder is called until it is moved to its place.
 const MADE: &str = "made";
@@ -90,14 +83,6 @@ pub struct Folder {
     path: PathBuf,
     /// To whom new files are given; `None` where they are theirs anyway.
     owner: Option<(Uid, Gid)>,
-}
-
-/// A file that has no name of its own yet, and vanishes unless it gets one.
-#[derive(Debug)]
-pub struct Temporary<'a> {
-    folder: &'a Folder,
-    name: String,
-    file: File,
 }
 
 impl Folder {
@@ -341,29 +326,6 @@ fn folder_mode(around: &Stat) -> Mode {
     if is_shared { SHARED_FOLDER_MODE } else { FOLDER_MODE }
 }
 
-impl Temporary<'_> {
-    /// The file, open for writing.
-    pub fn file(&mut self) -> &mut File {
-        &mut self.file
-    }
-
-    /// Gives it the name `name`, in place of whatever has that by now.
-    ///
-    /// # Errors
-    /// When that is impossible; then the file is gone.
-    pub fn persist(self, name: &str) -> Result<(), FolderError> {
-        let fd = &self.folder.fd;
-        rustix::fs::renameat(fd, &self.name, fd, name).map_err(|errno| self.folder.error(name, errno))
-    }
-}
-
-impl Drop for Temporary<'_> {
-    /// Does nothing to a file that got its name: its random one is gone then.
-    fn drop(&mut self) {
-        let _ = rustix::fs::unlinkat(&self.folder.fd, &self.name, AtFlags::empty());
-    }
-}
-
 /// The size of an ordinary file.
 fn file_size(stat: &Stat) -> Option<u64> {
     match FileType::from_raw_mode(stat.st_mode) {
@@ -372,28 +334,8 @@ fn file_size(stat: &Stat) -> Option<u64> {
     }
 }
 
-/// Whether [`Folder::temporary`] gives such names.
-fn is_temporary(name: &[u8]) -> bool {
-    let random = name.strip_prefix(TEMPORARY_PREFIX.as_bytes());
-    random.is_some_and(|random| random.len() == 2 * TEMPORARY_BYTES && random.iter().all(u8::is_ascii_hexdigit))
-}
-
-/// Whether an unfinished file is nobody's any more.
-fn is_abandoned(stat: &Stat) -> bool {
-    let modified = u64::try_from(stat.st_mtime).ok();
-    let modified = modified.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-    file_size(stat).is_some() && modified.is_some_and(|modified| modified.elapsed().is_ok_and(|age| age > ABANDONED))
-}
-
 fn is_missing(error: &FolderError) -> bool {
     matches!(error, FolderError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
-}
-
-/// A name that nobody can guess.
-fn temporary_name() -> Result<String, Errno> {
-    let mut bytes = [0; TEMPORARY_BYTES];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(format!("{TEMPORARY_PREFIX}{}", crate::digest::hex(&bytes)))
 }
 
 pub(super) fn error(path: &Path, errno: Errno) -> FolderError {

@@ -4,6 +4,8 @@
 //! A key that nobody knows is an error which names the nearest known one; a key
 //! that is known, but not built yet, is an error that says so.
 
+mod values;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
@@ -14,9 +16,10 @@ use super::config::ContainerConfig;
 use super::name::{ImageName, NameError};
 use super::user::User;
 use super::{Platform, keys, kinds};
-use crate::layer::compress::{Compression, CompressionError};
+use crate::layer::compress::Compression;
 use crate::layer::{Owner, elf};
 use crate::plan::{Hint, Pattern, Policy, Previous, Strategy};
+use values::{compression, groups, hints, is_date, name, nix_conf, patterns, strategy};
 
 /// Docker runs this many layers, and no more.
 pub const MAX_LAYERS: u64 = 125;
@@ -323,108 +326,6 @@ fn from_toml(value: toml::Value) -> Value {
         toml::Value::Array(values) => values.into_iter().map(from_toml).collect(),
         toml::Value::Table(table) => table.into_iter().map(|(key, value)| (key, from_toml(value))).collect(),
     }
-}
-
-fn name(name: Option<String>, tag: Option<String>) -> Result<Option<ImageName>, SpecError> {
-    match (name, tag) {
-        (Some(name), Some(tag)) => Ok(Some(ImageName::new(&name, &tag)?)),
-        (Some(name), None) => Ok(Some(ImageName::parse(&name)?)),
-        (None, Some(_)) => Err(SpecError::Nonsense { key: "tag", problem: "a tag needs a name".to_owned() }),
-        (None, None) => Ok(None),
-    }
-}
-
-fn compression(text: String) -> Result<Compression, SpecError> {
-    text.parse()
-        .map_err(|error: CompressionError| SpecError::Nonsense { key: "compression", problem: error.to_string() })
-}
-
-/// The strategy that is named, or that of the keys that are for one only.
-fn strategy(keys: &Keys) -> Result<Strategy, SpecError> {
-    let Some(name) = keys.strategy.as_deref() else {
-        return Ok(match (&keys.paths_per_layer, &keys.popularity) {
-            (Some(_), _) => Strategy::PathsPerLayer,
-            (None, Some(_)) => Strategy::Popularity,
-            (None, None) => Strategy::default(),
-        });
-    };
-    <Strategy as clap::ValueEnum>::from_str(name, false).map_err(|_| SpecError::Nonsense {
-        key: "strategy",
-        problem: format!(
-            "{name:?} is no strategy of this version; there are \"stable\", \"popularity\", \"size\" and \"pathsPerLayer\""
-        ),
-    })
-}
-
-fn pattern(key: &'static str, text: &str) -> Result<Pattern, SpecError> {
-    Pattern::new(text).map_err(|error| SpecError::Nonsense { key, problem: error.to_string() })
-}
-
-fn hints(weights: Option<&BTreeMap<String, f64>>) -> Result<Vec<Hint>, SpecError> {
-    let hint = |(text, weight): (&String, &f64)| {
-        if !weight.is_finite() || *weight < 0.0 {
-            let problem = format!("the weight of {text:?} must be a number from 0 on; 1 changes nothing");
-            return Err(SpecError::Nonsense { key: "popularity", problem });
-        }
-        Ok(Hint { pattern: pattern("popularity", text)?, weight: *weight })
-    };
-    weights.into_iter().flatten().map(hint).collect()
-}
-
-fn groups(groups: Option<&Vec<Vec<String>>>) -> Result<Vec<Vec<Pattern>>, SpecError> {
-    groups.into_iter().flatten().map(|group| patterns("layers", group)).collect()
-}
-
-fn patterns<'a>(key: &'static str, texts: impl IntoIterator<Item = &'a String>) -> Result<Vec<Pattern>, SpecError> {
-    texts.into_iter().map(|text| pattern(key, text)).collect()
-}
-
-/// nix.conf's values are words; lists are written with spaces between them.
-fn nix_conf(settings: BTreeMap<String, Value>) -> Result<BTreeMap<String, String>, SpecError> {
-    let nonsense = |name: &str| SpecError::Nonsense {
-        key: "nixConf",
-        problem: format!("{name:?} and its value must be words, numbers, true or false, or lists of them, in one line"),
-    };
-    let scalar = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Bool(value) => Some(value.to_string()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    };
-    let setting = |(name, value): (String, Value)| {
-        let text = match &value {
-            Value::Array(words) => words.iter().map(scalar).collect::<Option<Vec<_>>>().map(|words| words.join(" ")),
-            value => scalar(value),
-        };
-        let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-        match text {
-            Some(text) if is_name && !text.contains(['\n', '#']) => Ok((name, text)),
-            _ => Err(nonsense(&name)),
-        }
-    };
-    settings.into_iter().map(setting).collect()
-}
-
-/// `YYYY-MM-DDTHH:MM:SS`, perhaps fractions, and `Z` or an offset.
-fn is_date(text: &str) -> bool {
-    let pattern = |text: &str, pattern: &str| {
-        text.len() == pattern.len()
-            && text
-                .bytes()
-                .zip(pattern.bytes())
-                .all(|(byte, wanted)| if wanted == b'0' { byte.is_ascii_digit() } else { byte == wanted })
-    };
-    let Some((seconds, rest)) = text.split_at_checked(19) else {
-        return false;
-    };
-    let zone =
-        rest.strip_prefix('.').map_or(rest, |rest| rest.trim_start_matches(|letter: char| letter.is_ascii_digit()));
-    let is_at_most = |at: usize, most: u8| seconds[at..at + 2].parse::<u8>().is_ok_and(|number| number <= most);
-    let are_in_range =
-        || [(5, 12), (8, 31), (11, 23), (14, 59), (17, 60)].iter().all(|(at, most)| is_at_most(*at, *most));
-    pattern(seconds, "0000-00-00T00:00:00")
-        && are_in_range()
-        && (zone == "Z" || pattern(zone, "+00:00") || pattern(zone, "-00:00"))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! Source of the schema: Nix's `src/libstore/schema.sql`, the same from 2.3 on.
 
 pub mod realisations;
+mod row;
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -19,8 +20,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
-use super::{NarHash, PathInfo, StoreDir, StoreLocation, StorePath};
+use super::{PathInfo, StoreLocation, StorePath};
 use crate::url;
+use row::parse;
+pub use row::{COLUMNS, RowError, info};
 
 /// How long to wait for somebody who has locked the database.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -390,48 +393,6 @@ impl<'a> StoreDb<'a> {
             _ => DatabaseError::Damaged { path: self.file.clone(), problem: error.to_string() },
         }
     }
-}
-
-/// Why a row is no registration.
-#[derive(Debug, thiserror::Error)]
-pub enum RowError {
-    /// SQLite can't read it.
-    #[error(transparent)]
-    Database(#[from] rusqlite::Error),
-    /// What it says means nothing.
-    #[error("{0}")]
-    Meaning(String),
-}
-
-/// The columns that [`info`] reads.
-pub const COLUMNS: &str = "v.id, v.path, v.hash, v.narSize, v.deriver, v.sigs, v.ca";
-
-/// The registration in a row of `ValidPaths` with [`COLUMNS`], without its
-/// references.
-///
-/// # Errors
-/// When the row can't be read or understood.
-pub fn info(store_dir: &StoreDir, row: &rusqlite::Row<'_>) -> Result<PathInfo, RowError> {
-    let text = |column| row.get::<_, Option<String>>(column);
-    let required = |column, name| text(column)?.ok_or_else(|| RowError::Meaning(format!("no {name}")));
-    let path = required(1, "path")?;
-    let hash = required(2, "hash")?;
-    let nar_hash = NarHash::parse(&hash).map_err(|error| RowError::Meaning(format!("{path}: {error}")))?;
-    let nar_size: Option<i64> = row.get(3)?;
-    let nar_size =
-        u64::try_from(nar_size.unwrap_or(0)).map_err(|_| RowError::Meaning(format!("{path}: a negative size")))?;
-    Ok(PathInfo {
-        deriver: text(4)?.and_then(|deriver| parse(store_dir, &deriver).ok()),
-        signatures: text(5)?.unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
-        ca: text(6)?.filter(|ca| !ca.is_empty()),
-        ..PathInfo::new(parse(store_dir, &path).map_err(RowError::Meaning)?, nar_hash, nar_size, Vec::new())
-    })
-}
-
-fn parse(store_dir: &StoreDir, path: &str) -> Result<StorePath, String> {
-    store_dir.parse_path(path.as_bytes()).map_err(|error| {
-        format!("{path}: {error} (the store dir is taken to be {store_dir}; NIX_STORE_DIR names another)")
-    })
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::image::nixdb;
-use crate::store::Closure;
 use crate::store::closure::tests::{info, path};
+use crate::store::{Closure, StoreDir};
 
 /// A database in WAL mode that nobody has open, below `root`.
 fn quiet_database(root: &Path) -> StoreLocation {
