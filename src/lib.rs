@@ -59,6 +59,7 @@
 //! | `cache/usage.rs` | when the paths of a cache were last used | IO |
 //! | `cli/args.rs` | the command line as clap reads it | pure |
 //! | `cli/args/cache.rs` | the arguments of `stowage cache` and `stowage env` | pure |
+//! | `cli/args/look.rs` | the arguments of what looks at images | pure |
 //! | `cli/build.rs` | `stowage build` | IO |
 //! | `cli/cache.rs` | `stowage cache` | IO |
 //! | `cli/cache_check.rs` | `stowage cache check`, `gc` and `info` | IO |

@@ -1,6 +1,7 @@
 //! The command line as clap reads it: exactly what was typed.
 
 mod cache;
+mod look;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ use crate::plan::Strategy;
 pub use cache::{
     AddArguments, CacheCommand, CheckArguments, EnvArguments, GcArguments, InfoArguments, InitArguments, WaitArguments,
 };
+pub use look::{DiffArguments, InspectArguments, WhyArguments};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -349,55 +351,6 @@ pub struct IndexArguments {
     #[command(flatten)]
     pub jobs: JobsArguments,
     /// Print what was put there as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `diff`.
-#[derive(Debug, Args)]
-pub struct DiffArguments {
-    /// What was: an image, or a file of `stowage plan --json`
-    #[arg(value_name = "OLD", value_hint = ValueHint::AnyPath)]
-    pub old: String,
-    /// What is
-    #[arg(value_name = "NEW", value_hint = ValueHint::AnyPath)]
-    pub new: String,
-    /// Which image
-    #[command(flatten)]
-    pub platform: PlatformArguments,
-    /// Print everything as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `why`.
-#[derive(Debug, Args)]
-pub struct WhyArguments {
-    /// The image, or its folder: its Nix database tells what refers to what
-    #[arg(value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
-    pub image: String,
-    /// A store path, or the name of one, with or without version; `*` stands for anything
-    #[arg(value_name = "PATH")]
-    pub path: String,
-    /// Which image
-    #[command(flatten)]
-    pub platform: PlatformArguments,
-    /// Print it as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `inspect`.
-#[derive(Debug, Args)]
-pub struct InspectArguments {
-    /// The image: stowage:DIR, docker://HOST/REPOSITORY[:TAG], oci:DIR[:TAG], or
-    /// docker-archive:FILE
-    #[arg(value_name = "IMAGE")]
-    pub image: ImageReference,
-    /// Which image
-    #[command(flatten)]
-    pub platform: PlatformArguments,
-    /// Print everything as JSON
     #[arg(long)]
     pub json: bool,
 }
