@@ -181,6 +181,7 @@
 //! | `plan/tests.rs` | what must hold for every strategy | pure |
 //! | `queue.rs` | what was built and has not gone out yet, on disk | IO |
 //! | `queue/record.rs` | a build that has not gone out yet | IO |
+//! | `registry/agent.rs` | what sends requests over HTTP | IO |
 //! | `registry/challenge.rs` | what a registry asks for before it answers | pure |
 //! | `registry/connection.rs` | talks to one registry | IO |
 //! | `registry/connection/authorization.rs` | who asks a registry, and with which token | IO |
@@ -197,6 +198,16 @@
 //! | `registry/tests/uploads.rs` | tests of uploads and of reading | IO |
 //! | `registry/trust.rs` | which registries are trusted | IO |
 //! | `registry/upload.rs` | uploads, at once or in chunks | IO |
+//! | `s3/address.rs` | where a bucket is, as Nix writes it | pure |
+//! | `s3/client.rs` | asks a bucket, until there is an answer | IO |
+//! | `s3/credentials.rs` | who asks a bucket | IO |
+//! | `s3/credentials/profiles.rs` | reads profiles of AWS | pure |
+//! | `s3/credentials/remote.rs` | credentials that some service gives | IO |
+//! | `s3/download.rs` | reads a large object as a stream | IO |
+//! | `s3/error.rs` | why a bucket does not give or take something | pure |
+//! | `s3/mod.rs` | buckets of S3 | pure |
+//! | `s3/tests.rs` | tests of the client against a server that does as it is told | IO |
+//! | `s3/upload.rs` | writes an object while it is made | IO |
 //! | `store/closure.rs` | registrations closed under references | pure |
 //! | `store/content_address.rs` | finds content addresses again that a list has lost | IO |
 //! | `store/db.rs` | reads a live Nix database | IO |
@@ -235,6 +246,7 @@ pub mod parent;
 pub mod plan;
 pub mod queue;
 pub mod registry;
+pub mod s3;
 pub mod store;
 pub mod tree;
 mod url;

@@ -4,6 +4,7 @@
 //! repository that a blob is mounted from, sends a request for each piece of a
 //! stream, and needs tokio and a hundred crates more (`ureq`: 33).
 
+pub mod agent;
 pub mod challenge;
 pub mod connection;
 pub mod credentials;

@@ -11,15 +11,14 @@ use ureq::http::request::Builder;
 use ureq::http::{Method, header};
 use ureq::{Agent, Proxy};
 
+use super::super::agent::{self, Patience, explain};
 use super::super::error::RegistryError;
 use super::super::origin::{Origin, as_reached, resolve};
 use super::super::proxy::shown;
 use super::{Answer, Connection, Failure, Request, drain};
 
-/// How long to wait for a connection, and then for something to happen on it. Some registries
-/// hash a layer again before they say that they have it.
-const CONNECT: Duration = Duration::from_secs(15);
-const SILENCE: Duration = Duration::from_secs(120);
+/// Some registries hash a layer again before they say that they have it.
+const PATIENCE: Patience = Patience { connect: Duration::from_secs(15), silence: Duration::from_secs(120) };
 
 /// How often a request is sent elsewhere.
 const MOST_REDIRECTS: u32 = 10;
@@ -145,21 +144,8 @@ impl Connection {
         }
         let proxy = key.1.as_deref().map(Proxy::new).transpose();
         let proxy = proxy.map_err(|error| Failure::Final(self.failed(action, error.to_string())))?;
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            .user_agent(concat!("stowage/", env!("CARGO_PKG_VERSION")))
-            .accept_encoding("identity")
-            .max_redirects(0)
-            .max_idle_connections(32)
-            .max_idle_connections_per_host(16)
-            .timeout_connect(Some(CONNECT))
-            .timeout_per_read(Some(SILENCE))
-            .timeout_per_write(Some(SILENCE))
-            .proxy(proxy);
-        if to.is_tls {
-            config = config.tls_config(self.access.trust.tls(&self.host).map_err(Failure::Final)?);
-        }
-        let agent = config.build().new_agent();
+        let tls = if to.is_tls { Some(self.access.trust.tls(&self.host).map_err(Failure::Final)?) } else { None };
+        let agent = agent::agent(tls, proxy, PATIENCE);
         agents.insert(key, agent.clone());
         Ok(agent)
     }
@@ -167,18 +153,14 @@ impl Connection {
     /// What it means that `to` gave no answer.
     pub(super) fn failure(&self, error: &ureq::Error, to: &Origin, action: &str) -> Failure {
         let problem = explain(error);
-        let is_unknown = matches!(error, ureq::Error::HostNotFound)
-            // What the resolver says of a name that nobody has, unlike of a server of names that
-            // does not answer.
-            || matches!(error, ureq::Error::Io(_)) && problem.contains("Name or service not known");
+        let is_unknown = agent::is_unknown_host(error);
         let problem = if is_unknown { "there is no such host".to_owned() } else { problem };
         let problem = match self.access.proxies.of(to) {
             Ok(Some(proxy)) => format!("{problem}, by the proxy {}", shown(&proxy)),
             _ => problem,
         };
         let is_wrong = matches!(error, ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::InvalidProxyUrl);
-        let is_untrusted = matches!(error, ureq::Error::Rustls(_) | ureq::Error::Tls(_) | ureq::Error::Pem(_))
-            || matches!(error, ureq::Error::Io(_)) && problem.contains("certificate");
+        let is_untrusted = agent::is_untrusted(error);
         // Somebody without TLS. On this machine that may be one who was asked so, and could not
         // answer just then.
         let is_plain = self.is_loopback && self.base.get().is_none_or(|base| base.starts_with("http:"));
@@ -225,19 +207,5 @@ fn run(agent: &Agent, builder: Builder, request: &Request<'_>) -> Result<Answer,
         Some(body) => agent.run(builder.body(body)?),
         None if matches!(request.method, Method::GET | Method::HEAD | Method::DELETE) => agent.run(builder.body(())?),
         None => agent.run(builder.body(&[][..])?),
-    }
-}
-
-/// What an error says, without the words of the library around it.
-fn explain(error: &ureq::Error) -> String {
-    let text = match error {
-        ureq::Error::Io(error) => error.to_string(),
-        ureq::Error::Rustls(error) => error.to_string(),
-        ureq::Error::ConnectionFailed => "nothing answers there".to_owned(),
-        other => other.to_string(),
-    };
-    match text.contains("CaUsedAsEndEntity") {
-        true => "its certificate is an authority's own; give it one that is signed by that authority".to_owned(),
-        false => text,
     }
 }
