@@ -18,7 +18,8 @@ use std::path::{Path, PathBuf};
 
 use config::{Extent, HookConfig};
 
-use crate::cache::{self, CacheError, CacheFolder, Options, Summary, realisation};
+use crate::cache::{self, CacheError, CacheFolder, Options, Place, Summary, realisation};
+use crate::s3::address;
 use crate::store::db::{DatabaseError, StoreDb};
 use crate::store::derivation::declared_outputs;
 use crate::store::{Closure, ClosureError, NodeId, StoreDir, StoreLocation, StorePath};
@@ -31,7 +32,7 @@ pub struct HookEvent {
     pub drv_path: Option<StorePath>,
     /// What it made, as far as Nix said; not to be believed yet.
     pub out_paths: Vec<StorePath>,
-    /// The folder of the cache that the outputs go to.
+    /// The folder, or the address of the bucket, of the cache that the outputs go to.
     pub destination: PathBuf,
 }
 
@@ -73,8 +74,8 @@ impl HookError {
     /// Whether it is the cache that can't be used, whatever is to be exported.
     #[must_use]
     pub fn is_of_cache(&self) -> bool {
-        use CacheError::{Busy, Folder, Missing, StoreDir};
-        matches!(self, Self::Cache(Folder(_) | Missing(_) | Busy(_) | StoreDir { .. }))
+        use CacheError::{Address, Busy, Missing, Shelf, StoreDir};
+        matches!(self, Self::Cache(Shelf(_) | Address(_) | Missing(_) | Busy(_) | StoreDir { .. }))
     }
 }
 
@@ -111,7 +112,7 @@ impl HookEvent {
         };
         let relative = |name: &str, value: &Path| format!("{name} is the relative path {}", value.display());
         let destination = match (variable("STOWAGE_CACHE").map(Path::new), variable("CI_PROJECT_DIR").map(Path::new)) {
-            (Some(folder), _) if folder.is_absolute() => folder.to_owned(),
+            (Some(folder), _) if folder.is_absolute() || is_address(folder) => folder.to_owned(),
             (Some(folder), _) => beneath(folder, relative("STOWAGE_CACHE", folder))?,
             (None, _) if configured.is_some() => configured.map(Path::to_owned).unwrap_or_default(),
             (None, Some(project)) if project.is_absolute() => project.join("cache"),
@@ -160,20 +161,25 @@ pub fn claimed_outputs(event: &HookEvent, location: &StoreLocation) -> Result<Ve
     }
 }
 
-/// Exports what `events` built, which go to the same destination, as `config` says; tells
-/// what the cache got, and all outputs.
+/// Whether that is a bucket, and no folder.
+fn is_address(destination: &Path) -> bool {
+    destination.to_str().is_some_and(address::is_address)
+}
+
+/// Exports what `events` built to the cache at `place`, as `config` says; tells what that got.
 ///
 /// # Errors
 /// When nothing that one of them built is valid, or it can't be exported.
 pub fn export(
     events: &[HookEvent],
+    place: &Place,
     config: &HookConfig,
     location: &StoreLocation,
     options: &Options,
 ) -> Result<Summary, HookError> {
-    let Some(first) = events.first() else {
+    if events.is_empty() {
         return Ok(Summary::default());
-    };
+    }
     let database = StoreDb::open(location)?;
     let mut roots = BTreeSet::new();
     for event in events {
@@ -187,16 +193,16 @@ pub fn export(
         }
     }
     let roots: Vec<StorePath> = roots.into_iter().collect();
-    send(&roots, &first.destination, config, location, &database, options)
+    send(&roots, place, config, location, &database, options)
 }
 
-/// Exports `roots` to the cache in `destination`, and what of their closure `config` wants.
+/// Exports `roots` to the cache at `place`, and what of their closure `config` wants.
 ///
 /// # Errors
 /// When it can't be exported.
 pub fn send(
     roots: &[StorePath],
-    destination: &Path,
+    place: &Place,
     config: &HookConfig,
     location: &StoreLocation,
     database: &StoreDb<'_>,
@@ -207,11 +213,11 @@ pub fn send(
     let is_root: BTreeSet<NodeId> = closure.roots().iter().copied().collect();
     let wanted =
         |id: NodeId| (config.extent != Extent::Outputs || is_root.contains(&id)) && config.wants(closure.info(id));
-    let summary = cache::export_selected(&files, &closure, &wanted, destination, options)?;
+    let summary = cache::export_selected(&files, &closure, &wanted, place, options)?;
     let paths = (0..closure.len()).filter(|id| wanted(*id)).map(|id| &closure.info(id).path);
     let realisations = database.realisations(&paths.collect::<Vec<_>>())?;
     if !realisations.is_empty() {
-        let cache = CacheFolder::open(destination, &location.store_dir)?;
+        let cache = CacheFolder::open(place, &location.store_dir)?;
         realisation::add(&cache, &realisations, &options.keys)?;
     }
     Ok(summary)
@@ -273,6 +279,7 @@ mod tests {
         let (cache, project) = (("STOWAGE_CACHE", "/srv/c"), ("CI_PROJECT_DIR", "/builds/p"));
         for (variables, current_dir, expected) in [
             (&[cache, project][..], "/", "/srv/c"),
+            (&[("STOWAGE_CACHE", "s3://cache?region=r"), project], "", "s3://cache?region=r"),
             (&[("STOWAGE_CACHE", "c")], "/work", "/work/c"),
             (&[("STOWAGE_CACHE", ""), project], "/", "/builds/p/cache"),
             (&[project], "/work", "/builds/p/cache"),

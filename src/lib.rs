@@ -26,6 +26,7 @@
 //! | `cache/beneath/manage.rs` | looks around below a folder, moves and deletes | IO |
 //! | `cache/beneath/temporary.rs` | files that have no name of their own yet | IO |
 //! | `cache/beside.rs` | writes on a thread of its own | pure |
+//! | `cache/bucket.rs` | a cache's files in a bucket | IO |
 //! | `cache/check.rs` | finds what is damaged in a cache, and puts it aside | IO |
 //! | `cache/check/cache_info.rs` | judges a `nix-cache-info` | pure |
 //! | `cache/check/deep.rs` | compares a NAR with its narinfo | IO |
@@ -39,7 +40,7 @@
 //! | `cache/compression.rs` | the forms that NARs can have in a cache | pure |
 //! | `cache/export.rs` | exports a closure on all processors | IO |
 //! | `cache/extras.rs` | adds listings and build logs beside NARs | IO |
-//! | `cache/folder.rs` | a cache's folder: what is there, and how more gets there | IO |
+//! | `cache/folder.rs` | a cache that is added to: what is there, and how more gets there | IO |
 //! | `cache/folder/tests.rs` | tests of it | IO |
 //! | `cache/gc.rs` | makes a cache smaller | IO |
 //! | `cache/gc/plan.rs` | what goes from a cache, and in which order | pure |
@@ -50,10 +51,13 @@
 //! | `cache/narinfo.rs` | writes and checks narinfos | pure |
 //! | `cache/options.rs` | how to export | pure |
 //! | `cache/order.rs` | in which order paths are exported | pure |
+//! | `cache/parallel.rs` | does the same with many things at once | pure |
+//! | `cache/place.rs` | where a cache is: the one list of places | IO |
 //! | `cache/realisation.rs` | says what content-addressed derivations have made | IO |
 //! | `cache/resolve.rs` | finds the cache's folder without trusting links | IO |
 //! | `cache/scan.rs` | reads what is in a cache | IO |
 //! | `cache/setup.rs` | what a job sets to use a cache | pure |
+//! | `cache/shelf.rs` | a cache's files, whatever they are in | IO |
 //! | `cache/sign.rs` | signs narinfos | pure |
 //! | `cache/trust.rs` | whether a Nix daemon does what its client says | pure |
 //! | `cache/usage.rs` | when the paths of a cache were last used | IO |

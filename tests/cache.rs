@@ -23,7 +23,7 @@ const STOWAGE: &str = env!("CARGO_BIN_EXE_stowage");
 
 /// Exports what `root` needs to the folder `cache` of the scratch.
 fn add(scratch: &Scratch, root: &StorePath) -> Result<Summary, CacheError> {
-    export(&scratch.files(), &scratch.closure(root), &scratch.path("cache"), &Options::new(2))
+    export(&scratch.files(), &scratch.closure(root), scratch.path("cache"), &Options::new(2))
 }
 
 /// The program that puts what `root` needs in the folder `cache` of the scratch.
@@ -382,10 +382,9 @@ fn a_valid_path_that_nix_did_not_name_is_not_exported_and_a_bogus_one_is_ignored
     let drv = scratch.closure(&root).info(0).deriver.clone();
     let bogus = StorePath::from_basename(b"00000000000000000000000000000000-bogus").expect("valid");
     let event = HookEvent { drv_path: drv, out_paths: vec![bogus.clone()], destination: scratch.path("cache") };
-    assert_eq!(hook::export(&[event], &HookConfig::usual(), &location, &Options::new(1)).expect("exports").added, 1);
+    let place = scratch.path("cache").into();
+    let export = |event| hook::export(&[event], &place, &HookConfig::usual(), &location, &Options::new(1));
+    assert_eq!(export(event).expect("exports").added, 1);
     let event = HookEvent { drv_path: None, out_paths: vec![bogus], destination: scratch.path("cache") };
-    assert!(matches!(
-        hook::export(&[event], &HookConfig::usual(), &location, &Options::new(1)),
-        Err(hook::HookError::NoOutput(_))
-    ));
+    assert!(matches!(export(event), Err(hook::HookError::NoOutput(_))));
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use scratch::{Scratch, assert_whole, chain, run, snapshot};
-use stowage::cache::beneath::Folder;
+use stowage::cache::Place;
 use stowage::cache::check::{self, Fault, Report, check};
 use stowage::cache::{CacheError, Options, export, export_selected, gc, usage};
 use stowage::store::{StoreDir, StorePath};
@@ -28,11 +28,11 @@ fn cached(count: usize) -> (Scratch, StorePath) {
 
 fn add(scratch: &Scratch, root: &StorePath) {
     let closure = scratch.closure(root);
-    export(&scratch.files(), &closure, &scratch.path("cache"), &Options::new(2)).expect("exports");
+    export(&scratch.files(), &closure, scratch.path("cache"), &Options::new(2)).expect("exports");
 }
 
 fn checked(scratch: &Scratch, cache: &str, deep: bool) -> Report {
-    check(&scratch.path(cache), &scratch.location().store_dir, check::Options { deep, jobs: 2 }).expect("checks")
+    check(scratch.path(cache), &scratch.location().store_dir, check::Options { deep, jobs: 2 }).expect("checks")
 }
 
 fn narinfo(scratch: &Scratch, path: &StorePath) -> PathBuf {
@@ -209,7 +209,7 @@ fn a_cache_of_another_store_is_left_alone() {
     let (scratch, _) = cached(2);
     let before = snapshot(&scratch.path("cache"));
     let options = check::Options { deep: false, jobs: 1 };
-    let result = check(&scratch.path("cache"), &StoreDir::default(), options);
+    let result = check(scratch.path("cache"), &StoreDir::default(), options);
     assert!(matches!(result, Err(CacheError::StoreDir { .. })));
     assert_eq!(snapshot(&scratch.path("cache")), before);
     // Where the paths are right, it is the info that is wrong.
@@ -279,7 +279,7 @@ fn use_is_noted_once_a_week_and_only_of_what_is_there() {
     let root = scratch.build(&chain(3, 1000));
     add(&scratch, &root);
     let cache = scratch.path("cache");
-    let folder = Folder::open(&cache).expect("opens");
+    let folder = Place::from(&cache).open().expect("opens");
     let mut paths: Vec<StorePath> = scratch.closure(&root).infos().iter().map(|info| info.path.clone()).collect();
     paths.push(StorePath::from_basename(b"00000000000000000000000000000000-elsewhere").expect("a name"));
     let before = snapshot(&cache);

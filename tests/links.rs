@@ -18,6 +18,7 @@ use attack::{Attack, FILES, FOLDERS, Obstacle, USER, Who};
 use rustix::fs::{CWD, RenameFlags};
 use stowage::cache::CacheError;
 use stowage::cache::beneath::FolderError;
+use stowage::cache::shelf::ShelfError;
 
 #[test]
 fn the_watcher_sees_what_a_careless_writer_does() {
@@ -115,7 +116,10 @@ fn a_link_of_root_s_own_that_the_user_has_moved_is_not_followed() {
         attack.replace(&place, Obstacle::LinkOfRoot);
         let error = attack.export(Who::Root).expect_err("refused");
         attack.assert_nothing_outside();
-        let is_link = matches!(error, Some(CacheError::Folder(FolderError::ForeignLink(_) | FolderError::NoFolder(_))));
+        let is_link = matches!(
+            error,
+            Some(CacheError::Shelf(ShelfError::Folder(FolderError::ForeignLink(_) | FolderError::NoFolder(_))))
+        );
         assert!(is_link, "{error:?}");
     }
 }
@@ -312,7 +316,7 @@ fn what_root_had_before_is_not_given_away() {
         });
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(3) {
-            let _ = stowage::cache::CacheFolder::open(&attack.cache(), &stowage::store::StoreDir::default());
+            let _ = stowage::cache::CacheFolder::open(attack.cache(), &stowage::store::StoreDir::default());
             let _ = fs::remove_dir(attack.cache().join("nar"));
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);

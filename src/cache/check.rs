@@ -26,17 +26,17 @@ mod siblings;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix_narinfo::NarInfo;
 
 use super::beneath::manage::{Entry, Kind, Lock};
-use super::beneath::{Folder, FolderError};
 use super::folder::{CACHE_INFO, CACHE_INFO_LIMIT, EMPTY_FOLDERS};
-use super::{CacheError, CacheFolder, narinfo, usage};
+use super::parallel::parallel;
+use super::shelf::{Shelf, ShelfError, Source};
+use super::{CacheError, CacheFolder, Place, narinfo, usage};
 use crate::store::{StoreDir, StorePath};
 use deep::Verdict;
 pub use fault::Fault;
@@ -91,29 +91,27 @@ struct Checked {
     bad_nar: Option<String>,
 }
 
-/// Checks the cache at `dir` for paths of `store_dir`.
+/// Checks the cache at `place` for paths of `store_dir`.
 ///
 /// # Errors
 /// When it is a cache for another store dir, can't be read, or what is bad can't
 /// be moved.
-pub fn check(dir: &Path, store_dir: &StoreDir, options: Options) -> Result<Report, CacheError> {
-    let root = Folder::open(dir)?;
+pub fn check(place: impl Into<Place>, store_dir: &StoreDir, options: Options) -> Result<Report, CacheError> {
+    let place = place.into();
+    let root = place.open()?;
     // Else NARs might go between two looks. Whoever does not let go only makes for
     // paths that are built again.
     let _ = root.lock(Lock::Adding, PATIENCE);
     let names: Vec<String> = root.entries()?.into_iter().filter_map(narinfo_name).collect();
-    let mut checked = parallel(&names, options.jobs, |name| Checked {
-        result: read_narinfo(&root, store_dir, name),
-        name: name.clone(),
-        bad_nar: None,
-    });
-    refuse_foreign(&root, dir, store_dir, &checked)?;
+    let mut checked = read_narinfos(&root, store_dir, &names, options.jobs)?;
+    refuse_foreign(&root, &place, store_dir, &checked)?;
+    // After the narinfos, as a NAR is there before its narinfo.
     let nar_folder = root.existing("nar")?;
-    let nars = nar_folder.as_ref().map_or_else(|| Ok(Vec::new()), Folder::entries)?;
+    let nars = nar_folder.as_ref().map_or_else(|| Ok(Vec::new()), Shelf::entries)?;
     check_nars(&mut checked, &nars);
-    let mut report = Report { narinfos: names.len(), ..Report::default() };
+    let mut report = Report { narinfos: checked.len(), ..Report::default() };
     if let Some(nar_folder) = nar_folder.as_ref().filter(|_| options.deep) {
-        report.unknown = check_deep(&mut checked, nar_folder, options.jobs);
+        report.unknown = check_deep(&mut checked, nar_folder, options.jobs)?;
     }
     check_names(&mut checked);
     check_circles(&mut checked);
@@ -128,8 +126,8 @@ pub fn check(dir: &Path, store_dir: &StoreDir, options: Options) -> Result<Repor
     }
     quarantine.realisations()?;
     quarantine.frame(store_dir)?;
-    forget(&root, used, &checked, &report)?;
-    complete(dir, &root, store_dir, &mut report)?;
+    forget(&root, &checked, &report)?;
+    complete(&place, &root, store_dir, &mut report)?;
     Ok(report)
 }
 
@@ -138,27 +136,53 @@ fn narinfo_name(entry: Entry) -> Option<String> {
     entry.name.into_string().ok().filter(|name| name.ends_with(".narinfo"))
 }
 
-fn read_narinfo(root: &Folder, store_dir: &StoreDir, name: &str) -> Result<Metadata, Fault> {
-    metadata::judge(store_dir, name, &read(root, name, narinfo::SIZE_LIMIT)?)
+/// Reads the narinfos `names`, all but those that somebody has deleted from a bucket meanwhile.
+fn read_narinfos(
+    root: &Shelf,
+    store_dir: &StoreDir,
+    names: &[String],
+    jobs: usize,
+) -> Result<Vec<Checked>, ShelfError> {
+    let read_one = |name: &String| read(root, name, narinfo::SIZE_LIMIT);
+    let mut checked = Vec::with_capacity(names.len());
+    for (name, contents) in names.iter().zip(parallel(names, root.threads(jobs), read_one)) {
+        let contents = contents?;
+        if root.is_shared() && contents == Err(Fault::NotAFile) {
+            continue;
+        }
+        let result = contents.and_then(|contents| metadata::judge(store_dir, name, &contents));
+        checked.push(Checked { result, name: name.clone(), bad_nar: None });
+    }
+    Ok(checked)
 }
 
-/// What a file holds that was there a moment ago.
-fn read(folder: &Folder, name: &str, limit: u64) -> Result<Vec<u8>, Fault> {
-    let unreadable = |error: FolderError| Fault::Unreadable(error.to_string());
-    match folder.read(name, limit).map_err(unreadable)? {
-        Some(contents) => Ok(contents),
-        None if folder.size(name).map_err(unreadable)?.is_some_and(|size| size > limit) => Err(Fault::TooLarge),
-        None => Err(Fault::NotAFile),
+/// What a file holds that was there a moment ago. That a bucket can't be reached is no fault of
+/// what is in it.
+fn read(folder: &Shelf, name: &str, limit: u64) -> Result<Result<Vec<u8>, Fault>, ShelfError> {
+    let contents = match folder.read(name, limit) {
+        Ok(Some(contents)) => return Ok(Ok(contents)),
+        Ok(None) => folder.size(name),
+        Err(error) => Err(error),
+    };
+    match contents {
+        Ok(size) if size.is_some_and(|size| size > limit) => Ok(Err(Fault::TooLarge)),
+        Ok(_) => Ok(Err(Fault::NotAFile)),
+        Err(ShelfError::Folder(error)) => Ok(Err(Fault::Unreadable(error.to_string()))),
+        Err(error) => Err(error),
     }
 }
 
 /// A cache for another store, or a wrong `NIX_STORE_DIR`, would have all its
 /// narinfos quarantined. Where some are right, it is the info that is not.
-fn refuse_foreign(root: &Folder, dir: &Path, store_dir: &StoreDir, checked: &[Checked]) -> Result<(), CacheError> {
+fn refuse_foreign(root: &Shelf, place: &Place, store_dir: &StoreDir, checked: &[Checked]) -> Result<(), CacheError> {
     let info = root.read(CACHE_INFO, CACHE_INFO_LIMIT)?.unwrap_or_default();
     match cache_info::judge(&info) {
         Ok(found) if found != store_dir.as_str() && checked.iter().all(|one| one.result.is_err()) => {
-            Err(CacheError::StoreDir { path: dir.to_owned(), found: found.to_owned(), wanted: store_dir.to_string() })
+            Err(CacheError::StoreDir {
+                path: place.to_string(),
+                found: found.to_owned(),
+                wanted: store_dir.to_string(),
+            })
         }
         _ => Ok(()),
     }
@@ -185,27 +209,61 @@ fn check_nars(checked: &mut [Checked], nars: &[Entry]) {
 
 /// Reads all NARs, the largest first so that no thread is left alone with one at
 /// the end, and tells how many can't be read here.
-fn check_deep(checked: &mut [Checked], nars: &Folder, jobs: usize) -> usize {
+fn check_deep(checked: &mut [Checked], nars: &Shelf, jobs: usize) -> Result<usize, ShelfError> {
     let mut order: Vec<usize> = (0..checked.len()).filter(|at| checked[*at].result.is_ok()).collect();
     let size = |at: &usize| checked[*at].result.as_ref().map_or(0, |metadata| metadata.narinfo.nar_size());
     order.sort_by_key(|at| std::cmp::Reverse(size(at)));
     let verdicts = parallel(&order, jobs, |at| match &checked[*at].result {
         Ok(metadata) => verify(nars, metadata),
-        Err(fault) => Err(fault.clone()),
+        Err(fault) => Ok(Err(fault.clone())),
     });
     let mut unknown = 0;
     for (at, verdict) in order.into_iter().zip(verdicts) {
+        let verdict = verdict?;
         unknown += usize::from(verdict == Ok(Verdict::Unknown));
         checked[at].doubt(|_| verdict.map(|_| ()));
     }
-    unknown
+    Ok(unknown)
 }
 
-fn verify(nars: &Folder, metadata: &Metadata) -> Result<Verdict, Fault> {
-    match nars.file(&metadata.nar_file) {
-        Ok(Some((file, _))) => deep::verify(file, metadata),
-        Ok(None) => Err(Fault::NarNotAFile(metadata.nar_file.clone())),
-        Err(error) => Err(Fault::NarUnreadable(error.to_string())),
+fn verify(nars: &Shelf, metadata: &Metadata) -> Result<Result<Verdict, Fault>, ShelfError> {
+    let (file, failure) = match nars.file(&metadata.nar_file) {
+        Ok(Some((file, _))) => Watched::new(file),
+        Ok(None) => return Ok(Err(Fault::NarNotAFile(metadata.nar_file.clone()))),
+        Err(ShelfError::Folder(error)) => return Ok(Err(Fault::NarUnreadable(error.to_string()))),
+        Err(error) => return Err(error),
+    };
+    let verdict = deep::verify(file, metadata);
+    let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match failure.map(|error| nars.failure(&metadata.nar_file, error)) {
+        Some(error @ ShelfError::Bucket(_)) => Err(error),
+        _ => Ok(verdict),
+    }
+}
+
+/// What was said when a NAR could not be read on.
+type Failure = Arc<Mutex<Option<io::Error>>>;
+
+/// A NAR that is read; that it can't be is told apart from its being damaged.
+struct Watched {
+    source: Source,
+    failure: Failure,
+}
+
+impl Watched {
+    fn new(source: Source) -> (Self, Failure) {
+        let failure = Failure::default();
+        (Self { source, failure: Arc::clone(&failure) }, failure)
+    }
+}
+
+impl Read for Watched {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        self.source.read(space).map_err(|error| {
+            let (kind, text) = (error.kind(), error.to_string());
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            io::Error::new(kind, text)
+        })
     }
 }
 
@@ -241,7 +299,7 @@ fn check_circles(checked: &mut [Checked]) {
 }
 
 /// Again and again, as what goes may have siblings, too.
-fn check_siblings(checked: &mut [Checked], root: &Folder, used: &usage::Used) {
+fn check_siblings(checked: &mut [Checked], root: &Shelf, used: &usage::Used) {
     let traces = Traces::find(checked, root, used);
     let mut derivers = traces.derivers;
     loop {
@@ -283,7 +341,7 @@ struct Traces {
 }
 
 impl Traces {
-    fn find(checked: &[Checked], root: &Folder, used: &usage::Used) -> Self {
+    fn find(checked: &[Checked], root: &Shelf, used: &usage::Used) -> Self {
         let sound: HashSet<&str> =
             checked.iter().filter(|one| one.result.is_ok()).filter_map(|one| one.name.get(..32)).collect();
         let lost = || used.iter().filter(|(hash, one)| !sound.contains(&hash[..]) && !one.is_left_out());
@@ -332,48 +390,28 @@ impl Checked {
 
 /// Drops the record of what is lost, so that it is not lost again and again. Only
 /// where something else has changed: see [`usage`].
-fn forget(root: &Folder, mut used: usage::Used, checked: &[Checked], report: &Report) -> Result<(), FolderError> {
-    let before = used.len();
+fn forget(root: &Shelf, checked: &[Checked], report: &Report) -> Result<(), ShelfError> {
+    if report.quarantined.is_empty() {
+        return Ok(());
+    }
     let sound: HashSet<&str> =
         checked.iter().filter(|one| one.result.is_ok()).filter_map(|one| one.name.get(..32)).collect();
-    used.retain(|hash, one| sound.contains(&hash[..]) || one.is_left_out());
-    if report.quarantined.is_empty() || used.len() == before { Ok(()) } else { usage::write(root, &used) }
+    usage::retain(root, &|hash, one| sound.contains(hash) || one.is_left_out())
 }
 
 /// Makes again what is missing. A cache that can't be written to serves without,
 /// as far as it goes.
-fn complete(dir: &Path, root: &Folder, store_dir: &StoreDir, report: &mut Report) -> Result<(), CacheError> {
+fn complete(place: &Place, root: &Shelf, store_dir: &StoreDir, report: &mut Report) -> Result<(), CacheError> {
     let there: HashSet<OsString> = root.entries()?.into_iter().map(|entry| entry.name).collect();
-    let needed = [CACHE_INFO, "nar"].into_iter().chain(EMPTY_FOLDERS);
+    let folders = ["nar"].into_iter().chain(EMPTY_FOLDERS).filter(|_| !root.is_shared());
+    let needed = [CACHE_INFO].into_iter().chain(folders);
     let missing: Vec<String> = needed.filter(|name| !there.contains(OsStr::new(name))).map(str::to_owned).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    match CacheFolder::open(dir, store_dir) {
+    match CacheFolder::open(place, store_dir) {
         Ok(_) => report.repaired = missing,
         Err(error) => tracing::warn!("{} is missing, and can't be made: {error}", missing.join(", ")),
     }
     Ok(())
-}
-
-/// What `work` makes of each item, in order.
-fn parallel<T: Sync, R: Send>(items: &[T], jobs: usize, work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(Vec::with_capacity(items.len()));
-    std::thread::scope(|scope| {
-        for _ in 0..jobs.clamp(1, items.len().max(1)) {
-            scope.spawn(|| {
-                let mut own = Vec::new();
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(at) else { break };
-                    own.push((at, work(item)));
-                }
-                results.lock().unwrap_or_else(PoisonError::into_inner).extend(own);
-            });
-        }
-    });
-    let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    results.sort_by_key(|(at, _)| *at);
-    results.into_iter().map(|(_, result)| result).collect()
 }

@@ -6,13 +6,12 @@
 //! is read to its end and hashed, which takes a quarter of the time of
 //! compressing it again.
 
-use std::fs::File;
-use std::io::{self, Read as _, Write};
+use std::io::{self, Read as _};
 use std::sync::OnceLock;
 
-use super::beneath::FolderError;
 use super::compression::Encoder;
-use super::narinfo::{self, NarFile};
+use super::narinfo::NarFile;
+use super::shelf::{Draft, ShelfError, Source};
 use super::{CacheFolder, Compression, Refusal, beside};
 use crate::layer::compress::Press;
 use crate::nar::{self, HashWriter, Measured, NarError};
@@ -24,24 +23,6 @@ const BUFFER_SIZE: usize = 256 * 1024;
 
 /// From what size on, in bytes, a NAR is hashed by one thread and compressed by others.
 const LARGE: u64 = 16 << 20;
-
-/// How much is written with one call, in bytes. From 128 KiB on, ext4 takes large folios from
-/// Linux 6.18's page cache, and virtual machines have to get the memory for them from their
-/// host: 256 MiB took 0.9 s of CPU so, and 0.1 s in pieces of 64 KiB.
-const PIECE: usize = 64 * 1024;
-
-/// Writes to a file in pieces.
-struct Pieces<'a>(&'a mut File);
-
-impl Write for Pieces<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(&bytes[..bytes.len().min(PIECE)])
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
 
 /// A NAR in the cache.
 pub struct StoredNar {
@@ -59,7 +40,7 @@ pub enum Failure {
     Path(#[from] Refusal),
     /// It is the cache's: nothing can go on.
     #[error(transparent)]
-    Cache(#[from] FolderError),
+    Cache(#[from] ShelfError),
 }
 
 /// How NARs are compressed, and by whom.
@@ -106,22 +87,22 @@ pub fn store_nar(
         return Err(damaged(nar::measure(files, &entries).map_err(unreadable)?).into());
     }
 
-    let written = |source| FolderError::Io { path: cache.path().join("nar"), source };
-    let mut temporary = cache.new_nar()?;
-    let (nar, encoder) = compress(files, &entries, codec, size, temporary.file()).map_err(|error| match error {
+    let written = |source| cache.nar_failure(source);
+    // It gets its name only if it has that hash.
+    let draft = cache.new_nar(&info.nar_hash, compression, size)?;
+    let (nar, encoder) = compress(files, &entries, codec, size, draft).map_err(|error| match error {
         NarError::Write(source) => Failure::Cache(written(source)),
         error => Failure::Path(unreadable(error)),
     })?;
     if nar != registered(info, nar) {
         return Err(damaged(nar).into());
     }
-    let bytes = encoder.finish().and_then(|file| file.0.metadata()).map_err(written)?.len();
-    temporary.persist(&narinfo::nar_file_name(&nar.hash, compression))?;
+    let bytes = encoder.finish().map_err(written)?.finish()?;
     Ok(StoredNar { file: NarFile { nar, compression, bytes }, entries: Some(entries) })
 }
 
 /// The NAR's file, if it is there and whole; the one with `compression` rather than others.
-fn find(cache: &CacheFolder, info: &PathInfo, compression: Compression) -> Result<Option<NarFile>, FolderError> {
+fn find(cache: &CacheFolder, info: &PathInfo, compression: Compression) -> Result<Option<NarFile>, ShelfError> {
     let nar = Measured { hash: info.nar_hash, size: info.nar_size };
     let others = Compression::CODECS.into_iter().filter(|codec| codec.extension() != compression.extension());
     for compression in std::iter::once(compression).chain(others) {
@@ -136,7 +117,7 @@ fn find(cache: &CacheFolder, info: &PathInfo, compression: Compression) -> Resul
 
 /// What a file has in it, up to one byte more than `limit`: a small file may
 /// hold more than any disk.
-fn measure(file: File, compression: Compression, limit: u64) -> io::Result<Measured> {
+fn measure(file: Source, compression: Compression, limit: u64) -> io::Result<Measured> {
     let reader = io::BufReader::with_capacity(BUFFER_SIZE, file);
     let mut nar = compression.reader(reader)?.take(limit.saturating_add(1));
     let mut writer = HashWriter::new(io::sink());
@@ -144,23 +125,23 @@ fn measure(file: File, compression: Compression, limit: u64) -> io::Result<Measu
     Ok(writer.finish().0)
 }
 
-/// Writes a NAR of `size` bytes to `file`, all but its end, and tells what it
+/// Writes a NAR of `size` bytes to `draft`, all but its end, and tells what it
 /// is.
 fn compress<'a>(
     files: &StoreFiles,
     entries: &[Entry],
     codec: &'a Codec,
     size: u64,
-    file: &'a mut File,
-) -> Result<(Measured, Encoder<'a, Pieces<'a>>), NarError> {
+    draft: Draft<'a>,
+) -> Result<(Measured, Encoder<'a, Draft<'a>>), NarError> {
     let here = |encoder| Ok(nar::write(files, entries, HashWriter::new(encoder))?.finish());
     if size < LARGE {
-        return here(codec.compression.writer(Pieces(file), size)?);
+        return here(codec.compression.writer(draft, size)?);
     }
     if let Some(press) = codec.press() {
-        return here(Encoder::Blocks(press.encoder(Pieces(file))));
+        return here(Encoder::Blocks(press.encoder(draft)));
     }
-    let encoder = codec.compression.writer(Pieces(file), size)?;
+    let encoder = codec.compression.writer(draft, size)?;
     beside::write(encoder, |writer| Ok(nar::write(files, entries, HashWriter::new(writer))?.finish().0))
 }
 

@@ -3,18 +3,18 @@
 //!
 //! Threads take paths in the order of [`order::queue`], references first, but
 //! they do not finish in it. So a narinfo waits until its NAR and the narinfos
-//! of its references are there: for each path, `waiting` counts these, and
-//! whoever brings a count to zero publishes that path and goes on with those
-//! that refer to it. E.g. of glibc ← bash ← git, git's NAR may be done before
-//! bash's; then its narinfo is kept until bash's is written.
+//! of its references are there: for each path, `waiting` counts these, and when
+//! a count comes to zero, the path is due: the next thread publishes it, and
+//! with that those that refer to it may be due. E.g. of glibc ← bash ← git,
+//! git's NAR may be done before bash's; then its narinfo is kept until bash's is
+//! written. Threads publish side by side, as a bucket takes its time for each.
 
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::beneath::FolderError;
 use super::compress::{Codec, Failure, StoredNar, store_nar};
 use super::folder::Presence;
-use super::{CacheError, CacheFolder, Options, Refusal, extras, order, usage};
+use super::shelf::{ShelfError, Version};
+use super::{CacheError, CacheFolder, Options, Place, Refusal, extras, order, usage};
 use crate::store::{Closure, NodeId};
 use crate::tree::StoreFiles;
 
@@ -32,7 +32,7 @@ pub struct Summary {
 }
 
 /// Puts all paths of `closure` that are not there yet in the cache at
-/// `cache_dir`, which is made if need be.
+/// `place`; a folder is made if need be.
 ///
 /// # Errors
 /// When the cache can't be used, or paths are not fit for it; all that do not
@@ -40,10 +40,10 @@ pub struct Summary {
 pub fn export(
     files: &StoreFiles,
     closure: &Closure,
-    cache_dir: &Path,
+    place: impl Into<Place>,
     options: &Options,
 ) -> Result<Summary, CacheError> {
-    export_selected(files, closure, &|_| true, cache_dir, options)
+    export_selected(files, closure, &|_| true, place, options)
 }
 
 /// [`export`] of those paths only that are `wanted`: the others can be had elsewhere.
@@ -54,29 +54,33 @@ pub fn export_selected(
     files: &StoreFiles,
     closure: &Closure,
     wanted: &(dyn Fn(NodeId) -> bool + Sync),
-    cache_dir: &Path,
+    place: impl Into<Place>,
     options: &Options,
 ) -> Result<Summary, CacheError> {
     let queue = order::queue(closure).map_err(|id| CacheError::Cycle(closure.print(id)))?;
-    let cache = CacheFolder::open(cache_dir, closure.store_dir())?;
+    let cache = CacheFolder::open(place, closure.store_dir())?;
     if let Some(priority) = options.priority {
         cache.set_priority(priority)?;
     }
     let progress = Mutex::new(Progress::new(closure, queue));
-    usage::hold(cache.root());
+    let begun = usage::hold(cache.root(), closure)?;
     let codec = Codec::new(options.compression, options.jobs);
-    let export = Export { files, closure, wanted, cache: &cache, options, codec, progress };
+    let changed = Condvar::new();
+    let export = Export { files, closure, wanted, cache: &cache, options, codec, progress, changed };
     std::thread::scope(|scope| {
-        for _ in 0..options.jobs.clamp(1, closure.len().max(1)) {
+        for _ in 0..cache.root().threads(options.jobs).clamp(1, closure.len().max(1)) {
             scope.spawn(|| export.work());
         }
     });
     let progress = export.progress.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let summary = progress.finish()?;
-    if summary.added > 0 {
+    let summary = progress.finish();
+    if let Ok(summary) = &summary
+        && (summary.added > 0 || cache.root().is_shared())
+    {
         usage::record(cache.root(), closure, wanted);
     }
-    Ok(summary)
+    begun.end();
+    summary
 }
 
 /// What the threads share.
@@ -88,12 +92,18 @@ struct Export<'a> {
     options: &'a Options,
     codec: Codec,
     progress: Mutex<Progress>,
+    /// Tells those who wait that there may be something to do, or nothing any more.
+    changed: Condvar,
 }
 
 /// How far the paths have come.
 struct Progress {
     /// What nobody has begun with.
     queue: std::vec::IntoIter<NodeId>,
+    /// What is to be published, and nobody has begun with that.
+    due: Vec<NodeId>,
+    /// How many threads are at work, and may find more to do.
+    at_work: usize,
     referrers: Vec<Vec<NodeId>>,
     /// What a path's narinfo waits for: its NAR, and the narinfos of so many
     /// references.
@@ -124,10 +134,28 @@ enum Narinfo {
     Present,
     /// Nothing, since it is not to be there.
     Unwanted,
-    /// It has no narinfo yet, and is to get this one.
-    New(Vec<u8>),
+    /// It has no narinfo yet, or none that will do, and is to get this one.
+    New(Vec<u8>, Version),
     /// It has one that lacks signatures, and is to get this one.
-    Signed(Vec<u8>),
+    Signed(Vec<u8>, Version),
+}
+
+/// What a thread does next.
+enum Task {
+    /// To see to the path's NAR.
+    Export(NodeId),
+    /// To write its narinfo.
+    Publish(NodeId, Narinfo),
+}
+
+/// A thread's work on one task. Whatever ends it, others hear of it.
+struct Turn<'a, 'b>(&'a Export<'b>);
+
+impl Drop for Turn<'_, '_> {
+    fn drop(&mut self) {
+        self.0.progress().at_work -= 1;
+        self.0.changed.notify_all();
+    }
 }
 
 /// What became of one path's NAR.
@@ -138,14 +166,44 @@ struct Outcome {
 }
 
 impl Export<'_> {
-    /// Works until the queue is empty.
+    /// Works until nothing is left to do.
     fn work(&self) {
+        while let Some(task) = self.next() {
+            let _turn = Turn(self);
+            match task {
+                Task::Export(id) => {
+                    let outcome = self.export_one(id);
+                    self.progress().record(id, outcome);
+                }
+                Task::Publish(id, narinfo) => {
+                    let result = self.publish(id, &narinfo);
+                    self.progress().published(id, &narinfo, result);
+                }
+            }
+        }
+    }
+
+    /// What to do next; waits where others may still find something.
+    fn next(&self) -> Option<Task> {
+        let mut progress = self.progress();
         loop {
-            let Some(id) = self.progress().next() else {
-                return;
-            };
-            let outcome = self.export_one(id);
-            self.progress().record(self, id, outcome);
+            if let Some(task) = progress.next() {
+                progress.at_work += 1;
+                return Some(task);
+            }
+            if progress.at_work == 0 {
+                return None;
+            }
+            progress = self.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn publish(&self, id: NodeId, narinfo: &Narinfo) -> Result<(), ShelfError> {
+        match narinfo {
+            Narinfo::New(text, version) | Narinfo::Signed(text, version) => {
+                self.cache.publish(self.closure.info(id), text, version, &self.options.keys)
+            }
+            Narinfo::Present | Narinfo::Unwanted => Ok(()),
         }
     }
 
@@ -160,9 +218,9 @@ impl Export<'_> {
         }
         let info = self.closure.info(id);
         let (outcome, is_ours) = match self.cache.look_for(info, &self.options.keys)? {
-            Presence::Absent => return self.export_new(id),
+            Presence::Absent(version) => return self.export_new(id, version),
             Presence::Present { same } => (present(Narinfo::Present), same),
-            Presence::Unsigned(narinfo) => (present(Narinfo::Signed(narinfo)), true),
+            Presence::Unsigned(narinfo, version) => (present(Narinfo::Signed(narinfo, version)), true),
         };
         // Another build's contents are not listed by ours.
         if self.options.listing && is_ours {
@@ -172,7 +230,7 @@ impl Export<'_> {
         Ok(outcome)
     }
 
-    fn export_new(&self, id: NodeId) -> Result<Outcome, Failure> {
+    fn export_new(&self, id: NodeId, version: Version) -> Result<Outcome, Failure> {
         let info = self.closure.info(id);
         let Options { keys, listing, .. } = self.options;
         let path = self.closure.print(id);
@@ -183,10 +241,10 @@ impl Export<'_> {
         self.add_log(id)?;
         let narinfo = self.cache.narinfo(info, &file, keys).map_err(|source| Refusal::Narinfo { path, source })?;
         tracing::debug!("{}: {} bytes compressed to {}", info.path.to_basename(), file.nar.size, file.bytes);
-        Ok(Outcome { narinfo: Narinfo::New(narinfo), bytes: file.bytes })
+        Ok(Outcome { narinfo: Narinfo::New(narinfo, version), bytes: file.bytes })
     }
 
-    fn add_log(&self, id: NodeId) -> Result<(), FolderError> {
+    fn add_log(&self, id: NodeId) -> Result<(), ShelfError> {
         let logs = self.options.logs.as_deref();
         logs.map_or(Ok(()), |logs| extras::add_log(self.cache, logs, self.closure.info(id)))
     }
@@ -196,6 +254,8 @@ impl Progress {
     fn new(closure: &Closure, queue: Vec<NodeId>) -> Self {
         Self {
             queue: queue.into_iter(),
+            due: Vec::new(),
+            at_work: 0,
             referrers: order::referrers(closure),
             waiting: order::reference_counts(closure).into_iter().map(|count| count + 1).collect(),
             states: vec![State::Waiting; closure.len()],
@@ -206,61 +266,63 @@ impl Progress {
     }
 
     /// What to do next: nothing that could not be published.
-    fn next(&mut self) -> Option<NodeId> {
-        self.queue.by_ref().find(|id| self.states[*id] != State::LeftOut)
+    fn next(&mut self) -> Option<Task> {
+        while let Some(id) = self.due.pop() {
+            if let State::Ready(narinfo) = &self.states[id] {
+                return Some(Task::Publish(id, narinfo.clone()));
+            }
+        }
+        self.queue.by_ref().find(|id| self.states[*id] != State::LeftOut).map(Task::Export)
     }
 
-    fn record(&mut self, export: &Export<'_>, id: NodeId, outcome: Result<Outcome, Failure>) {
-        let result = match outcome {
+    fn record(&mut self, id: NodeId, outcome: Result<Outcome, Failure>) {
+        match outcome {
             // What it refers to was refused meanwhile.
-            Ok(_) if self.states[id] == State::LeftOut => Ok(()),
+            Ok(_) if self.states[id] == State::LeftOut => {}
             Ok(Outcome { narinfo, bytes }) => {
                 self.summary.bytes += bytes;
-                self.ready(export, id, narinfo)
+                self.states[id] = State::Ready(narinfo);
+                self.proceed(id);
             }
             Err(Failure::Path(refusal)) => {
                 self.refusals.push(refusal);
                 self.leave_out(id);
-                Ok(())
             }
-            Err(Failure::Cache(error)) => Err(error),
-        };
-        if let Err(error) = result {
-            self.queue = Vec::new().into_iter();
-            self.failure.get_or_insert(error.into());
+            Err(Failure::Cache(error)) => self.fail(error),
         }
     }
 
-    /// Writes the narinfo of `id` if it waits for nothing else, and those of
-    /// all that waited only for it.
-    fn ready(&mut self, export: &Export<'_>, id: NodeId, narinfo: Narinfo) -> Result<(), FolderError> {
-        self.states[id] = State::Ready(narinfo);
+    /// `id` waits for one thing less.
+    fn proceed(&mut self, id: NodeId) {
         self.waiting[id] -= 1;
-        let mut pending = vec![id];
-        while let Some(id) = pending.pop() {
-            if self.waiting[id] > 0 {
-                continue;
-            }
-            let State::Ready(narinfo) = &self.states[id] else {
-                continue;
-            };
-            if let Narinfo::New(text) | Narinfo::Signed(text) = narinfo {
-                export.cache.publish(export.closure.info(id), text)?;
-            }
-            let Summary { added, skipped, signed, .. } = &mut self.summary;
-            match narinfo {
-                Narinfo::Present => *skipped += 1,
-                Narinfo::Unwanted => {}
-                Narinfo::New(_) => *added += 1,
-                Narinfo::Signed(_) => (*skipped, *signed) = (*skipped + 1, *signed + 1),
-            }
-            self.states[id] = State::Published;
-            for referrer in std::mem::take(&mut self.referrers[id]) {
-                self.waiting[referrer] -= 1;
-                pending.push(referrer);
-            }
+        if self.waiting[id] == 0 && matches!(self.states[id], State::Ready(_)) {
+            self.due.push(id);
         }
-        Ok(())
+    }
+
+    /// Counts what was published, and goes on with what waited for it.
+    fn published(&mut self, id: NodeId, narinfo: &Narinfo, result: Result<(), ShelfError>) {
+        if let Err(error) = result {
+            return self.fail(error);
+        }
+        let Summary { added, skipped, signed, .. } = &mut self.summary;
+        match narinfo {
+            Narinfo::Present => *skipped += 1,
+            Narinfo::Unwanted => {}
+            Narinfo::New(..) => *added += 1,
+            Narinfo::Signed(..) => (*skipped, *signed) = (*skipped + 1, *signed + 1),
+        }
+        self.states[id] = State::Published;
+        for referrer in std::mem::take(&mut self.referrers[id]) {
+            self.proceed(referrer);
+        }
+    }
+
+    /// Begins with nothing else.
+    fn fail(&mut self, error: ShelfError) {
+        self.queue = Vec::new().into_iter();
+        self.due.clear();
+        self.failure.get_or_insert(error.into());
     }
 
     /// Gives up `id` and all that refers to it, near or far.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use bzip2::read::MultiBzDecoder;
 
-use super::beneath::FolderError;
+use super::shelf::ShelfError;
 use super::{CacheFolder, listing};
 use crate::fs;
 use crate::store::{PathInfo, StorePath};
@@ -30,7 +30,7 @@ pub fn add_listing(
     files: &StoreFiles,
     info: &PathInfo,
     entries: Option<Vec<Entry>>,
-) -> Result<(), FolderError> {
+) -> Result<(), ShelfError> {
     if cache.has_listing(&info.path)? {
         return Ok(());
     }
@@ -50,7 +50,7 @@ pub fn add_listing(
 ///
 /// # Errors
 /// When the cache can't be written.
-pub fn add_log(cache: &CacheFolder, logs: &Path, info: &PathInfo) -> Result<(), FolderError> {
+pub fn add_log(cache: &CacheFolder, logs: &Path, info: &PathInfo) -> Result<(), ShelfError> {
     let Some(drv) = derivation(info) else {
         return Ok(());
     };
@@ -61,19 +61,18 @@ pub fn add_log(cache: &CacheFolder, logs: &Path, info: &PathInfo) -> Result<(), 
     let Some(mut log) = open(logs, &name) else {
         return Ok(());
     };
-    let mut temporary = cache.new_log()?;
+    let mut draft = cache.new_log(drv)?;
     let mut buffer = vec![0; BUFFER_SIZE];
     loop {
         let length = match log.read(&mut buffer) {
-            Ok(0) => return temporary.persist(&name),
+            Ok(0) => return draft.finish().map(drop),
             Ok(length) => length,
             Err(error) => {
                 tracing::warn!("the log of {name} is not kept, since it can't be read: {error}");
                 return Ok(());
             }
         };
-        let written = |source| FolderError::Io { path: cache.path().join("log").join(&name), source };
-        temporary.file().write_all(&buffer[..length]).map_err(written)?;
+        draft.write_all(&buffer[..length]).map_err(|source| cache.log_failure(&name, source))?;
     }
 }
 

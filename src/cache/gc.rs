@@ -4,20 +4,29 @@
 //! and [`plan`] for why no path that stays misses another. A narinfo goes before
 //! its NAR, so whoever kills this leaves a valid cache with NARs that nobody
 //! names, which the next run takes.
+//!
+//! A folder is locked meanwhile. A bucket can't be, and others may be adding to it. So there:
+//!
+//! - What was used or written in the last day stays, whatever the limits are, and so do NARs of
+//!   that age.
+//! - Whoever adds has said so before he looked what is there ([`usage::hold`]). So after the
+//!   narinfos are deleted, and before the NARs are, what was said meanwhile is read: what is
+//!   in it is put back.
+//! - Whoever comes later finds no narinfo, and takes no old NAR for one that stays; he writes
+//!   it anew.
 
 pub mod plan;
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::beneath::manage::{Entry, Kind, Lock};
-use super::beneath::{Folder, FolderError};
 use super::check::metadata::hash_part;
 use super::check::{QUARANTINE, realisations};
 use super::scan::{Scan, scan};
-use super::{CacheError, narinfo, usage};
+use super::shelf::{Shelf, ShelfError, Version};
+use super::{CacheError, Place, narinfo, usage};
 use crate::store::{StoreDir, StorePath};
 use plan::{Item, Limits};
 
@@ -28,7 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// gc away; `nix copy` does not, and writes a narinfo soon after its NAR.
 const UNNAMED: Duration = Duration::from_secs(60 * 60);
 
-/// From what age on a temporary file of Nix's is nobody's.
+/// From what age on a temporary file of Nix's is nobody's; and in a bucket whatever nobody
+/// names, is used by nobody, or was begun and not ended.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What to delete.
@@ -51,7 +61,7 @@ pub struct Options {
 pub struct Report {
     /// How many paths were there.
     pub before: usize,
-    /// Those that are gone, in the order in which they went.
+    /// Those that are gone, in the order in which they went: none before what needs it.
     pub removed: Vec<StorePath>,
     /// How many other files are gone: NARs that nobody named, temporary files, and
     /// what was in quarantine.
@@ -62,33 +72,39 @@ pub struct Report {
     pub size: u64,
 }
 
-/// Deletes from the cache at `dir` what need not stay. `store_dir` is whose paths
+/// Deletes from the cache at `place` what need not stay. `store_dir` is whose paths
 /// they are, where the cache does not tell.
 ///
 /// # Errors
 /// When somebody is at work there for long, or it can't be read or written.
-pub fn collect(dir: &Path, store_dir: &StoreDir, options: &Options) -> Result<Report, CacheError> {
-    let root = Folder::open(dir)?;
+pub fn collect(place: impl Into<Place>, store_dir: &StoreDir, options: &Options) -> Result<Report, CacheError> {
+    let place = place.into();
+    let root = place.open()?;
     if !options.dry_run && !root.lock(Lock::Deleting, PATIENCE) {
-        return Err(CacheError::Busy(dir.to_owned()));
+        return Err(CacheError::Busy(place.name()));
     }
     let now = SystemTime::now();
+    let records = usage::read_all(&root)?;
     let scan = scan(&root, store_dir)?;
-    let used = usage::read(&root)?;
     let in_use = options.used.iter().map(hash_part).collect();
-    let items = items(&scan, &used, &in_use, usage::seconds(now));
-    let rubbish = Rubbish::find(&scan, options, now);
+    let items = items(&scan, &records.used, &in_use, usage::seconds(now));
+    let unnamed = if root.is_shared() { ABANDONED } else { UNNAMED };
+    let rubbish = Rubbish::find(&scan, options, now, unnamed);
     // The paths have what all else leaves of the size.
     let paths_size = paths_size(&items);
     let others = scan.size.saturating_sub(paths_size + rubbish.size());
     let limits = Limits {
         size: options.max_size.map(|size| size.saturating_sub(others)),
         oldest: options.max_age.map(|age| usage::seconds(now).saturating_sub(age.as_secs())),
-        keep: options.keep.iter().map(hash_part).collect(),
+        keep: options.keep.iter().map(hash_part).chain(recent(&root, &items, now)).collect(),
     };
-    let gone: HashSet<usize> = plan::plan(&items, &limits).into_iter().collect();
+    let mut gone = plan::plan(&items, &limits);
     let mut removal = Removal { root: &root, dry_run: options.dry_run, size: 0, files: 0 };
-    removal.paths(&scan, &gone)?;
+    removal.narinfos(&scan, &gone)?;
+    if !options.dry_run {
+        removal.put_back(&scan, &mut gone, &usage::read_since(&root, &records)?.used)?;
+    }
+    removal.nars_and_logs(&scan, &gone)?;
     removal.files = 0;
     removal.rubbish(&rubbish)?;
     let mut report = Report { before: items.len(), size_before: scan.size, ..Report::default() };
@@ -96,16 +112,21 @@ pub fn collect(dir: &Path, store_dir: &StoreDir, options: &Options) -> Result<Re
     report.other_files = removal.files;
     if !options.dry_run && !gone.is_empty() {
         removal.realisations()?;
-        forget(&root, used, &items, &gone)?;
     }
-    report.removed = sorted(gone).into_iter().map(|at| scan.paths[at].metadata.narinfo.store_path().clone()).collect();
+    if !options.dry_run && (!gone.is_empty() || root.is_shared()) {
+        let hashes: HashSet<&str> = gone.iter().map(|at| &items[*at].hash[..]).collect();
+        usage::retain(&root, &|hash, _| !hashes.contains(hash))?;
+        usage::drop_begun(&root, ABANDONED)?;
+        root.abandon(ABANDONED);
+    }
+    report.removed = gone.into_iter().map(|at| scan.paths[at].metadata.narinfo.store_path().clone()).collect();
     Ok(report)
 }
 
-fn sorted(set: HashSet<usize>) -> Vec<usize> {
-    let mut all: Vec<usize> = set.into_iter().collect();
-    all.sort_unstable();
-    all
+/// What was used in the last day, where others may be about to use it.
+fn recent(root: &Shelf, items: &[Item], now: SystemTime) -> Vec<String> {
+    let oldest = usage::seconds(now).saturating_sub(ABANDONED.as_secs());
+    items.iter().filter(|item| root.is_shared() && item.used >= oldest).map(|item| item.hash.clone()).collect()
 }
 
 fn items(scan: &Scan, used: &usage::Used, in_use: &HashSet<String>, now: u64) -> Vec<Item> {
@@ -132,20 +153,12 @@ fn paths_size(items: &[Item]) -> u64 {
     items.iter().map(|item| item.size).sum::<u64>() + nars.into_iter().map(|(_, size)| size).sum::<u64>()
 }
 
-/// Drops the record of what is gone.
-fn forget(root: &Folder, mut used: usage::Used, items: &[Item], gone: &HashSet<usize>) -> Result<(), FolderError> {
-    let before = used.len();
-    for at in gone {
-        used.remove(&items[*at].hash);
-    }
-    if used.len() == before { Ok(()) } else { usage::write(root, &used) }
-}
-
 /// What no path needs: (folder, name, size) of each.
 struct Rubbish(Vec<(&'static str, OsString, u64)>);
 
 impl Rubbish {
-    fn find(scan: &Scan, options: &Options, now: SystemTime) -> Self {
+    /// `unnamed` is the age from which on a NAR or a listing that nobody names is nobody's.
+    fn find(scan: &Scan, options: &Options, now: SystemTime, unnamed: Duration) -> Self {
         let age = |entry: &Entry| now.duration_since(entry.modified).unwrap_or_default();
         let named: HashSet<&OsStr> = scan.paths.iter().map(|path| OsStr::new(&path.metadata.nar_file)).collect();
         let mut found = Vec::new();
@@ -160,11 +173,11 @@ impl Rubbish {
         // Listings are written before narinfos.
         let is_orphan = |entry: &&Entry| {
             let name = entry.name.to_string_lossy();
-            name.ends_with(".ls") && !known.contains(&*name) && age(entry) > UNNAMED
+            name.ends_with(".ls") && !known.contains(&*name) && age(entry) > unnamed
         };
         scan.entries.iter().filter(is_orphan).for_each(|entry| add("", entry));
         for nar in scan.nars.iter().filter(|nar| !named.contains(&*nar.name)) {
-            let limit = if is_temporary(&nar.name) { ABANDONED } else { UNNAMED };
+            let limit = if is_temporary(&nar.name) { ABANDONED } else { unnamed };
             if age(nar) > limit {
                 add("nar", nar);
             }
@@ -191,7 +204,7 @@ fn is_temporary(name: &OsStr) -> bool {
 
 /// Deletes, or only counts.
 struct Removal<'a> {
-    root: &'a Folder,
+    root: &'a Shelf,
     dry_run: bool,
     /// How much went, in bytes.
     size: u64,
@@ -200,20 +213,48 @@ struct Removal<'a> {
 }
 
 impl Removal<'_> {
-    fn file(&mut self, folder: &Folder, name: &OsStr, size: u64) -> Result<(), FolderError> {
+    fn file(&mut self, folder: &Shelf, name: &OsStr, size: u64) -> Result<(), ShelfError> {
         self.size += size;
         self.files += 1;
         if self.dry_run { Ok(()) } else { folder.remove(name) }
     }
 
-    /// Narinfos first, with their listings, then NARs that only these named, and
-    /// logs of what made only these.
-    fn paths(&mut self, scan: &Scan, gone: &HashSet<usize>) -> Result<(), FolderError> {
+    /// A NAR; where others may be adding, unless somebody has written it meanwhile.
+    fn nar(&mut self, folder: &Shelf, name: &OsStr, size: u64) -> Result<(), ShelfError> {
+        if folder.is_shared() && !folder.is_older(&name.to_string_lossy(), ABANDONED)? {
+            return Ok(());
+        }
+        self.file(folder, name, size)
+    }
+
+    /// Narinfos, with their listings.
+    fn narinfos(&mut self, scan: &Scan, gone: &[usize]) -> Result<(), ShelfError> {
+        for path in gone.iter().map(|at| &scan.paths[*at]) {
+            self.file(self.root, OsStr::new(&format!("{}.narinfo", path.hash)), path.size)?;
+            self.file(self.root, OsStr::new(&format!("{}.ls", path.hash)), 0)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the narinfos back of what somebody has found while they were being deleted.
+    fn put_back(&mut self, scan: &Scan, gone: &mut Vec<usize>, claimed: &usage::Used) -> Result<(), ShelfError> {
+        let is_claimed = |at: &usize| claimed.contains_key(&scan.paths[*at].hash);
+        // What is needed goes last, and comes back first.
+        for path in gone.iter().rev().filter(|at| is_claimed(at)).map(|at| &scan.paths[*at]) {
+            let text = path.metadata.narinfo.to_canonical_bytes();
+            self.root.replace(&format!("{}.narinfo", path.hash), &text, &Version::NONE)?;
+            self.size = self.size.saturating_sub(path.size);
+        }
+        gone.retain(|at| !is_claimed(at));
+        Ok(())
+    }
+
+    /// NARs that only what is gone named, and logs of what made only that.
+    fn nars_and_logs(&mut self, scan: &Scan, gone: &[usize]) -> Result<(), ShelfError> {
+        let gone: HashSet<usize> = gone.iter().copied().collect();
         let mut nars = HashSet::new();
         let mut logs = HashSet::new();
         for (_, path) in scan.paths.iter().enumerate().filter(|(at, _)| gone.contains(at)) {
-            self.file(self.root, OsStr::new(&format!("{}.narinfo", path.hash)), path.size)?;
-            self.file(self.root, OsStr::new(&format!("{}.ls", path.hash)), 0)?;
             nars.insert((&path.metadata.nar_file[..], path.nar_size));
             logs.extend(path.metadata.narinfo.deriver().map(StorePath::to_basename));
         }
@@ -225,7 +266,7 @@ impl Removal<'_> {
         }
         if let Some(folder) = self.root.existing("nar")? {
             for (name, size) in nars {
-                self.file(&folder, OsStr::new(name), size.unwrap_or(0))?;
+                self.nar(&folder, OsStr::new(name), size.unwrap_or(0))?;
             }
         }
         if let Some(folder) = self.root.existing("log")? {
@@ -241,13 +282,16 @@ impl Removal<'_> {
         Ok(())
     }
 
-    fn rubbish(&mut self, rubbish: &Rubbish) -> Result<(), FolderError> {
-        for (folder, name, size) in &rubbish.0 {
-            match *folder {
+    fn rubbish(&mut self, rubbish: &Rubbish) -> Result<(), ShelfError> {
+        for (place, name, size) in &rubbish.0 {
+            match *place {
                 "" => self.file(self.root, name, *size)?,
-                folder => {
-                    if let Some(folder) = self.root.existing(folder)? {
-                        self.file(&folder, name, *size)?;
+                place_name => {
+                    if let Some(folder) = self.root.existing(place_name)? {
+                        match *place {
+                            "nar" => self.nar(&folder, name, *size)?,
+                            _ => self.file(&folder, name, *size)?,
+                        }
                     }
                 }
             }
@@ -256,7 +300,7 @@ impl Removal<'_> {
     }
 
     /// Realisations of what is gone, and those that depend on them.
-    fn realisations(&mut self) -> Result<(), FolderError> {
+    fn realisations(&mut self) -> Result<(), ShelfError> {
         let Some(folder) = self.root.existing("realisations")? else {
             return Ok(());
         };

@@ -1,11 +1,7 @@
 //! What is in a cache, in numbers.
 
-use std::path::Path;
-
-use super::CacheError;
-use super::beneath::Folder;
 use super::scan::{scan, sum};
-use super::usage;
+use super::{CacheError, Place, usage};
 use crate::store::StoreDir;
 
 /// A cache in numbers. Sizes are in bytes, times in seconds since the epoch.
@@ -37,13 +33,13 @@ pub struct Info {
     pub least_recently_used: Option<u64>,
 }
 
-/// Reads the cache at `dir`; `store_dir` is whose paths they are, where the cache
+/// Reads the cache at `place`; `store_dir` is whose paths they are, where the cache
 /// does not tell.
 ///
 /// # Errors
 /// When it can't be read.
-pub fn info(dir: &Path, store_dir: &StoreDir) -> Result<Info, CacheError> {
-    let root = Folder::open(dir)?;
+pub fn info(place: impl Into<Place>, store_dir: &StoreDir) -> Result<Info, CacheError> {
+    let root = place.into().open()?;
     let scan = scan(&root, store_dir)?;
     let used = usage::read(&root)?;
     let written = || scan.paths.iter().map(|path| usage::seconds(path.written));

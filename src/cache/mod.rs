@@ -1,4 +1,5 @@
-//! A binary cache in a folder, as Nix reads and writes it at `file://`.
+//! A binary cache in a folder, as Nix reads and writes it at `file://`, or in a bucket, as at
+//! `s3://`. What it is in is told apart in [`place`] and [`shelf`] alone.
 //!
 //! ```text
 //! nix-cache-info        StoreDir, WantMassQuery, Priority
@@ -12,7 +13,8 @@
 //! build-trace-v2/       empty: without these folders, Nix drops a cache that
 //!                       it can't write to (the last is for 2.35 and later)
 //! quarantine/           what `stowage cache check` found damaged
-//! stowage/used          when paths were last used; see [`usage`]
+//! stowage/used          when paths were last used; see [`usage`] (in a bucket there are more
+//!                       such files, and `stowage/begun/`)
 //! ```
 //!
 //! Invariant: at any moment, whoever is killed, each narinfo is whole, its NAR
@@ -23,6 +25,7 @@
 
 pub mod beneath;
 mod beside;
+pub mod bucket;
 pub mod check;
 mod compress;
 pub mod compression;
@@ -36,10 +39,13 @@ pub mod listing;
 pub mod narinfo;
 pub mod options;
 mod order;
+mod parallel;
+pub mod place;
 pub mod realisation;
 mod resolve;
 pub mod scan;
 pub mod setup;
+pub mod shelf;
 pub mod sign;
 pub mod trust;
 pub mod usage;
@@ -48,6 +54,7 @@ pub use compression::Compression;
 pub use export::{Summary, export, export_selected};
 pub use folder::CacheFolder;
 pub use options::Options;
+pub use place::Place;
 
 use std::path::PathBuf;
 
@@ -58,7 +65,10 @@ use crate::nar::{Measured, NarError};
 pub enum CacheError {
     /// The folder can't be used, or not be written to.
     #[error("using the cache: {0}")]
-    Folder(#[from] beneath::FolderError),
+    Shelf(#[from] shelf::ShelfError),
+    /// The address of a bucket that is none.
+    #[error(transparent)]
+    Address(#[from] crate::s3::S3Error),
     /// A typing error, or a hook that exported elsewhere or nothing.
     #[error("there is no cache at {0}: no such folder; name the one that the hook exports to")]
     Missing(PathBuf),
@@ -68,8 +78,8 @@ pub enum CacheError {
     /// A cache for another store: its paths would mean nothing here.
     #[error("the cache {path} is for the store {found}, not for {wanted}; use another folder")]
     StoreDir {
-        /// The cache's folder.
-        path: PathBuf,
+        /// Where the cache is.
+        path: String,
         /// The store dir that it is for.
         found: String,
         /// The store dir of the paths.

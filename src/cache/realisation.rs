@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::beneath::FolderError;
+use super::shelf::ShelfError;
 use super::sign::Keys;
 use super::{CacheError, CacheFolder};
 use crate::store::db::realisations::Realisation;
@@ -29,15 +29,15 @@ pub fn add(cache: &CacheFolder, realisations: &[Realisation], keys: &Keys) -> Re
     Ok(())
 }
 
-fn add_one(cache: &CacheFolder, realisation: &Realisation, name: &str, keys: &Keys) -> Result<(), FolderError> {
-    let present = cache.realisation(name)?.unwrap_or_default();
-    let mut signatures = realisation.signatures.clone();
-    let mut value = without_signatures(realisation);
-    signatures.extend(keys.sign_text(&value.to_string()));
-    signatures.extend(present_signatures(&value, &present));
-    value["signatures"] = json!(signatures);
-    let text = value.to_string();
-    if text.as_bytes() == present { Ok(()) } else { cache.write_realisation(name, text.as_bytes()) }
+fn add_one(cache: &CacheFolder, realisation: &Realisation, name: &str, keys: &Keys) -> Result<(), ShelfError> {
+    cache.merge_realisation(name, |present| {
+        let mut signatures = realisation.signatures.clone();
+        let mut value = without_signatures(realisation);
+        signatures.extend(keys.sign_text(&value.to_string()));
+        signatures.extend(present_signatures(&value, present));
+        value["signatures"] = json!(signatures);
+        value.to_string().into_bytes()
+    })
 }
 
 /// What is signed.

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::time::SystemTime;
 
 use super::beneath::manage::{Entry, Kind};
-use super::beneath::{Folder, FolderError};
 use super::check::metadata::{self, Metadata};
 use super::check::{QUARANTINE, cache_info};
 use super::folder::{CACHE_INFO, CACHE_INFO_LIMIT};
+use super::parallel::parallel;
+use super::shelf::{Shelf, ShelfError};
 use super::{narinfo, usage};
 use crate::store::StoreDir;
 
@@ -49,7 +50,7 @@ pub struct Path {
 ///
 /// # Errors
 /// When it can't be read.
-pub fn scan(root: &Folder, store_dir: &StoreDir) -> Result<Scan, FolderError> {
+pub fn scan(root: &Shelf, store_dir: &StoreDir) -> Result<Scan, ShelfError> {
     let entries = root.entries()?;
     let info = root.read(CACHE_INFO, CACHE_INFO_LIMIT)?.unwrap_or_default();
     let stated = cache_info::judge(&info).ok().and_then(|text| StoreDir::new(text).ok());
@@ -58,20 +59,27 @@ pub fn scan(root: &Folder, store_dir: &StoreDir) -> Result<Scan, FolderError> {
     let nars = below("nar")?;
     let quarantine = below(QUARANTINE)?;
     let mut size = sum(&entries) + sum(&nars) + sum(&quarantine);
-    for name in ["log", "realisations", "build-trace-v2", usage::FOLDER] {
+    for name in ["log", "realisations", "build-trace-v2"] {
         size += sum(&below(name)?);
     }
+    size += usage::size(root)?;
     let nar_sizes: HashMap<&str, u64> = nars.iter().filter_map(|nar| Some((nar.name.to_str()?, bytes(nar)?))).collect();
     let sizes: HashMap<&str, u64> =
         entries.iter().filter_map(|entry| Some((entry.name.to_str()?, bytes(entry)?))).collect();
     let mut paths = Vec::new();
     let mut damaged = 0;
-    for entry in &entries {
-        let Some((name, hash)) = entry.name.to_str().and_then(|name| Some((name, name.strip_suffix(".narinfo")?)))
-        else {
-            continue;
+    let narinfos = entries.iter().filter_map(|entry| {
+        let name = entry.name.to_str()?;
+        Some((entry, name, name.strip_suffix(".narinfo")?))
+    });
+    let narinfos: Vec<(&Entry, &str, &str)> = narinfos.collect();
+    let contents = parallel(&narinfos, root.threads(1), |(_, name, _)| root.read(name, narinfo::SIZE_LIMIT));
+    for ((entry, name, hash), contents) in narinfos.iter().copied().zip(contents) {
+        let contents = match contents? {
+            // Somebody has deleted it meanwhile.
+            None if root.is_shared() => continue,
+            contents => contents.unwrap_or_default(),
         };
-        let contents = root.read(name, narinfo::SIZE_LIMIT)?.unwrap_or_default();
         let Ok(metadata) = metadata::judge(&store_dir, name, &contents) else {
             damaged += 1;
             continue;

@@ -1,4 +1,4 @@
-//! What a job sets so that Nix takes what it can from a cache's folder.
+//! What a job sets so that Nix takes what it can from a cache.
 //!
 //! `NIX_CONFIG` is read by every Nix since 2.4, line by line after the
 //! configuration files; `extra-substituters` adds to the others, each time it
@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::s3::Address;
 use crate::url;
 
 /// How the setting is written.
@@ -43,7 +44,7 @@ pub enum SetupError {
     UnknownFormat(String),
 }
 
-/// The store URL of a cache's folder.
+/// The store URL of a cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreUrl {
     text: String,
@@ -59,9 +60,7 @@ impl StoreUrl {
         if !path.is_absolute() {
             return Err(SetupError::Relative(path.to_owned()));
         }
-        let trust = trusted.then(|| "trusted=1".to_owned());
-        let mut parameters: Vec<String> =
-            trust.into_iter().chain(priority.map(|number| format!("priority={number}"))).collect();
+        let mut parameters = parameters(trusted, priority);
         for (number, parameter) in parameters.iter_mut().enumerate() {
             parameter.insert(0, if number == 0 { '?' } else { '&' });
         }
@@ -72,6 +71,13 @@ impl StoreUrl {
         })
     }
 
+    /// The URL of the cache in the bucket at `address`, which is asked in `region`, and `trusted`
+    /// without signatures.
+    #[must_use]
+    pub fn of_bucket(address: &Address, region: &str, trusted: bool, priority: Option<u32>) -> Self {
+        Self { text: address.to_nix(region, &parameters(trusted, priority)), portable: true }
+    }
+
     /// Whether every version of Nix takes it for the same folder. Only letters,
     /// digits and `/.-_~` are safe: Nix 2.8 does not decode `%20`, and some
     /// versions before 2.34 looked for `a+b` in the folder `a%2Bb`.
@@ -79,6 +85,11 @@ impl StoreUrl {
     pub fn is_portable(&self) -> bool {
         self.portable
     }
+}
+
+fn parameters(trusted: bool, priority: Option<u32>) -> Vec<String> {
+    let trust = trusted.then(|| "trusted=1".to_owned());
+    trust.into_iter().chain(priority.map(|number| format!("priority={number}"))).collect()
 }
 
 impl fmt::Display for StoreUrl {
@@ -116,6 +127,12 @@ impl Setup {
     /// When the path is relative.
     pub fn new(path: &Path, keys: Vec<PublicKey>, priority: Option<u32>) -> Result<Self, SetupError> {
         Ok(Self { url: StoreUrl::of_folder(path, keys.is_empty(), priority)?, keys })
+    }
+
+    /// The cache in the bucket at `address`, as [`Self::new`] has it for a folder.
+    #[must_use]
+    pub fn of_bucket(address: &Address, region: &str, keys: Vec<PublicKey>, priority: Option<u32>) -> Self {
+        Self { url: StoreUrl::of_bucket(address, region, keys.is_empty(), priority), keys }
     }
 
     /// The cache's URL.
@@ -265,6 +282,10 @@ mod tests {
         assert_eq!(setup(vec![key()], None).render(Format::NixConf, "").expect("renders"), text);
         assert_eq!(setup(vec![key()], Some(30)).url.to_string(), "file:///c?priority=30");
         assert_eq!(setup(Vec::new(), Some(30)).url.to_string(), "file:///c?trusted=1&priority=30");
+        let address: Address = "s3://cache?endpoint=h:1&scheme=http".parse().expect("an address");
+        let bucket = |keys| Setup::of_bucket(&address, "r", keys, Some(30)).url.to_string();
+        assert_eq!(bucket(Vec::new()), "s3://cache?endpoint=h:1&region=r&scheme=http&trusted=1&priority=30");
+        assert_eq!(bucket(vec![key()]), "s3://cache?endpoint=h:1&region=r&scheme=http&priority=30");
         let of_daemon = setup(vec![key()], None).lines_of_daemon();
         assert_eq!(of_daemon[0], "extra-trusted-substituters = file:///c");
         for bad in ["", "ci-1", "ci-1:", ":Ybsq", "ci-1:Ybsq", "/etc/key.pub", &format!("{KEY} {KEY}")] {

@@ -30,25 +30,38 @@
 //!
 //! Lines that are none are passed over: the worst is that a path goes too early,
 //! and is built again. Two exports at the same time may lose each other's record.
+//!
+//! In a bucket nothing is uploaded that is there already, and nobody is locked out. So each
+//! export writes a record of its own, whatever it adds, `stowage/used/DAY-RANDOM`, and `gc` makes
+//! one of them all. Before it looks for anything it writes `stowage/begun/DAY-RANDOM`, about all
+//! that it may find or add, and deletes that at its end: from then on `gc` knows what to leave
+//! alone, or to put back; see [`gc`](super::gc).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::time::{Duration, SystemTime};
 
-use super::beneath::manage::Lock;
-use super::beneath::{Folder, FolderError};
+use super::beneath::manage::{Entry, Lock};
 use super::check::metadata::hash_part;
 use super::narinfo;
+use super::parallel::parallel;
+use super::scan::sum;
+use super::shelf::{Shelf, ShelfError};
 use crate::store::{Closure, NodeId, StorePath};
 
 /// The folder for what stowage alone reads.
 pub const FOLDER: &str = "stowage";
 
 const FILE: &str = "used";
+
+/// In a bucket, the folder of what exports have begun and not ended.
+const BEGUN: &str = "begun";
 const HEADER: &str = "stowage-used 1";
 
 /// No record is longer, in bytes: that is one of a million paths.
 const LIMIT: u64 = 64 << 20;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How old a record may be of what is used again and again.
 const REFRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -69,11 +82,49 @@ pub struct Use {
 /// What is recorded of paths, by their hash parts.
 pub type Used = BTreeMap<String, Use>;
 
-/// Keeps others from deleting in the cache in `root` for as long as that is open.
-pub fn hold(root: &Folder) {
+/// All that is recorded, and in which files.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// What is used, or may be about to be.
+    pub used: Used,
+    seen: BTreeSet<(&'static str, String)>,
+}
+
+/// What an export has begun with, until it ends.
+#[must_use]
+pub struct Begun<'a> {
+    root: &'a Shelf,
+    /// Its record, where others can only be told by one.
+    name: Option<String>,
+}
+
+/// Keeps others from deleting what `closure` has, in the cache in `root`, for as long as that is
+/// open, or until the end.
+///
+/// # Errors
+/// When others can't be told.
+pub fn hold<'a>(root: &'a Shelf, closure: &Closure) -> Result<Begun<'a>, ShelfError> {
+    if root.is_shared() {
+        let time = seconds(SystemTime::now());
+        let all = closure.infos().iter();
+        let used = all.map(|info| (hash_part(&info.path), Use { time, deriver: info.deriver.clone() })).collect();
+        return Ok(Begun { root, name: Some(add(root, BEGUN, &used)?) });
+    }
     if !root.lock(Lock::Adding, PATIENCE) {
-        let dir = root.path().display();
-        tracing::warn!("somebody deletes from {dir}; paths may be missing there that others refer to");
+        tracing::warn!("somebody deletes from the cache; paths may be missing there that others refer to");
+    }
+    Ok(Begun { root, name: None })
+}
+
+impl Begun<'_> {
+    /// Says that it has ended. Where that can't be said, the record is nobody's in a day.
+    pub fn end(self) {
+        if let Some(name) = &self.name {
+            let folder = self.root.folder(FOLDER).and_then(|folder| folder.folder(BEGUN));
+            if let Err(error) = folder.and_then(|folder| folder.remove(OsStr::new(name))) {
+                tracing::debug!("{error}");
+            }
+        }
     }
 }
 
@@ -90,9 +141,10 @@ impl Use {
 
 /// Records that those of `closure` which were `wanted` in the cache in `root` are used now.
 /// The export does not fail for it.
-pub fn record(root: &Folder, closure: &Closure, wanted: &dyn Fn(NodeId) -> bool) {
-    let write = || -> Result<(), FolderError> {
-        let mut used = read(root)?;
+pub fn record(root: &Shelf, closure: &Closure, wanted: &dyn Fn(NodeId) -> bool) {
+    let write = || -> Result<(), ShelfError> {
+        // Others have records of their own in a bucket.
+        let mut used = if root.is_shared() { Used::new() } else { read(root)? };
         let time = seconds(SystemTime::now());
         for (id, info) in closure.infos().iter().enumerate() {
             let hash = hash_part(&info.path);
@@ -102,7 +154,7 @@ pub fn record(root: &Folder, closure: &Closure, wanted: &dyn Fn(NodeId) -> bool)
                 used.entry(hash).or_insert(Use::LEFT_OUT);
             }
         }
-        self::write(root, &used)
+        if root.is_shared() { add(root, FILE, &used).map(drop) } else { self::write(root, &used) }
     };
     if let Err(error) = write() {
         tracing::warn!("what is used is not recorded: {error}");
@@ -114,11 +166,13 @@ pub fn record(root: &Folder, closure: &Closure, wanted: &dyn Fn(NodeId) -> bool)
 ///
 /// # Errors
 /// When it can't be read or written.
-pub fn refresh(root: &Folder, paths: &[StorePath]) -> Result<(), FolderError> {
-    let mut used = read(root)?;
+pub fn refresh(root: &Shelf, paths: &[StorePath]) -> Result<(), ShelfError> {
+    let mut used = if root.is_shared() { Used::new() } else { read(root)? };
     let time = seconds(SystemTime::now());
-    let is_here = |path: &&StorePath| matches!(root.size(&narinfo::file_name(path)), Ok(Some(_)));
-    let hashes: Vec<String> = paths.iter().filter(is_here).map(hash_part).collect();
+    let is_here = |path: &StorePath| matches!(root.size(&narinfo::file_name(path)), Ok(Some(_)));
+    let are_here = parallel(paths, root.threads(1), is_here);
+    let hashes = paths.iter().zip(are_here).filter(|(_, is_here)| *is_here).map(|(path, _)| hash_part(path));
+    let hashes: Vec<String> = hashes.collect();
     let is_old = |hash: &String| used.get(hash).is_none_or(|one| one.time + REFRESH.as_secs() < time);
     if !hashes.iter().any(is_old) {
         return Ok(());
@@ -126,27 +180,133 @@ pub fn refresh(root: &Folder, paths: &[StorePath]) -> Result<(), FolderError> {
     for hash in hashes {
         used.entry(hash).or_default().time = time;
     }
-    write(root, &used)
+    if root.is_shared() { add(root, FILE, &used).map(drop) } else { write(root, &used) }
 }
 
 /// Reads what was recorded.
 ///
 /// # Errors
 /// When it can't be read.
-pub fn read(root: &Folder) -> Result<Used, FolderError> {
-    let contents = match root.existing(FOLDER)? {
-        Some(folder) => folder.read(FILE, LIMIT)?.unwrap_or_default(),
-        None => Vec::new(),
-    };
-    Ok(parse(&String::from_utf8_lossy(&contents)))
+pub fn read(root: &Shelf) -> Result<Used, ShelfError> {
+    Ok(read_new(root, &[FILE], &Records::default())?.used)
 }
 
-/// Records `used`, and nothing else.
+/// Reads what was recorded, and what others have begun.
+///
+/// # Errors
+/// When it can't be read.
+pub fn read_all(root: &Shelf) -> Result<Records, ShelfError> {
+    read_new(root, &[FILE, BEGUN], &Records::default())
+}
+
+/// Reads what others have recorded or begun since `records` were read.
+///
+/// # Errors
+/// When it can't be read.
+pub fn read_since(root: &Shelf, records: &Records) -> Result<Records, ShelfError> {
+    if root.is_shared() { read_new(root, &[FILE, BEGUN], records) } else { Ok(Records::default()) }
+}
+
+/// Reads what is in `folders` of a bucket and not among `known`; in a folder there is one file.
+fn read_new(root: &Shelf, folders: &[&'static str], known: &Records) -> Result<Records, ShelfError> {
+    let Some(folder) = root.existing(FOLDER)? else {
+        return Ok(Records::default());
+    };
+    if !root.is_shared() {
+        let contents = folder.read(FILE, LIMIT)?.unwrap_or_default();
+        return Ok(Records { used: parse(&String::from_utf8_lossy(&contents)), seen: BTreeSet::new() });
+    }
+    let mut records = Records::default();
+    for kind in folders.iter().copied() {
+        let folder = folder.folder(kind)?;
+        let names = names(&folder)?.into_iter().filter(|name| !known.seen.contains(&(kind, name.clone())));
+        let names: Vec<String> = names.collect();
+        for contents in parallel(&names, folder.threads(1), |name| folder.read(name, LIMIT)) {
+            merge(&mut records.used, parse(&String::from_utf8_lossy(&contents?.unwrap_or_default())));
+        }
+        records.seen.extend(names.into_iter().map(|name| (kind, name)));
+    }
+    Ok(records)
+}
+
+/// The newer of each.
+fn merge(used: &mut Used, others: Used) {
+    for (hash, one) in others {
+        match used.get_mut(&hash) {
+            Some(known) if known.time >= one.time => {}
+            Some(known) => *known = one,
+            None => drop(used.insert(hash, one)),
+        }
+    }
+}
+
+/// Records `used`, and nothing else, in a folder.
 ///
 /// # Errors
 /// When it can't be written.
-pub fn write(root: &Folder, used: &Used) -> Result<(), FolderError> {
-    root.folder(OsStr::new(FOLDER))?.write(FILE, render(used).as_bytes())
+pub fn write(root: &Shelf, used: &Used) -> Result<(), ShelfError> {
+    root.folder(FOLDER)?.write(FILE, render(used).as_bytes())
+}
+
+/// Drops from the record what is not to be kept; of several records in a bucket it makes one.
+///
+/// # Errors
+/// When it can't be read or written.
+pub fn retain(root: &Shelf, keep: &dyn Fn(&str, &Use) -> bool) -> Result<(), ShelfError> {
+    let Records { mut used, seen } = read_new(root, &[FILE], &Records::default())?;
+    let before = used.len();
+    used.retain(|hash, one| keep(hash, one));
+    if !root.is_shared() {
+        return if used.len() == before { Ok(()) } else { write(root, &used) };
+    }
+    if used.len() == before && seen.len() <= 1 {
+        return Ok(());
+    }
+    // Nobody changes a record that is there, so what is deleted is what was read.
+    add(root, FILE, &used)?;
+    let folder = root.folder(FOLDER)?.folder(FILE)?;
+    seen.iter().try_for_each(|(_, name)| folder.remove(OsStr::new(name)))
+}
+
+/// Drops what was begun `age` ago in a bucket: whoever began it was killed.
+///
+/// # Errors
+/// When it can't be deleted.
+pub fn drop_begun(root: &Shelf, age: Duration) -> Result<(), ShelfError> {
+    if !root.is_shared() {
+        return Ok(());
+    }
+    let folder = root.folder(FOLDER)?.folder(BEGUN)?;
+    let is_old = |entry: &Entry| SystemTime::now().duration_since(entry.modified).is_ok_and(|since| since > age);
+    folder.entries()?.iter().filter(|entry| is_old(entry)).try_for_each(|entry| folder.remove(&entry.name))
+}
+
+/// How large the records are, in bytes.
+///
+/// # Errors
+/// When that can't be found out.
+pub fn size(root: &Shelf) -> Result<u64, ShelfError> {
+    let Some(folder) = root.existing(FOLDER)? else { return Ok(0) };
+    let mut size = sum(&folder.entries()?);
+    for kind in [FILE, BEGUN].into_iter().filter(|_| root.is_shared()) {
+        size += sum(&folder.folder(kind)?.entries()?);
+    }
+    Ok(size)
+}
+
+/// Adds a record of one's own, and tells its name.
+fn add(root: &Shelf, kind: &str, used: &Used) -> Result<String, ShelfError> {
+    let day = seconds(SystemTime::now()) / DAY.as_secs();
+    let mut random = [0; 16];
+    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| root.failure(FOLDER, errno.into()))?;
+    let name = format!("{day}-{}", crate::digest::hex(&random));
+    root.folder(FOLDER)?.folder(kind)?.write(&name, render(used).as_bytes())?;
+    Ok(name)
+}
+
+fn names(folder: &Shelf) -> Result<Vec<String>, ShelfError> {
+    Ok(folder.entries()?.into_iter().filter_map(|entry| entry.name.into_string().ok()).collect())
 }
 
 /// How many seconds since the epoch that is.

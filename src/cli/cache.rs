@@ -1,6 +1,5 @@
 //! `stowage cache` and `stowage env`: checked values in, results out.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -10,7 +9,7 @@ use super::args::{CacheCommand, WaitArguments};
 use super::settings::{self, Settings};
 use super::wait::{self, Waited};
 use super::{cache_check, output};
-use crate::cache::{self, CacheFolder, Options, Summary, realisation};
+use crate::cache::{self, CacheFolder, Options, Place, Summary, realisation};
 use crate::store::db::StoreDb;
 use crate::store::{Closure, StoreLocation, StorePath};
 use crate::tree::StoreFiles;
@@ -27,7 +26,7 @@ pub fn run(settings: &Settings, command: CacheCommand) -> anyhow::Result<()> {
             let paths = paths.collect::<Result<Vec<_>, _>>()?;
             let logs = settings.log_dir(arguments.store.root.as_deref());
             let options = arguments.export.options(settings, arguments.jobs.threads(), logs)?;
-            let summary = add(&location, &paths, &arguments.dir, &options)?;
+            let summary = add(&location, &paths, &settings.place(&arguments.dir)?, &options)?;
             report(&summary, arguments.json, settings.quiet)
         }
         CacheCommand::Init(arguments) => {
@@ -72,19 +71,19 @@ fn report(summary: &Summary, json: bool, quiet: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Puts `paths`, and all that they refer to, in the cache at `dir`.
+/// Puts `paths`, and all that they refer to, in the cache at `place`.
 ///
 /// # Errors
 /// When a path is not valid or not fit for a cache, or the cache can't be used.
-pub fn add(location: &StoreLocation, paths: &[StorePath], dir: &Path, options: &Options) -> anyhow::Result<Summary> {
+pub fn add(location: &StoreLocation, paths: &[StorePath], place: &Place, options: &Options) -> anyhow::Result<Summary> {
     let database = StoreDb::open(location)?;
     let closure = Closure::new(&location.store_dir, database.closure(paths)?, Some(paths))?;
     let files = StoreFiles::open(&location.real_dir).context("opening the store")?;
-    let summary = cache::export(&files, &closure, dir, options)?;
+    let summary = cache::export(&files, &closure, place, options)?;
     let outputs: Vec<&StorePath> = closure.infos().iter().map(|info| &info.path).collect();
     let realisations = database.realisations(&outputs)?;
     if !realisations.is_empty() {
-        let cache = CacheFolder::open(dir, &location.store_dir)?;
+        let cache = CacheFolder::open(place, &location.store_dir)?;
         realisation::add(&cache, &realisations, &options.keys)?;
     }
     Ok(summary)

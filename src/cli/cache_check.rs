@@ -1,5 +1,6 @@
 //! `stowage cache check`, `cache gc` and `cache info`.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,13 +30,14 @@ pub struct Damaged(usize);
 /// When the cache can't be read or repaired; with `--strict`, when there was
 /// something to repair.
 pub fn check(settings: &Settings, arguments: &CheckArguments) -> anyhow::Result<()> {
-    let dir = &arguments.dir;
+    let place = settings.place(&arguments.dir)?;
     let options = check::Options { deep: arguments.deep, jobs: arguments.jobs.threads() };
-    let report = if dir.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        tracing::info!("there is no cache at {}", dir.display());
+    let is_missing = |dir: &Path| dir.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let report = if place.folder().is_some_and(is_missing) {
+        tracing::info!("there is no cache at {place}");
         Report::default()
     } else {
-        check::check(dir, &settings.location(None).store_dir, options)?
+        check::check(&place, &settings.location(None).store_dir, options)?
     };
     for bad in &report.quarantined {
         tracing::warn!("{}: {}; it is {} now", bad.file, bad.fault, bad.place);
@@ -92,7 +94,7 @@ pub fn collect(settings: &Settings, arguments: &GcArguments) -> anyhow::Result<(
         used: used_now(settings, &location, &arguments.dir),
         dry_run: arguments.dry_run,
     };
-    let report = gc::collect(&arguments.dir, &location.store_dir, &options)?;
+    let report = gc::collect(settings.place(&arguments.dir)?, &location.store_dir, &options)?;
     if let Some(limit) = options.max_size.filter(|limit| report.size > *limit) {
         let (is, may) = (output::size(report.size), output::size(limit));
         tracing::warn!("the cache is {is} large, and may be {may}: all that is left must stay");
@@ -125,8 +127,8 @@ pub fn collect(settings: &Settings, arguments: &GcArguments) -> anyhow::Result<(
 /// # Errors
 /// When it can't be read.
 pub fn print_info(settings: &Settings, arguments: &InfoArguments) -> anyhow::Result<()> {
-    let dir = &arguments.dir;
-    let info = info(dir, &settings.location(None).store_dir).with_context(|| format!("reading {}", dir.display()))?;
+    let place = settings.place(&arguments.dir)?;
+    let info = info(&place, &settings.location(None).store_dir).with_context(|| format!("reading {place}"))?;
     if arguments.json {
         let value = json!({
             "storeDir": info.store_dir.to_string(), "paths": info.paths, "damaged": info.damaged,
@@ -139,12 +141,13 @@ pub fn print_info(settings: &Settings, arguments: &InfoArguments) -> anyhow::Res
         return Ok(());
     }
     let mut text = format!(
-        "{} paths for {}, {} compressed, {} uncompressed; {} on disk\n",
+        "{} paths for {}, {} compressed, {} uncompressed; {} {}\n",
         info.paths,
         info.store_dir,
         output::size(info.compressed),
         output::size(info.uncompressed),
-        output::size(info.size)
+        output::size(info.size),
+        if place.folder().is_some() { "on disk" } else { "in all" }
     );
     for (what, time) in
         [("oldest", info.oldest), ("newest", info.newest), ("least recently used", info.least_recently_used)]

@@ -8,6 +8,7 @@ use rustix::fs::{Access, access};
 use super::args::EnvArguments;
 use super::output;
 use super::settings::{self, Settings};
+use crate::cache::Place;
 use crate::cache::setup::{PublicKey, Setup};
 use crate::cache::trust::{DaemonConfig, User};
 
@@ -41,14 +42,21 @@ impl NixClient {
 /// # Errors
 /// When the form can't hold it, a key is none, or the current folder is gone.
 pub fn run(settings: &Settings, arguments: &EnvArguments) -> anyhow::Result<()> {
-    let dir = std::path::absolute(&arguments.dir).with_context(|| format!("finding {}", arguments.dir.display()))?;
-    let setup = Setup::new(&dir, keys(settings, arguments)?, arguments.priority)?;
-    if !setup.url().is_portable() {
-        tracing::warn!(
-            "not every version of Nix finds {}; only letters, digits and /.-_~ are safe in a cache's path",
-            dir.display()
-        );
-    }
+    let keys = keys(settings, arguments)?;
+    let setup = match settings.place(&arguments.dir)? {
+        Place::Bucket(client) => Setup::of_bucket(client.address(), client.region(), keys, arguments.priority),
+        Place::Folder(dir) => {
+            let dir = std::path::absolute(&dir).with_context(|| format!("finding {}", dir.display()))?;
+            let setup = Setup::new(&dir, keys, arguments.priority)?;
+            if !setup.url().is_portable() {
+                tracing::warn!(
+                    "not every version of Nix finds {}; only letters, digits and /.-_~ are safe in a cache's path",
+                    dir.display()
+                );
+            }
+            setup
+        }
+    };
     let text = setup.render(arguments.format, &settings::nix_config()?)?;
     if let Some(notice) = notice(&settings.nix_client(), &setup) {
         tracing::warn!("{notice}");

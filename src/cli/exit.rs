@@ -19,6 +19,7 @@ use crate::layer::deliver::SpoolError;
 use crate::parent::ParentError;
 use crate::parent::merge::MergeError;
 use crate::registry::RegistryError;
+use crate::s3::S3Error;
 use crate::store::ClosureError;
 use crate::store::db::DatabaseError;
 use crate::store::source::RegistrationError;
@@ -103,6 +104,9 @@ impl Exit {
                 BaseError::Merge(MergeError::Open { .. }) | BaseError::Store { .. } => Self::Destination,
             });
         }
+        if let Some(error) = cause.downcast_ref() {
+            return Some(Self::of_bucket(error));
+        }
         if cause.is::<ParentError>()
             || cause.is::<RegistryError>()
             || cause.is::<DaemonError>()
@@ -146,6 +150,14 @@ impl Exit {
     fn of_cache(error: &CacheError) -> Self {
         match error {
             CacheError::Refused { .. } | CacheError::Cycle(_) => Self::StorePath,
+            CacheError::Address(error) => Self::of_bucket(error),
+            _ => Self::Destination,
+        }
+    }
+
+    fn of_bucket(error: &S3Error) -> Self {
+        match error {
+            S3Error::Address { .. } => Self::Usage,
             _ => Self::Destination,
         }
     }

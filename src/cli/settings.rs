@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::args::{JobsArguments, SourceArguments};
 use super::env::NixClient;
 use super::exit::UsageError;
+use crate::cache::Place;
 use crate::cache::sign::Keys;
 use crate::daemon::DaemonAddress;
 use crate::fs::MAX_LINKS;
@@ -17,6 +18,8 @@ use crate::registry::connection::Access;
 use crate::registry::credentials::{Credentials, DOCKER_TEXT, Sources};
 use crate::registry::proxy::Proxies;
 use crate::registry::trust::Trust;
+use crate::s3::credentials::Sources as BucketSources;
+use crate::s3::{self, S3Error, address};
 use crate::store::source::{Mention, RegistrationSource};
 use crate::store::{StoreDir, StoreLocation, StorePath};
 
@@ -54,6 +57,8 @@ pub struct Settings {
     pub index: LayerIndex,
     /// How to reach registries.
     pub registries: Registries,
+    /// How to reach buckets, and as whom.
+    buckets: s3::Access,
     /// Who else knows layers, unless the command line says so: `$STOWAGE_LAYER_INDEX`.
     pub layer_index: Option<String>,
     /// The user's own state folder: `$XDG_STATE_HOME`, else `~/.local/state`.
@@ -88,6 +93,11 @@ impl Settings {
                 Access { trust: trust(), plain_http, proxies: proxies() },
                 daemon(),
             ),
+            buckets: s3::Access {
+                trust: trust(),
+                proxies: proxies(),
+                sources: BucketSources::from_variables(&variables()),
+            },
             layer_index: text_variable("STOWAGE_LAYER_INDEX")?,
             state_home: folder_variable("XDG_STATE_HOME")
                 .or_else(|| folder_variable("HOME").map(|home| home.join(".local/state"))),
@@ -109,6 +119,17 @@ impl Settings {
             let folders = own.into_iter().chain([PathBuf::from("/etc")]);
             folders.map(|folder| folder.join("stowage/config.toml")).find(|path| path.exists())
         })
+    }
+
+    /// The cache that is called `name`: a folder, or a bucket by its address.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub fn place(&self, name: &Path) -> Result<Place, S3Error> {
+        match name.to_str().filter(|text| address::is_address(text)) {
+            Some(text) => Ok(Place::Bucket(s3::Client::new(&text.parse()?, &self.buckets)?)),
+            None => Ok(Place::from(name)),
+        }
     }
 
     /// The keys in `$STOWAGE_SECRET_KEY`.

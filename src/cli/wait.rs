@@ -7,11 +7,11 @@ use anyhow::Context as _;
 
 use super::settings::Settings;
 use super::worker;
-use crate::cache::beneath::Folder;
-use crate::cache::{CacheError, CacheFolder, narinfo, usage};
+use crate::cache::{CacheError, CacheFolder, Place, narinfo, usage};
 use crate::hook;
 use crate::mark::{Mark, Marks};
 use crate::queue::{Entry, Queue, Record};
+use crate::s3::address::{self, Address};
 use crate::store::db::{DatabaseError, StoreDb};
 use crate::store::{StoreLocation, StorePath};
 
@@ -32,15 +32,16 @@ pub struct Waited {
     pub unhooked: usize,
 }
 
-/// Makes the cache in `dir` ready, and notes what the store has: `wait` exports what is
+/// Makes the cache at `dir`, a folder or a bucket, ready, and notes what the store has: `wait` exports what is
 /// built from now on.
 ///
 /// # Errors
 /// When the cache can't be made, or the database not be read.
 pub fn init(settings: &Settings, location: &StoreLocation, dir: &Path) -> anyhow::Result<()> {
     let dir = absolute(dir)?;
-    let opened = CacheFolder::open(&dir, &location.store_dir);
-    match unwritable(&dir) {
+    let place = settings.place(&dir)?;
+    let opened = CacheFolder::open(&place, &location.store_dir);
+    match place.folder().and_then(unwritable) {
         // The job can take from it, and that is better than no job.
         Some(folder) => tracing::warn!("{}", cannot_add(&dir, &folder)),
         None => drop(opened?),
@@ -79,23 +80,24 @@ fn cannot_add(dir: &Path, folder: &Path) -> String {
 /// # Errors
 /// When something is not, or that can't be found out.
 pub fn wait(settings: &Settings, location: &StoreLocation, dir: &Path, patience: Duration) -> anyhow::Result<Waited> {
-    if dir.exists() && !dir.is_dir() {
-        return Err(CacheError::Missing(dir.to_owned()).into());
-    }
     let named = dir;
     let dir = absolute(named)?;
+    let place = settings.place(&dir)?;
+    if place.folder().is_some_and(|folder| folder.exists() && !folder.is_dir()) {
+        return Err(CacheError::Missing(named.to_owned()).into());
+    }
     let queue = Queue::new(location);
     let is_ours = |record: &Record| record.cache.as_os_str().is_empty() || same_place(&record.cache, &dir);
     let deliver = |records: &[&Record]| worker::deliver(settings, location, records);
     let report = crate::worker::drain(&queue, &is_ours, patience, &deliver)
         .with_context(|| format!("reading what hooks have recorded in {}", queue.folder().display()))?;
     start_worker(settings, &queue, &is_ours);
-    let unhooked = unhooked(settings, location, &queue, &dir)?;
-    note_use(settings, location, &dir);
+    let unhooked = unhooked(settings, location, &queue, (&dir, &place))?;
+    note_use(settings, location, &dir, &place);
     if !report.failed.is_empty() {
         return Err(WaitError { cache: dir, failed: report.failed }.into());
     }
-    if !dir.exists() {
+    if place.folder().is_some_and(|folder| !folder.exists()) {
         // A job that built nothing has none. One whose hook fills another should know.
         tracing::warn!(
             "there is no cache at {}: nothing was exported to it; if something was built, see where STOWAGE_CACHE leads",
@@ -106,7 +108,12 @@ pub fn wait(settings: &Settings, location: &StoreLocation, dir: &Path, patience:
 }
 
 /// Exports what was built since the job's begin, whoever was told of it.
-fn unhooked(settings: &Settings, location: &StoreLocation, queue: &Queue, dir: &Path) -> anyhow::Result<usize> {
+fn unhooked(
+    settings: &Settings,
+    location: &StoreLocation,
+    queue: &Queue,
+    (dir, place): (&Path, &Place),
+) -> anyhow::Result<usize> {
     let Some(mark) = Marks::new(queue, settings.state_home.clone()).get(dir) else {
         tracing::info!("nobody noted when the job began (`stowage cache init`): only what hooks told of was exported");
         return Ok(0);
@@ -116,8 +123,8 @@ fn unhooked(settings: &Settings, location: &StoreLocation, queue: &Queue, dir: &
     };
     let mut built = database.built_since(mark.last_id)?;
     // So that neither configuration nor keys are needed where nothing is missing.
-    if let Ok(folder) = Folder::open(dir) {
-        built.retain(|path| !matches!(folder.size(&narinfo::file_name(path)), Ok(Some(_))));
+    if let Ok(shelf) = place.open() {
+        built.retain(|path| !matches!(shelf.size(&narinfo::file_name(path)), Ok(Some(_))));
     }
     if built.is_empty() {
         return Ok(0);
@@ -125,7 +132,7 @@ fn unhooked(settings: &Settings, location: &StoreLocation, queue: &Queue, dir: &
     let config = worker::configuration(settings.hook_configuration().as_deref())?;
     let options = worker::options(settings, &config)?;
     let summary =
-        hook::send(&built, dir, &config, location, &database, &options).context("exporting what no hook told of")?;
+        hook::send(&built, place, &config, location, &database, &options).context("exporting what no hook told of")?;
     Ok(summary.added)
 }
 
@@ -143,11 +150,11 @@ pub fn new_since_begin(settings: &Settings, location: &StoreLocation, dir: &Path
 }
 
 /// Notes what the job took from the cache, for `gc`. It does not fail for that.
-fn note_use(settings: &Settings, location: &StoreLocation, dir: &Path) {
+fn note_use(settings: &Settings, location: &StoreLocation, dir: &Path, place: &Place) {
     let note = || -> anyhow::Result<()> {
         let paths = new_since_begin(settings, location, dir)?;
-        if !paths.is_empty() && dir.exists() {
-            usage::refresh(&Folder::open(dir)?, &paths)?;
+        if !paths.is_empty() && place.folder().is_none_or(Path::exists) {
+            usage::refresh(&place.open()?, &paths)?;
         }
         Ok(())
     };
@@ -178,6 +185,9 @@ fn start_worker(settings: &Settings, queue: &Queue, is_ours: &dyn Fn(&Record) ->
 }
 
 fn absolute(dir: &Path) -> anyhow::Result<PathBuf> {
+    if let Some(bucket) = bucket(dir) {
+        return Ok(bucket);
+    }
     // Hooks may name it by another link.
     match dir.canonicalize() {
         Ok(dir) => Ok(dir),
@@ -185,8 +195,18 @@ fn absolute(dir: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
+/// The address of a bucket, in the one way in which it is printed.
+fn bucket(dir: &Path) -> Option<PathBuf> {
+    let text = dir.to_str().filter(|text| address::is_address(text))?;
+    // What is none is said by whoever opens it.
+    Some(text.parse::<Address>().map_or_else(|_| dir.to_owned(), |address| address.to_string().into()))
+}
+
 fn same_place(one: &Path, other: &Path) -> bool {
-    one == other || one.canonicalize().is_ok_and(|one| one == other)
+    match bucket(one) {
+        Some(one) => one == other,
+        None => one == other || one.canonicalize().is_ok_and(|one| one == other),
+    }
 }
 
 fn lines(failed: &[(String, String)]) -> String {

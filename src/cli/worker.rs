@@ -83,12 +83,13 @@ pub fn deliver(settings: &Settings, location: &StoreLocation, records: &[&Record
         Ok(HookEvent { drv_path: record.derivation(), out_paths: record.outputs(), destination })
     };
     let events: Vec<HookEvent> = records.iter().map(event).collect::<Result<_, HookError>>()?;
+    let place = settings.place(&events[0].destination).map_err(|error| HookError::Cache(error.into()))?;
     let options = options(settings, &config)?;
     // A worker that another hook has started may not have this one's keys.
     if let Some(name) = first.signers.iter().find(|name| options.keys.iter().all(|key| key.name() != *name)) {
         bail!("the key {name} is not here; `stowage cache wait` with $STOWAGE_SECRET_KEY set signs and exports it");
     }
-    let summary = hook::export(&events, &config, location, &options)?;
+    let summary = hook::export(&events, &place, &config, location, &options)?;
     tracing::info!("{} paths exported, {} were there", summary.added, summary.skipped);
     for event in &events {
         let rules: Vec<&ImageRule> = config.images.iter().filter(|rule| is_meant(rule, event)).collect();

@@ -1,7 +1,7 @@
 //! The hook's configuration: a TOML file.
 //!
 //! ```toml
-//! cache = "/srv/cache"                 # where what is built goes
+//! cache = "/srv/cache"                 # where what is built goes: a folder, or s3://BUCKET?…
 //! export = "closure"                   # or "outputs", or "build"
 //! skipSignedBy = ["cache.nixos.org-1"] # what these have signed can be had from them
 //! exclude = ["*-source"]               # nor what has such a name
@@ -61,7 +61,7 @@ pub struct ImageRule {
 /// What the file says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HookConfig {
-    /// The folder of the cache.
+    /// The folder of the cache, or the address of its bucket.
     pub cache: Option<PathBuf>,
     /// What of a build goes out.
     pub extent: Extent,

@@ -168,7 +168,7 @@ impl Attack {
 
     pub fn export_here(&self) -> Result<Summary, CacheError> {
         let files = StoreFiles::open(&self.scratch.root().join("nix/store")).expect("a store");
-        export(&files, &self.closure, &self.cache(), &Options::new(2))
+        export(&files, &self.closure, self.cache(), &Options::new(2))
     }
 
     /// Exports as root where `openat2` fails with `error`.

@@ -7,7 +7,6 @@
 //! looks for references in these very bytes. Whether one was left out can't be
 //! told, since builds may drop references on purpose; signatures tell.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read, Write as _};
 
 use nix_derivation::{CAHash, NixHash};
@@ -40,7 +39,7 @@ pub enum Verdict {
 ///
 /// # Errors
 /// When Nix would refuse it.
-pub fn verify(file: File, metadata: &Metadata) -> Result<Verdict, Fault> {
+pub fn verify(file: impl Read, metadata: &Metadata) -> Result<Verdict, Fault> {
     let unreadable = |error: io::Error| Fault::NarUnreadable(error.to_string());
     let mut reader = BufReader::with_capacity(BUFFER_SIZE, file);
     let first = io::BufRead::fill_buf(&mut reader).map_err(unreadable)?;

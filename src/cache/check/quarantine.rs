@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 
 use super::{Checked, Fault, Quarantined, Report, cache_info, read, realisations};
+use crate::cache::beneath::FolderError;
 use crate::cache::beneath::manage::{Entry, Kind};
-use crate::cache::beneath::{Folder, FolderError};
 use crate::cache::folder::{CACHE_INFO, CACHE_INFO_LIMIT, EMPTY_FOLDERS};
 use crate::cache::narinfo;
+use crate::cache::shelf::{Shelf, ShelfError};
 use crate::store::StoreDir;
 
 /// The folder that bad files go to.
@@ -15,14 +16,14 @@ pub const QUARANTINE: &str = "quarantine";
 
 /// Where bad files go; the folder is made for the first.
 pub struct Quarantine<'a> {
-    root: &'a Folder,
-    folder: Option<Folder>,
+    root: &'a Shelf,
+    folder: Option<Shelf>,
     report: &'a mut Report,
 }
 
 impl<'a> Quarantine<'a> {
     /// The quarantine of the cache in `root`.
-    pub fn new(root: &'a Folder, report: &'a mut Report) -> Self {
+    pub fn new(root: &'a Shelf, report: &'a mut Report) -> Self {
         Self { root, folder: None, report }
     }
 
@@ -30,7 +31,7 @@ impl<'a> Quarantine<'a> {
     ///
     /// # Errors
     /// When one can't be moved.
-    pub fn narinfos(&mut self, checked: &[Checked]) -> Result<(), FolderError> {
+    pub fn narinfos(&mut self, checked: &[Checked]) -> Result<(), ShelfError> {
         for one in checked {
             if let Err(fault) = &one.result {
                 self.take(None, OsStr::new(&one.name), fault.clone())?;
@@ -45,7 +46,7 @@ impl<'a> Quarantine<'a> {
     ///
     /// # Errors
     /// When one can't be moved.
-    pub fn nars(&mut self, checked: &[Checked], folder: &Folder, entries: &[Entry]) -> Result<(), FolderError> {
+    pub fn nars(&mut self, checked: &[Checked], folder: &Shelf, entries: &[Entry]) -> Result<(), ShelfError> {
         let good: HashSet<&str> =
             checked.iter().filter_map(|one| Some(&one.result.as_ref().ok()?.nar_file[..])).collect();
         let bad: HashMap<&str, &Fault> =
@@ -69,7 +70,7 @@ impl<'a> Quarantine<'a> {
     ///
     /// # Errors
     /// When one can't be moved.
-    pub fn realisations(&mut self) -> Result<(), FolderError> {
+    pub fn realisations(&mut self) -> Result<(), ShelfError> {
         let Some(folder) = self.root.existing("realisations")? else {
             return Ok(());
         };
@@ -79,7 +80,8 @@ impl<'a> Quarantine<'a> {
             if !name.ends_with(realisations::SUFFIX) {
                 continue;
             }
-            match read(&folder, &name, narinfo::SIZE_LIMIT).and_then(|contents| realisations::judge(&name, &contents)) {
+            let contents = read(&folder, &name, narinfo::SIZE_LIMIT)?;
+            match contents.and_then(|contents| realisations::judge(&name, &contents)) {
                 Ok(realisation) => sound.push(realisation),
                 Err(fault) => faults.push((name, fault)),
             }
@@ -96,7 +98,7 @@ impl<'a> Quarantine<'a> {
     ///
     /// # Errors
     /// When one can't be moved.
-    pub fn frame(&mut self, store_dir: &StoreDir) -> Result<(), FolderError> {
+    pub fn frame(&mut self, store_dir: &StoreDir) -> Result<(), ShelfError> {
         let entries = self.root.entries()?;
         for entry in &entries {
             let name = entry.name.to_string_lossy();
@@ -104,7 +106,7 @@ impl<'a> Quarantine<'a> {
             let fault = if is_folder {
                 (entry.kind != Kind::Folder).then_some(Fault::NotAFolder)
             } else if name == CACHE_INFO {
-                read(self.root, CACHE_INFO, CACHE_INFO_LIMIT)
+                read(self.root, CACHE_INFO, CACHE_INFO_LIMIT)?
                     .and_then(|info| match cache_info::judge(&info)? {
                         found if found == store_dir.as_str() => Ok(()),
                         found => Err(Fault::malformed(format!("it is for the store {found}"))),
@@ -121,7 +123,7 @@ impl<'a> Quarantine<'a> {
     }
 
     /// Takes the listing along, as what comes in the path's place may have other files.
-    fn take_listing(&mut self, narinfo: &str) -> Result<(), FolderError> {
+    fn take_listing(&mut self, narinfo: &str) -> Result<(), ShelfError> {
         if let (Some(folder), Some(hash)) = (&self.folder, narinfo.strip_suffix(".narinfo")) {
             self.root.move_into(OsStr::new(&format!("{hash}.ls")), folder)?;
         }
@@ -129,7 +131,7 @@ impl<'a> Quarantine<'a> {
     }
 
     /// Moves `name` of the cache's folder, or of one below.
-    fn take(&mut self, from: Option<(&str, &Folder)>, name: &OsStr, fault: Fault) -> Result<(), FolderError> {
+    fn take(&mut self, from: Option<(&str, &Shelf)>, name: &OsStr, fault: Fault) -> Result<(), ShelfError> {
         let folder = match self.folder.take() {
             Some(folder) => folder,
             None => open_quarantine(self.root)?,
@@ -147,11 +149,11 @@ impl<'a> Quarantine<'a> {
 }
 
 /// Makes the folder, and puts aside what is in its way.
-fn open_quarantine(root: &Folder) -> Result<Folder, FolderError> {
-    match root.folder(OsStr::new(QUARANTINE)) {
-        Err(FolderError::NoFolder(_)) => {
+fn open_quarantine(root: &Shelf) -> Result<Shelf, ShelfError> {
+    match root.folder(QUARANTINE) {
+        Err(ShelfError::Folder(FolderError::NoFolder(_))) => {
             root.move_into(OsStr::new(QUARANTINE), root)?;
-            root.folder(OsStr::new(QUARANTINE))
+            root.folder(QUARANTINE)
         }
         result => result,
     }

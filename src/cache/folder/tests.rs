@@ -1,6 +1,8 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
+use std::path::Path;
 use std::time::Duration;
 
+use super::super::beneath::{Folder, FolderError};
 use super::*;
 
 fn open(path: &Path) -> Result<CacheFolder, CacheError> {
@@ -60,13 +62,15 @@ fn what_nix_says_of_a_cache_is_completed_once() {
 fn what_killed_runs_have_left_goes_after_a_day() {
     let folder = tempfile::tempdir().expect("a folder");
     let names = |folder: &Path| {
-        let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+        let entries =
+            std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
         let mut names: Vec<String> = entries.map(|name| name.into_string().expect("UTF-8")).collect();
         names.sort();
         names
     };
-    let cache = open(folder.path()).expect("opens");
-    let places = [(&cache.root, folder.path().to_owned()), (&cache.nars, folder.path().join("nar"))];
+    open(folder.path()).expect("opens");
+    let places = [folder.path().to_owned(), folder.path().join("nar")];
+    let places = places.map(|path| (Folder::open(&path).expect("a folder"), path));
     let mut expected = Vec::new();
     for (place, path) in &places {
         std::mem::forget(place.temporary());
@@ -74,7 +78,8 @@ fn what_killed_runs_have_left_goes_after_a_day() {
             std::fs::write(path.join(of_others), "").expect("written");
         }
         symlink("/", path.join(".tmp-00000000000000000000000000000000")).expect("linked");
-        let abandoned = names(path).into_iter().find(|name| name.len() == 37 && !name.ends_with("000")).expect("left");
+        let abandoned =
+            names(path).into_iter().find(|name| name.len() == 37 && !name.ends_with("000")).expect("left");
         for name in [&abandoned, ".tmp-mine", "old.narinfo"] {
             let file = std::fs::File::options().write(true).open(path.join(name)).expect("opens");
             file.set_modified(std::time::SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60)).expect("set");
@@ -112,7 +117,7 @@ fn links_in_the_cache_are_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         symlink(outside.path(), folder.path().join(name)).expect("linked");
         let error = open(folder.path()).expect_err("a link");
-        assert!(matches!(error, CacheError::Folder(FolderError::NoFolder(_))), "{error}");
+        assert!(matches!(error, CacheError::Shelf(ShelfError::Folder(FolderError::NoFolder(_)))), "{error}");
     }
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(outside.path().join("mine"), "StoreDir: /gnu/store\n").expect("written");
