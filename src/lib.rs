@@ -27,6 +27,7 @@
 //! | `cache/beneath/temporary.rs` | files that have no name of their own yet | IO |
 //! | `cache/beside.rs` | writes on a thread of its own | pure |
 //! | `cache/bucket.rs` | a cache's files in a bucket | IO |
+//! | `cache/bucket/tests.rs` | tests of caches in buckets, where others write, too | IO |
 //! | `cache/check.rs` | finds what is damaged in a cache, and puts it aside | IO |
 //! | `cache/check/cache_info.rs` | judges a `nix-cache-info` | pure |
 //! | `cache/check/deep.rs` | compares a NAR with its narinfo | IO |
@@ -211,6 +212,7 @@
 //! | `s3/error.rs` | why a bucket does not give or take something | pure |
 //! | `s3/mod.rs` | buckets of S3 | pure |
 //! | `s3/tests.rs` | tests of the client against a server that does as it is told | IO |
+//! | `s3/tests/bucket.rs` | a server with a bucket, in memory | IO |
 //! | `s3/upload.rs` | writes an object while it is made | IO |
 //! | `store/closure.rs` | registrations closed under references | pure |
 //! | `store/content_address.rs` | finds content addresses again that a list has lost | IO |

@@ -52,3 +52,21 @@ install_fuzz() {
   command -v c++ > /dev/null || DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends g++
   command -v cargo-fuzz > /dev/null || cargo install cargo-fuzz --locked --version 0.13.2
 }
+
+# Where servers of S3 are kept, which take minutes to build.
+tools=${STOWAGE_TOOLS:-/var/cache/stowage-tools}
+
+# install_s3: s3s-fs keeps buckets in a folder.
+install_s3() { install_tool s3s-fs 0.14.1 --features binary; }
+
+# install_garage: a store that several machines share.
+install_garage() { install_tool garage 2.5.0 --no-default-features --features bundled-libs,sqlite; }
+
+# install_tool NAME VERSION OPTION...: a crate's program, in $tools.
+install_tool() {
+  local version
+  version=$("$tools/bin/$1" --version 2> /dev/null || true)
+  [[ $version != *"$2"* ]] || return 0
+  # In /, as here all is linked statically.
+  (cd / && cargo install "$1" --version "$2" --locked --debug --root "$tools" "${@:3}")
+}

@@ -169,3 +169,6 @@ impl Bucket {
 fn is_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains('/')
 }
+
+#[cfg(test)]
+mod tests;

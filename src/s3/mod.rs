@@ -12,7 +12,7 @@ pub mod credentials;
 pub mod download;
 pub mod error;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod upload;
 
 pub use address::Address;

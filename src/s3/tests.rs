@@ -1,5 +1,7 @@
 //! Tests of the client against a server that does as it is told.
 
+pub(crate) mod bucket;
+
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, SystemTime};
 
