@@ -134,7 +134,10 @@ read_while() {
   shift
   while kill -0 "$pid" 2> /dev/null; do
     for path; do
-      if curl --silent --fail --output "$work/narinfo" "$http/$(narinfo_of "$path")"; then nix_takes "$path"; fi
+      if curl --silent --fail --output "$work/narinfo" "$http/$(narinfo_of "$path")"; then
+        nix_takes "$path"
+        echo "$path" >> "$work/taken"
+      fi
     done
   done
 }
@@ -158,12 +161,14 @@ one_round() {
 killed() {
   local round=0
   : > "$work/killed"
+  : > "$work/taken"
   while [ "$(wc -l < "$work/killed")" -lt "$kills" ]; do
     round=$((round + 1))
     [ "$round" -le "$((4 * kills))" ]
     one_round "$round"
   done
-  echo "$(wc -l < "$work/killed") killed in $round rounds"
+  echo "$(wc -l < "$work/killed") killed in $round rounds, while $(wc -l < "$work/taken") paths were taken"
+  [ "$(wc -l < "$work/taken")" -ge "$kills" ]
   stowage cache check "$cache" --deep --strict --json | tee "$work/report"
   jq --exit-status '.incomplete == 0' "$work/report"
 }

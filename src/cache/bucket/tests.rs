@@ -242,22 +242,30 @@ fn records_of_use_become_one() {
 #[test]
 fn a_server_that_fails_is_no_damage_of_the_cache() {
     let store = Store::new();
-    let is_down = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let own = std::sync::Arc::clone(&is_down);
-    let before = move |line: &str, _: &Objects| {
-        let fails = own.load(std::sync::atomic::Ordering::Relaxed) && line.starts_with("GET nar/");
-        fails.then(|| Reply::of(403).body("<Error><Code>AccessDenied</Code></Error>"))
+    // What is answered for NARs: all is well at first.
+    type Answers = Vec<fn(&[u8]) -> Reply>;
+    let answers: std::sync::Arc<Mutex<Answers>> = std::sync::Arc::default();
+    let own = std::sync::Arc::clone(&answers);
+    let before = move |line: &str, objects: &Objects| {
+        let key = line.strip_prefix("GET ").filter(|key| key.starts_with("nar/"))?;
+        let answer = own.lock().expect("no panic").pop()?;
+        Some(answer(&objects.lock().get(key).expect("there").0.clone()))
     };
     let (_server, client, objects) = Objects::start(before);
     let place = place(client);
     store.add(&place, KEY).expect("exports");
     let keys = objects.keys("");
-    is_down.store(true, std::sync::atomic::Ordering::Relaxed);
-    let result = check(&place, &StoreDir::default(), check::Options { deep: true, jobs: 2 });
-    let Err(CacheError::Shelf(super::super::shelf::ShelfError::Bucket(S3Error::Denied { .. }))) = result else {
-        panic!("{result:?}");
-    };
-    assert_eq!(objects.keys(""), keys);
+    let refuse = |_: &[u8]| Reply::of(403).body("<Error><Code>AccessDenied</Code></Error>");
+    let break_off = |bytes: &[u8]| Reply::of(200).header("etag", "\"t\"").body(bytes).cut(9);
+    // At once, and when a part was read.
+    for next in [vec![refuse as fn(&[u8]) -> Reply; 2], vec![refuse, break_off]] {
+        *answers.lock().expect("no panic") = next;
+        let result = check(&place, &StoreDir::default(), check::Options { deep: true, jobs: 1 });
+        let Err(CacheError::Shelf(super::super::shelf::ShelfError::Bucket(S3Error::Denied { .. }))) = result else {
+            panic!("{result:?}");
+        };
+        assert_eq!(objects.keys(""), keys);
+    }
 }
 
 #[test]
