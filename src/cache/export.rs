@@ -68,7 +68,7 @@ pub fn export_selected(
     let changed = Condvar::new();
     let export = Export { files, closure, wanted, cache: &cache, options, codec, progress, changed };
     std::thread::scope(|scope| {
-        for _ in 0..cache.root().threads(options.jobs).clamp(1, closure.len().max(1)) {
+        for _ in 0..cache.root().writers(options.jobs).clamp(1, closure.len().max(1)) {
             scope.spawn(|| export.work());
         }
     });

@@ -24,6 +24,10 @@ const PIECE: usize = 64 * 1024;
 /// for most of it.
 const ASKED_AT_ONCE: usize = 16;
 
+/// How many paths are exported to a bucket at the same time. Of a large one up to three parts of
+/// 8 MiB are in memory.
+const SENT_AT_ONCE: usize = 8;
+
 /// Why a cache's files can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ShelfError {
@@ -272,10 +276,16 @@ impl Shelf {
         matches!(self, Self::Bucket(_))
     }
 
-    /// How many things are done at the same time where `jobs` are wanted.
+    /// How many things are looked at at the same time where `jobs` are wanted.
     #[must_use]
     pub fn threads(&self, jobs: usize) -> usize {
         if self.is_shared() { jobs.max(ASKED_AT_ONCE) } else { jobs }
+    }
+
+    /// How many paths are exported at the same time where `jobs` are wanted.
+    #[must_use]
+    pub fn writers(&self, jobs: usize) -> usize {
+        if self.is_shared() { jobs.max(SENT_AT_ONCE) } else { jobs }
     }
 }
 

@@ -285,3 +285,24 @@ fn what_is_damaged_is_put_aside_and_nothing_is_replaced_there() {
     assert_eq!(store.add(&place, KEY).expect("exports").added, 1);
     is_sound(&place);
 }
+
+#[test]
+fn no_name_leads_out_of_the_bucket() {
+    let (server, client, objects) = Objects::start(|_, _| None);
+    let bucket = super::Bucket::new(client);
+    for name in ["", ".", "..", "../other", "a/b", "/"] {
+        assert!(bucket.below(name).is_err() && bucket.head(name).is_err(), "{name:?}");
+        assert!(bucket.write(name, b"", &crate::s3::Condition::Always).is_err(), "{name:?}");
+    }
+    assert!(server.lines().is_empty());
+    // A folder made by hand, and what only a forger writes.
+    for key in ["nar/", "nar/..", "nar/a"] {
+        objects.put(key, b"x");
+    }
+    let names = bucket.below("nar").expect("a name").entries().expect("listed");
+    assert_eq!(names.iter().map(|entry| entry.name.to_str()).collect::<Vec<_>>(), [Some("a")]);
+    // Letters that mean something in URLs mean nothing here.
+    let name = "sha256:0?a=b#c%2e&d+e!out.doi";
+    bucket.write(name, b"x", &crate::s3::Condition::Always).expect("written");
+    assert!(objects.keys("").contains(&name.to_owned()), "{:?}", objects.keys(""));
+}

@@ -24,7 +24,8 @@ pub enum CacheCommand {
     /// Delete from the cache in DIR what was used least recently
     ///
     /// Used is what an export has added, or found there while it added something else. What a
-    /// path that stays refers to stays as well.
+    /// path that stays refers to stays as well. From a bucket, where others may be at work, nothing
+    /// goes that was used in the last day.
     Gc(GcArguments),
     /// Tell what is in the cache in DIR
     Info(InfoArguments),
@@ -39,7 +40,7 @@ pub enum CacheCommand {
 /// Arguments of `cache init`.
 #[derive(Debug, Args)]
 pub struct InitArguments {
-    /// The cache's folder, which is made when it is not there
+    /// The cache: a folder, which is made when it is not there, or a bucket, s3://NAME?endpoint=…
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
     /// Where the store is
@@ -50,7 +51,7 @@ pub struct InitArguments {
 /// Arguments of `cache wait`.
 #[derive(Debug, Args)]
 pub struct WaitArguments {
-    /// The cache's folder
+    /// The cache: a folder, or a bucket, s3://NAME?endpoint=…
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
     /// How long to wait for another's worker, in seconds
@@ -67,7 +68,7 @@ pub struct WaitArguments {
 /// Arguments of `cache add`.
 #[derive(Debug, Args)]
 pub struct AddArguments {
-    /// The cache's folder, which is made when it is not there
+    /// The cache: a folder, which is made when it is not there, or a bucket, s3://NAME?endpoint=…
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
     /// Store paths, or links to them
@@ -90,7 +91,7 @@ pub struct AddArguments {
 /// Arguments of `env`.
 #[derive(Debug, Args)]
 pub struct EnvArguments {
-    /// The cache's folder
+    /// The cache: a folder, or a bucket, s3://NAME?endpoint=…
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
     /// Believe what this key has signed (NAME:BASE64, or a file with it), and not the folder
@@ -110,7 +111,8 @@ pub struct EnvArguments {
 /// Arguments of `cache check`.
 #[derive(Debug, Args)]
 pub struct CheckArguments {
-    /// The cache's folder; that there is none is no error, as in a first job
+    /// The cache: a folder, or a bucket, s3://NAME?endpoint=…; that there is no such folder is no
+    /// error, as in a first job
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
     /// Also unpack and hash each NAR
@@ -131,7 +133,7 @@ pub struct CheckArguments {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("limit").required(true).multiple(true).args(["max_size", "keep_days"])))]
 pub struct GcArguments {
-    /// The cache's folder
+    /// The cache: a folder, or a bucket, s3://NAME?endpoint=…
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
     /// How large the cache may be, as in 4G, 500M or 1.5TiB: K, M, G and T count in 1024, kB, MB,
@@ -159,7 +161,7 @@ pub struct GcArguments {
 /// Arguments of `cache info`.
 #[derive(Debug, Args)]
 pub struct InfoArguments {
-    /// The cache's folder
+    /// The cache: a folder, or a bucket, s3://NAME?endpoint=…
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
     /// Print it as JSON
