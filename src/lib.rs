@@ -204,7 +204,8 @@
 //! | `registry/trust.rs` | which registries are trusted | IO |
 //! | `registry/upload.rs` | uploads, at once or in chunks | IO |
 //! | `s3/address.rs` | where a bucket is, as Nix writes it | pure |
-//! | `s3/client.rs` | asks a bucket, until there is an answer | IO |
+//! | `s3/client.rs` | what can be done with a bucket | IO |
+//! | `s3/client/request.rs` | asks a bucket, until there is an answer | IO |
 //! | `s3/credentials.rs` | who asks a bucket | IO |
 //! | `s3/credentials/profiles.rs` | reads profiles of AWS | pure |
 //! | `s3/credentials/remote.rs` | credentials that some service gives | IO |

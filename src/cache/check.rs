@@ -26,8 +26,6 @@ mod siblings;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix_narinfo::NarInfo;
@@ -35,7 +33,7 @@ use nix_narinfo::NarInfo;
 use super::beneath::manage::{Entry, Kind, Lock};
 use super::folder::{CACHE_INFO, CACHE_INFO_LIMIT, EMPTY_FOLDERS};
 use super::parallel::parallel;
-use super::shelf::{Shelf, ShelfError, Source};
+use super::shelf::{Shelf, ShelfError};
 use super::{CacheError, CacheFolder, Place, narinfo, usage};
 use crate::store::{StoreDir, StorePath};
 use deep::Verdict;
@@ -102,8 +100,11 @@ pub fn check(place: impl Into<Place>, store_dir: &StoreDir, options: Options) ->
     // Else NARs might go between two looks. Whoever does not let go only makes for
     // paths that are built again.
     let _ = root.lock(Lock::Adding, PATIENCE);
+    // Before the narinfos, as a path's use is recorded after its narinfo was written.
+    let used = usage::read(&root)?;
     let names: Vec<String> = root.entries()?.into_iter().filter_map(narinfo_name).collect();
     let mut checked = read_narinfos(&root, store_dir, &names, options.jobs)?;
+    read_newer(&root, store_dir, &mut checked, options.jobs)?;
     refuse_foreign(&root, &place, store_dir, &checked)?;
     // After the narinfos, as a NAR is there before its narinfo.
     let nar_folder = root.existing("nar")?;
@@ -115,7 +116,6 @@ pub fn check(place: impl Into<Place>, store_dir: &StoreDir, options: Options) ->
     }
     check_names(&mut checked);
     check_circles(&mut checked);
-    let used = usage::read(&root)?;
     check_siblings(&mut checked, &root, &used);
     report.incomplete = count_incomplete(&checked);
 
@@ -154,6 +154,24 @@ fn read_narinfos(
         checked.push(Checked { result, name: name.clone(), bad_nar: None });
     }
     Ok(checked)
+}
+
+/// Reads what narinfos of a bucket refer to, and was not there when that was listed: a list comes
+/// page by page, while others add to what is on earlier pages.
+fn read_newer(root: &Shelf, store_dir: &StoreDir, checked: &mut Vec<Checked>, jobs: usize) -> Result<(), ShelfError> {
+    let mut known: HashSet<String> = checked.iter().map(|one| one.name.clone()).collect();
+    let mut new = 0;
+    while root.is_shared() {
+        let sound = checked[new..].iter().filter_map(|one| one.result.as_ref().ok());
+        let named: HashSet<String> = sound.flat_map(Metadata::references).map(narinfo::file_name).collect();
+        let missing: Vec<String> = named.into_iter().filter(|name| known.insert(name.clone())).collect();
+        if missing.is_empty() {
+            break;
+        }
+        new = checked.len();
+        checked.extend(read_narinfos(root, store_dir, &missing, jobs)?);
+    }
+    Ok(())
 }
 
 /// What a file holds that was there a moment ago. That a bucket can't be reached is no fault of
@@ -214,7 +232,7 @@ fn check_deep(checked: &mut [Checked], nars: &Shelf, jobs: usize) -> Result<usiz
     let size = |at: &usize| checked[*at].result.as_ref().map_or(0, |metadata| metadata.narinfo.nar_size());
     order.sort_by_key(|at| std::cmp::Reverse(size(at)));
     let verdicts = parallel(&order, jobs, |at| match &checked[*at].result {
-        Ok(metadata) => verify(nars, metadata),
+        Ok(metadata) => deep::verify_file(nars, metadata),
         Err(fault) => Ok(Err(fault.clone())),
     });
     let mut unknown = 0;
@@ -224,47 +242,6 @@ fn check_deep(checked: &mut [Checked], nars: &Shelf, jobs: usize) -> Result<usiz
         checked[at].doubt(|_| verdict.map(|_| ()));
     }
     Ok(unknown)
-}
-
-fn verify(nars: &Shelf, metadata: &Metadata) -> Result<Result<Verdict, Fault>, ShelfError> {
-    let (file, failure) = match nars.file(&metadata.nar_file) {
-        Ok(Some((file, _))) => Watched::new(file),
-        Ok(None) => return Ok(Err(Fault::NarNotAFile(metadata.nar_file.clone()))),
-        Err(ShelfError::Folder(error)) => return Ok(Err(Fault::NarUnreadable(error.to_string()))),
-        Err(error) => return Err(error),
-    };
-    let verdict = deep::verify(file, metadata);
-    let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match failure.map(|error| nars.failure(&metadata.nar_file, error)) {
-        Some(error @ ShelfError::Bucket(_)) => Err(error),
-        _ => Ok(verdict),
-    }
-}
-
-/// What was said when a NAR could not be read on.
-type Failure = Arc<Mutex<Option<io::Error>>>;
-
-/// A NAR that is read; that it can't be is told apart from its being damaged.
-struct Watched {
-    source: Source,
-    failure: Failure,
-}
-
-impl Watched {
-    fn new(source: Source) -> (Self, Failure) {
-        let failure = Failure::default();
-        (Self { source, failure: Arc::clone(&failure) }, failure)
-    }
-}
-
-impl Read for Watched {
-    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
-        self.source.read(space).map_err(|error| {
-            let (kind, text) = (error.kind(), error.to_string());
-            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-            io::Error::new(kind, text)
-        })
-    }
 }
 
 /// Whether references have the names of the paths that they mean. Nix finds a path by its hash

@@ -9,6 +9,7 @@ use super::args::HookArguments;
 use super::output;
 use super::settings::{self, Settings};
 use super::worker;
+use crate::s3::address;
 
 /// Does what `--install` asks for.
 ///
@@ -43,7 +44,10 @@ pub fn install(
     let mut variables = Vec::new();
     for (name, value) in [("STOWAGE_CONFIG", configuration), ("STOWAGE_CACHE", cache)] {
         if let Some(value) = value {
-            let value = std::path::absolute(value).with_context(|| format!("finding {}", value.display()))?;
+            let value = match value.to_str().is_some_and(address::is_address) {
+                true => value.to_owned(),
+                false => std::path::absolute(value).with_context(|| format!("finding {}", value.display()))?,
+            };
             variables.push(format!("export {name}={}\n", quote(&value)?));
         }
     }

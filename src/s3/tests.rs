@@ -47,6 +47,7 @@ fn objects_are_read_written_and_deleted() {
         }
         "PUT /cache/a%21b" | "PUT /cache/q/a%21b" => Reply::of(200),
         "DELETE /cache/a%21b" => Reply::of(204),
+        "HEAD /cache/timeless" => Reply::of(200).header("content-length", "4"),
         line if line.starts_with("HEAD") => Reply::of(404),
         _ => complaint(404, "NoSuchKey"),
     });
@@ -58,6 +59,8 @@ fn objects_are_read_written_and_deleted() {
     let head = client.head("a!b").expect("tells").expect("there");
     assert_eq!((head.size, head.modified), (Some(4), SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000)));
     assert!(client.head("none").expect("tells").is_none());
+    let timeless = client.head("timeless").expect("tells").expect("there");
+    assert!(timeless.modified.elapsed().is_ok_and(|age| age < Duration::from_secs(99)), "it counts as new");
     assert_eq!(client.put("a!b", b"x", &Condition::Always).expect("written"), Written::Done);
     assert!(client.copy("a!b", "q/a!b").expect("copied"));
     client.delete("a!b").expect("deleted");

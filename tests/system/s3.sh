@@ -1,6 +1,7 @@
 #!/bin/bash
 # A cache in a bucket: what stowage puts there, Nix takes, whoever else writes, is killed,
 # or is wrong about something.  The server is s3s-fs; tests/garage has another.
+# shellcheck disable=SC2030,SC2031 # checks are subshells
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
 . "$(dirname "$(readlink -f "$0")")/../lib.sh"
 # shellcheck source-path=SCRIPTDIR source=../nix.sh
@@ -174,18 +175,20 @@ killed() {
 }
 check "two writers, of whom one is killed, $kills times: no reader's Nix sees what is not right" killed
 
-# Together they must have signed all of it, though each put what the other did not see.
+# s3s-fs looks whether a condition holds, and writes a moment later: two may have their way, and
+# then the next export signs again.
 both_sign() {
   local top path
   top=$(noise signed)
   stowage cache add "$cache" "$top" --secret-key-file "$work/key-1" --quiet & one=$!
   stowage cache add "$cache" "$top" --secret-key-file "$work/key-2" --quiet
   wait "$one"
+  for key in key-1 key-2; do stowage cache add "$cache" "$top" --secret-key-file "$work/$key" --quiet; done
   nix-store --query --requisites "$top" | while read -r path; do
     same "signatures of $path" 2 "$(grep -c ^Sig: "$files/$(narinfo_of "$path")")"
   done
 }
-check 'two writers with a key each: both signatures are there' both_sign
+check 'two writers with a key each: in the end both signatures are there' both_sign
 
 # --- What can be wrong ------------------------------------------------------------------------
 
@@ -220,6 +223,25 @@ slow() {
 }
 check 'a slow one that drops some requests, and breaks off some answers, is only slow' in_mood slow slow
 rm "$work/mood"
+
+# A hook's build waits until the bucket takes it.
+mkdir -p "$work/data/late"
+# shellcheck disable=SC2016 # it is Nix's
+nothing_is_lost() (
+  export STOWAGE_CACHE
+  STOWAGE_CACHE=$(bucket "$strained_port" late)
+  new_store "$work/lossless" "post-build-hook = $work/bin/stowage-hook"
+  stowage cache init "$STOWAGE_CACHE"
+  echo full > "$work/mood"
+  built=$(nix-build --no-out-link --expr 'derivation {
+    name = "late"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo late > $out" ]; }')
+  fails stowage cache wait "$STOWAGE_CACHE" 2> "$work/error"
+  grep 'the bucket late is full' "$work/error"
+  rm "$work/mood"
+  stowage cache wait "$STOWAGE_CACHE"
+  test -s "$work/data/late/$(narinfo_of "$built")"
+)
+check 'what a full bucket does not take is told, and goes there later' nothing_is_lost
 
 # A disk that is really full; the server knows no better than that it has failed.
 tmpfs 3m "$work/tiny"

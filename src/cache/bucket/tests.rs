@@ -269,6 +269,38 @@ fn a_server_that_fails_is_no_damage_of_the_cache() {
 }
 
 #[test]
+fn what_is_added_while_a_check_looks_is_not_missing() {
+    let store = Store::new();
+    let own = store.narinfo('a');
+    let taken = Mutex::new(Some(None));
+    // It is added between two pages of the list.
+    let before = move |line: &str, objects: &Objects| {
+        let mut taken = taken.lock().expect("no panic");
+        let is_list = line == "GET " && !objects.keys("ready").is_empty();
+        match &*taken {
+            Some(None) if is_list => *taken = Some(Some(objects.lock().remove(&own).expect("there"))),
+            Some(Some(object)) if line.ends_with(".narinfo") => {
+                objects.lock().insert(own.clone(), object.clone());
+                *taken = None;
+            }
+            _ => {}
+        }
+        None
+    };
+    let (server, client, objects) = Objects::start(before);
+    let place = place(client);
+    store.add(&place, KEY).expect("exports");
+    objects.put("ready", b"");
+    let begin = server.asked().len();
+    let report = check(&place, &StoreDir::default(), check::Options { deep: false, jobs: 1 }).expect("checks");
+    assert_eq!((report.narinfos, report.incomplete, report.quarantined.len()), (2, 0, 0));
+    // And what was used is read before what is there.
+    let lines = server.lines().split_off(begin);
+    let at = |part: &str| lines.iter().position(|line| line.contains(part)).expect(part);
+    assert!(at("/cache/stowage/used/") < at(".narinfo"));
+}
+
+#[test]
 fn what_is_damaged_is_put_aside_and_nothing_is_replaced_there() {
     let store = Store::new();
     let (_server, client, objects) = Objects::start(|_, _| None);

@@ -8,6 +8,7 @@
 //! told, since builds may drop references on purpose; signatures tell.
 
 use std::io::{self, BufReader, Read, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix_derivation::{CAHash, NixHash};
 use nix_narinfo::Compression as Named;
@@ -15,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::fault::Fault;
 use super::metadata::Metadata;
+use crate::cache::shelf::{Shelf, ShelfError, Source};
 use crate::nar::Measured;
 use crate::nar::read::{self, Event, ReadError};
 use crate::parent::compression::Compression;
@@ -33,6 +35,26 @@ pub enum Verdict {
     Whole,
     /// It is compressed in a way that only Nix can read.
     Unknown,
+}
+
+/// [`verify`] of the NAR that `metadata` names, in `nars`. That a bucket can't be read is no fault
+/// of what is in it.
+///
+/// # Errors
+/// When it can't be.
+pub fn verify_file(nars: &Shelf, metadata: &Metadata) -> Result<Result<Verdict, Fault>, ShelfError> {
+    let (file, failure) = match nars.file(&metadata.nar_file) {
+        Ok(Some((file, _))) => Watched::new(file),
+        Ok(None) => return Ok(Err(Fault::NarNotAFile(metadata.nar_file.clone()))),
+        Err(ShelfError::Folder(error)) => return Ok(Err(Fault::NarUnreadable(error.to_string()))),
+        Err(error) => return Err(error),
+    };
+    let verdict = verify(file, metadata);
+    let failure = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match failure.map(|error| nars.failure(&metadata.nar_file, error)) {
+        Some(error @ ShelfError::Bucket(_)) => Err(error),
+        _ => Ok(verdict),
+    }
 }
 
 /// Compares the NAR in `file` with what `metadata` says of it.
@@ -124,5 +146,31 @@ impl<R: Read> Read for Scanned<'_, R> {
         let length = self.source.read(space)?;
         self.scanner.write_all(&space[..length])?;
         Ok(length)
+    }
+}
+
+/// What was said when a NAR could not be read on.
+type Failure = Arc<Mutex<Option<io::Error>>>;
+
+/// A NAR that is read; that it can't be is told apart from its being damaged.
+struct Watched {
+    source: Source,
+    failure: Failure,
+}
+
+impl Watched {
+    fn new(source: Source) -> (Self, Failure) {
+        let failure = Failure::default();
+        (Self { source, failure: Arc::clone(&failure) }, failure)
+    }
+}
+
+impl Read for Watched {
+    fn read(&mut self, space: &mut [u8]) -> io::Result<usize> {
+        self.source.read(space).map_err(|error| {
+            let (kind, text) = (error.kind(), error.to_string());
+            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            io::Error::new(kind, text)
+        })
     }
 }
