@@ -24,8 +24,8 @@ const PIECE: usize = 64 * 1024;
 /// for most of it.
 const ASKED_AT_ONCE: usize = 16;
 
-/// How many paths are exported to a bucket at the same time. Of a large one up to three parts of
-/// 8 MiB are in memory.
+/// How many paths are exported to a bucket at the same time. Of a large one 8 MiB are in memory,
+/// besides the parts that are being sent.
 const SENT_AT_ONCE: usize = 8;
 
 /// Why a cache's files can't be used.

@@ -3,6 +3,8 @@
 pub(crate) mod bucket;
 
 use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::client::{Fetched, Object};
@@ -176,7 +178,7 @@ fn lists_go_on_to_their_end() {
 }
 
 /// Answers to uploads: `uploadId=1` for whatever begins.
-fn upload_server(is_bad: fn(&Asked) -> bool) -> Server {
+fn upload_server(is_bad: impl Fn(&Asked) -> bool + Send + Sync + 'static) -> Server {
     Server::start(move |asked, _| {
         if is_bad(asked) {
             return complaint(400, "InvalidArgument");
@@ -220,6 +222,32 @@ fn a_large_object_is_sent_in_parts_and_completed_at_the_end_only() {
     let last = String::from_utf8_lossy(&asked.last().expect("asked").body).into_owned();
     let expected = "<Part><PartNumber>1</PartNumber><ETag>&quot;8388608&quot;</ETag></Part><Part><PartNumber>2</PartNumber><ETag>&quot;8388608&quot;</ETag></Part><Part><PartNumber>3</PartNumber><ETag>&quot;4194304&quot;</ETag></Part>";
     assert_eq!(last, format!("<CompleteMultipartUpload>{expected}</CompleteMultipartUpload>"));
+}
+
+#[test]
+fn no_more_parts_are_sent_at_once_than_memory_is_for() {
+    let (now, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let seen = Arc::clone(&most);
+    let server = upload_server(move |asked| {
+        if asked.line.contains("partNumber=") {
+            seen.fetch_max(now.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(100));
+            now.fetch_sub(1, Ordering::Relaxed);
+        }
+        false
+    });
+    let client = client(&server.host);
+    std::thread::scope(|scope| {
+        for _ in 0..5 {
+            scope.spawn(|| {
+                let mut upload = Upload::new(&client, "o", 40 << 20);
+                upload.write_all(&vec![7; 40 << 20]).expect("taken");
+                upload.finish().expect("there");
+            });
+        }
+    });
+    let most = most.load(Ordering::Relaxed);
+    assert!((2..=8).contains(&most), "{most}");
 }
 
 #[test]
