@@ -136,7 +136,7 @@
 //! | `layer/compress/encoder.rs` | compresses layers and large NARs on some threads | pure |
 //! | `layer/deliver.rs` | makes layers on all processors and hands them to a destination | IO |
 //! | `layer/deliver/archive.rs` | layers for archives, one after the other | IO |
-//! | `layer/deliver/memory.rs` | bounds what is in memory of layers | pure |
+//! | `layer/deliver/memory.rs` | bounds what is in memory of layers, and of NARs that are sent | pure |
 //! | `layer/elf.rs` | the architecture of a program | pure |
 //! | `layer/index.rs` | remembers layers by their keys | IO |
 //! | `layer/index/known.rs` | layers that somebody else tells of | pure |

@@ -15,8 +15,14 @@ use super::compress::{Codec, Failure, StoredNar, store_nar};
 use super::folder::Presence;
 use super::shelf::{ShelfError, Version};
 use super::{CacheError, CacheFolder, Options, Place, Refusal, extras, order, usage};
+use crate::layer::deliver::memory::Memory;
 use crate::store::{Closure, NodeId};
 use crate::tree::StoreFiles;
+
+/// How large the NARs may be together, in bytes, that are sent to a bucket at the same time, and
+/// what the largest counts as: of one that is sent in parts, four are in memory, of 8 MiB each.
+const SENT: u64 = 64 << 20;
+const LARGEST: u64 = 32 << 20;
 
 /// What an export did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,8 +71,8 @@ pub fn export_selected(
     let progress = Mutex::new(Progress::new(closure, queue));
     let begun = usage::hold(cache.root(), closure)?;
     let codec = Codec::new(options.compression, options.jobs);
-    let changed = Condvar::new();
-    let export = Export { files, closure, wanted, cache: &cache, options, codec, progress, changed };
+    let (sent, changed) = (Memory::of(SENT), Condvar::new());
+    let export = Export { files, closure, wanted, cache: &cache, options, codec, progress, sent, changed };
     std::thread::scope(|scope| {
         for _ in 0..cache.root().writers(options.jobs).clamp(1, closure.len().max(1)) {
             scope.spawn(|| export.work());
@@ -92,6 +98,8 @@ struct Export<'a> {
     options: &'a Options,
     codec: Codec,
     progress: Mutex<Progress>,
+    /// Bounds what is in memory of what is sent.
+    sent: Memory,
     /// Tells those who wait that there may be something to do, or nothing any more.
     changed: Condvar,
 }
@@ -234,6 +242,10 @@ impl Export<'_> {
         let info = self.closure.info(id);
         let Options { keys, listing, .. } = self.options;
         let path = self.closure.print(id);
+        let is_shared = self.cache.root().is_shared();
+        // One whose size nobody knows may be large.
+        let size = if info.nar_size == 0 { LARGEST } else { info.nar_size.min(LARGEST) };
+        let _share = is_shared.then(|| self.sent.take(size));
         let StoredNar { file, entries } = store_nar(self.cache, self.files, info, &path, &self.codec)?;
         if *listing {
             extras::add_listing(self.cache, self.files, info, entries)?;

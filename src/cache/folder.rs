@@ -156,7 +156,7 @@ impl CacheFolder {
     /// When it can't be opened.
     pub fn nar(&self, hash: &NarHash, compression: Compression) -> Result<Option<(Source, u64)>, ShelfError> {
         let name = narinfo::nar_file_name(hash, compression);
-        if self.nars.is_older(&name, REUSED)? { Ok(None) } else { self.nars.file(&name) }
+        if self.nars.age(&name)?.is_some_and(|age| age < REUSED) { self.nars.file(&name) } else { Ok(None) }
     }
 
     /// A file for the NAR with the hash `hash`, of `size` bytes, which is compressed so.

@@ -221,7 +221,7 @@ impl Removal<'_> {
 
     /// A NAR; where others may be adding, unless somebody has written it meanwhile.
     fn nar(&mut self, folder: &Shelf, name: &OsStr, size: u64) -> Result<(), ShelfError> {
-        if folder.is_shared() && !folder.is_older(&name.to_string_lossy(), ABANDONED)? {
+        if folder.is_shared() && folder.age(&name.to_string_lossy())?.is_none_or(|age| age < ABANDONED) {
             return Ok(());
         }
         self.file(folder, name, size)

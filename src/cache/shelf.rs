@@ -24,8 +24,7 @@ const PIECE: usize = 64 * 1024;
 /// for most of it.
 const ASKED_AT_ONCE: usize = 16;
 
-/// How many paths are exported to a bucket at the same time. Of a large one 8 MiB are in memory,
-/// besides the parts that are being sent.
+/// How many paths are exported to a bucket at the same time.
 const SENT_AT_ONCE: usize = 8;
 
 /// Why a cache's files can't be used.
@@ -153,17 +152,17 @@ impl Shelf {
         }
     }
 
-    /// Whether the file `name`, if it is there, is so old that somebody may be about to delete
-    /// it, since nothing names it. In a folder nobody does while others add.
+    /// How long ago the file `name` was written; `None` where there is none. In a folder, where
+    /// nobody deletes while others add, nobody needs to know: there, all is new.
     ///
     /// # Errors
     /// When that can't be found out.
-    pub fn is_older(&self, name: &str, age: Duration) -> Result<bool, ShelfError> {
+    pub fn age(&self, name: &str) -> Result<Option<Duration>, ShelfError> {
         match self {
-            Self::Folder(_) => Ok(false),
-            Self::Bucket(bucket) => Ok(bucket.head(name)?.is_some_and(|object| {
-                SystemTime::now().duration_since(object.modified).is_ok_and(|found| found > age)
-            })),
+            Self::Folder(_) => Ok(Some(Duration::ZERO)),
+            Self::Bucket(bucket) => Ok(bucket
+                .head(name)?
+                .map(|object| SystemTime::now().duration_since(object.modified).unwrap_or_default())),
         }
     }
 

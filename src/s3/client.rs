@@ -16,7 +16,6 @@ use ureq::http::header;
 
 use super::credentials::Finder;
 use super::error::Complaint;
-use super::upload::Permits;
 use super::{Access, Address, S3Error, address};
 use crate::registry::origin::Origin;
 pub(super) use request::{Answer, Failure, Request, rest, tag};
@@ -39,7 +38,6 @@ struct Inner {
     has_answered: AtomicBool,
     /// Whether the server knows no conditions.
     is_unconditional: AtomicBool,
-    permits: Arc<Permits>,
 }
 
 /// When something may be written.
@@ -117,7 +115,6 @@ impl Client {
             agent: OnceLock::new(),
             has_answered: AtomicBool::new(false),
             is_unconditional: AtomicBool::new(false),
-            permits: Permits::new(),
         })))
     }
 
@@ -125,11 +122,6 @@ impl Client {
     #[must_use]
     pub fn address(&self) -> &Address {
         &self.0.address
-    }
-
-    /// The permits to send parts of large objects.
-    pub(super) fn permits(&self) -> &Arc<Permits> {
-        &self.0.permits
     }
 
     /// The region that is asked.

@@ -236,18 +236,11 @@ fn no_more_parts_are_sent_at_once_than_memory_is_for() {
         }
         false
     });
-    let client = client(&server.host);
-    std::thread::scope(|scope| {
-        for _ in 0..5 {
-            scope.spawn(|| {
-                let mut upload = Upload::new(&client, "o", 40 << 20);
-                upload.write_all(&vec![7; 40 << 20]).expect("taken");
-                upload.finish().expect("there");
-            });
-        }
-    });
+    let mut upload = Upload::new(&client(&server.host), "o", 80 << 20);
+    upload.write_all(&vec![7; 80 << 20]).expect("taken");
+    upload.finish().expect("there");
     let most = most.load(Ordering::Relaxed);
-    assert!((2..=8).contains(&most), "{most}");
+    assert!((2..=3).contains(&most), "{most}");
 }
 
 #[test]

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -24,42 +23,8 @@ const PART: u64 = 8 << 20;
 /// is compressed.
 const MOST_PARTS: u64 = 9000;
 
-/// How many parts are sent at the same time: of one object, and of all of a bucket's. Each is in
-/// memory until then.
+/// How many parts of one object are sent at the same time. Each is in memory until then.
 const AT_ONCE: usize = 3;
-const IN_ALL: usize = 8;
-
-/// How many parts may still be sent.
-pub struct Permits {
-    free: Mutex<usize>,
-    changed: Condvar,
-}
-
-/// The permit to send one part, for as long as this is there.
-struct Permit(Arc<Permits>);
-
-impl Permits {
-    /// Those of a bucket.
-    #[must_use]
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { free: Mutex::new(IN_ALL), changed: Condvar::new() })
-    }
-
-    /// Waits for one.
-    fn take(self: &Arc<Self>) -> Permit {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self.changed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        Permit(Arc::clone(self))
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.changed.notify_one();
-    }
-}
 
 /// An object that is written. An error is an [`S3Error`] inside of that of the system.
 pub struct Upload {
@@ -132,12 +97,7 @@ impl Upload {
         if let Some(parts) = &mut self.parts {
             let number = parts.tags.len() + parts.running.len() + 1;
             let (client, key, id) = (self.client.clone(), self.key.clone(), parts.id.clone());
-            let permit = self.client.permits().take();
-            parts.running.push_back(std::thread::spawn(move || {
-                let result = put_part(&client, &key, &id, number, &bytes);
-                drop((bytes, permit));
-                result
-            }));
+            parts.running.push_back(std::thread::spawn(move || put_part(&client, &key, &id, number, &bytes)));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Bounds what is in memory of layers.
+//! Bounds what is in memory of layers, and of NARs that are sent.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
