@@ -82,10 +82,11 @@ pub fn export_selected(
     let summary = progress.finish();
     if let Ok(summary) = &summary
         && (summary.added > 0 || cache.root().is_shared())
+        && usage::record(cache.root(), closure, wanted)
     {
-        usage::record(cache.root(), closure, wanted);
+        begun.end();
     }
-    begun.end();
+    // Of one that has failed, what it found may be needed by what it added: it does not end.
     summary
 }
 

@@ -140,8 +140,8 @@ impl Use {
 }
 
 /// Records that those of `closure` which were `wanted` in the cache in `root` are used now.
-/// The export does not fail for it.
-pub fn record(root: &Shelf, closure: &Closure, wanted: &dyn Fn(NodeId) -> bool) {
+/// The export does not fail for it; tells whether it is recorded.
+pub fn record(root: &Shelf, closure: &Closure, wanted: &dyn Fn(NodeId) -> bool) -> bool {
     let write = || -> Result<(), ShelfError> {
         // Others have records of their own in a bucket.
         let mut used = if root.is_shared() { Used::new() } else { read(root)? };
@@ -156,9 +156,11 @@ pub fn record(root: &Shelf, closure: &Closure, wanted: &dyn Fn(NodeId) -> bool) 
         }
         if root.is_shared() { add(root, FILE, &used).map(drop) } else { self::write(root, &used) }
     };
-    if let Err(error) = write() {
+    let result = write();
+    if let Err(error) = &result {
         tracing::warn!("what is used is not recorded: {error}");
     }
+    result.is_ok()
 }
 
 /// Records that those of `paths` that are in the cache in `root` are used now, if that was last
