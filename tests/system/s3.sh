@@ -126,6 +126,11 @@ noise() {
     }) \"\" [ 300000 12000000 200000 310000 20000 ]" 2> /dev/null
 }
 
+# forget: what was only made for a test, and is large, stays in no store.
+forget() {
+  xargs nix-store --query --requisites < "$work/noise" | sort --unique | xargs nix-store --delete > /dev/null
+}
+
 # write PATH: the program itself, so that it is what is killed.
 write() { exec "$program" cache add "$cache" "$1" --secret-key-file "$work/key-1" --quiet; }
 
@@ -147,6 +152,7 @@ read_while() {
 one_round() {
   local top one other paths
   top=$(noise "round-$1")
+  echo "$top" >> "$work/noise"
   mapfile -t paths < <(nix-store --query --requisites "$top")
   (write "$top") & one=$!
   (write "$top") & other=$!
@@ -180,6 +186,7 @@ check "two writers, of whom one is killed, $kills times: no reader's Nix sees wh
 both_sign() {
   local top path
   top=$(noise signed)
+  echo "$top" >> "$work/noise"
   stowage cache add "$cache" "$top" --secret-key-file "$work/key-1" --quiet & one=$!
   stowage cache add "$cache" "$top" --secret-key-file "$work/key-2" --quiet
   wait "$one"
@@ -189,6 +196,7 @@ both_sign() {
   done
 }
 check 'two writers with a key each: in the end both signatures are there' both_sign
+check 'what was made for that goes' forget
 
 # --- What can be wrong ------------------------------------------------------------------------
 
