@@ -62,8 +62,7 @@ fn what_nix_says_of_a_cache_is_completed_once() {
 fn what_killed_runs_have_left_goes_after_a_day() {
     let folder = tempfile::tempdir().expect("a folder");
     let names = |folder: &Path| {
-        let entries =
-            std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+        let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").file_name());
         let mut names: Vec<String> = entries.map(|name| name.into_string().expect("UTF-8")).collect();
         names.sort();
         names
@@ -78,8 +77,7 @@ fn what_killed_runs_have_left_goes_after_a_day() {
             std::fs::write(path.join(of_others), "").expect("written");
         }
         symlink("/", path.join(".tmp-00000000000000000000000000000000")).expect("linked");
-        let abandoned =
-            names(path).into_iter().find(|name| name.len() == 37 && !name.ends_with("000")).expect("left");
+        let abandoned = names(path).into_iter().find(|name| name.len() == 37 && !name.ends_with("000")).expect("left");
         for name in [&abandoned, ".tmp-mine", "old.narinfo"] {
             let file = std::fs::File::options().write(true).open(path.join(name)).expect("opens");
             file.set_modified(std::time::SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60)).expect("set");
