@@ -12,11 +12,13 @@ use std::path::Path;
 use base::Base;
 use layers::{Layers, Said};
 
+use crate::cache::setup;
 pub use crate::destination::Place;
 use crate::destination::{self, Delivery, DestinationError, ImageReference, UnreadableLayers};
 use crate::image::manifest::{Descriptor, ManifestFormat};
 use crate::image::note::Note;
-use crate::image::{Image, ImageLayer, ImageName, ImageSpec, config};
+use crate::image::spec::SpecError;
+use crate::image::{Image, ImageLayer, ImageName, ImageSpec, config, system};
 use crate::layer::Delivered;
 use crate::layer::compress::Compression;
 use crate::layer::deliver::{Content, LayerJob, Progress, Source};
@@ -64,6 +66,20 @@ fn check_parent(parent: Option<&Parent>, places: &[Place]) -> Result<(), Unreada
     to_registries.flat_map(|place| layers.iter().map(move |layer| place.check(&layer.blob.media_type))).collect()
 }
 
+/// An image folder names store paths where they are, and readers put them into `/nix/store`.
+fn check_cache_store(spec: &ImageSpec, places: &[Place]) -> Result<(), SpecError> {
+    match places.iter().find(|place| matches!(place.reference, ImageReference::Folder { .. })) {
+        Some(place) if spec.cache_store.is_some() => Err(SpecError::Nonsense {
+            key: "cacheStore",
+            problem: format!(
+                "such an image can't be an image folder, as {} is; name another destination",
+                place.reference
+            ),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Builds the image and puts it at each of `places`; tells what it is at each. Where others' records turn out to be
 /// wrong, all is done again without them.
 ///
@@ -91,6 +107,7 @@ fn is_changed(error: &anyhow::Error) -> bool {
 fn put(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Vec<Image>> {
     let compressions = places.iter().map(Place::compression).collect::<Result<Vec<_>, _>>()?;
     check_parent(build.parent, places)?;
+    check_cache_store(build.spec, places)?;
     let base = Base::new(build.parent, build.spec, build.closure)?;
     let files = StoreFiles::open(&build.location.real_dir)?;
     for path in base.wanted().into_iter().chain(build.contents) {
@@ -98,7 +115,7 @@ fn put(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Vec<Image>> {
     }
     let Layers { layers, history } = Layers::plan(build, &base, &files)?;
     let (jobs, said): (Vec<LayerJob<'_>>, Vec<Said>) = layers.into_iter().map(|layer| (layer.job, layer.said)).unzip();
-    let source = Source { files: &files, store_dir: base.store_dir() };
+    let source = Source { files: &files, store_dir: base.image_dir() };
     let mut delivery =
         Delivery { source, jobs, compression: Compression::None, threads: build.threads, progress: build.progress };
     let mut images = Vec::new();
@@ -199,7 +216,11 @@ fn assemble(
         tracing::warn!("no program in the image tells its architecture; it is taken to be amd64, unless the spec's `architecture` says otherwise");
         "amd64".to_owned()
     });
-    let container = inherited.container(&spec.config, &base.user, spec.user.is_some());
+    let mut container = inherited.container(&spec.config, &base.user, spec.user.is_some());
+    if let Some(dir) = &spec.cache_store {
+        container.set_default("NIX_REMOTE", &setup::of_linked(Path::new(dir)));
+        container.enter_by(&[&format!("/{}", system::PROGRAM), "enter"]);
+    }
     let config = config::serialise(&spec.created, &architecture, &container, &layers, inherited, history);
     let manifest = format.manifest(&config, &layers);
     Ok(Image { name: build.name.clone(), config, manifest, layers })

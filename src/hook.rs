@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use config::{Extent, HookConfig};
 
 use crate::cache::{self, CacheError, CacheFolder, Options, Place, Summary, realisation};
+use crate::local_store::LocalStore;
 use crate::s3::address;
 use crate::store::db::{DatabaseError, StoreDb};
 use crate::store::derivation::declared_outputs;
@@ -177,7 +178,8 @@ pub fn export(
     location: &StoreLocation,
     options: &Options,
 ) -> Result<Summary, HookError> {
-    if events.is_empty() {
+    // What was built in a cache that is a store is there.
+    if events.is_empty() || place.folder().is_some_and(LocalStore::is_at) {
         return Ok(Summary::default());
     }
     let database = StoreDb::open(location)?;

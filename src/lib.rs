@@ -52,7 +52,6 @@
 //! | `cache/narinfo.rs` | writes and checks narinfos | pure |
 //! | `cache/options.rs` | how to export | pure |
 //! | `cache/order.rs` | in which order paths are exported | pure |
-//! | `cache/parallel.rs` | does the same with many things at once | pure |
 //! | `cache/place.rs` | where a cache is: the one list of places | IO |
 //! | `cache/realisation.rs` | says what content-addressed derivations have made | IO |
 //! | `cache/resolve.rs` | finds the cache's folder without trusting links | IO |
@@ -68,9 +67,11 @@
 //! | `cli/build.rs` | `stowage build` | IO |
 //! | `cli/cache.rs` | `stowage cache` | IO |
 //! | `cli/cache_check.rs` | `stowage cache check`, `gc` and `info` | IO |
+//! | `cli/cache_store.rs` | `stowage cache` for caches that are stores | IO |
 //! | `cli/copy.rs` | `stowage copy` | IO |
 //! | `cli/diff.rs` | `stowage diff` | IO |
 //! | `cli/earlier.rs` | reads earlier images and plans | IO |
+//! | `cli/enter.rs` | `stowage enter` | IO |
 //! | `cli/env.rs` | `stowage env` | IO |
 //! | `cli/exit.rs` | what exit codes say | pure |
 //! | `cli/export.rs` | how to export, as the command line says | IO |
@@ -146,11 +147,24 @@
 //! | `layer/pack.rs` | store paths to tar bytes, in one pass | IO |
 //! | `layer/stream.rs` | the ways that a layer's chunks go | pure |
 //! | `layer/tar.rs` | tar headers; layer tar v1 | pure |
+//! | `local_store/begin.rs` | a job's begin: looks at all of a store, and makes it read-only | IO |
+//! | `local_store/collect.rs` | makes a store smaller | IO |
+//! | `local_store/database.rs` | changes a store's Nix database | IO |
+//! | `local_store/end.rs` | a job's end: makes a store what an archive can hold | IO |
+//! | `local_store/info.rs` | a store between jobs, in numbers | IO |
+//! | `local_store/mod.rs` | a cache that is a store | IO |
+//! | `local_store/modes.rs` | modes and times of a store path's files | IO |
+//! | `local_store/namespaces.rs` | whether Nix may make the namespaces that it needs | IO |
+//! | `local_store/notes.rs` | what is noted of a store between jobs | IO |
+//! | `local_store/seed.rs` | puts an image's store where `/nix` leads | IO |
+//! | `local_store/tests.rs` | tests of it | IO |
+//! | `local_store/used.rs` | what a job's results needed | IO |
 //! | `mark.rs` | what the database held when a job began | IO |
 //! | `nar.rs` | store paths to NARs | IO |
 //! | `nar/read.rs` | reads NARs that nobody vouches for | pure |
 //! | `nar/read/tests.rs` | tests of the reader | pure |
 //! | `nix_conf.rs` | reads nix.conf line by line | pure |
+//! | `parallel.rs` | does the same with many things at once | pure |
 //! | `parent/blob.rs` | files and parts of files, whatever happens to their names | IO |
 //! | `parent/compression.rs` | compressed layers and archives | pure |
 //! | `parent/database.rs` | reads the Nix database of an image | IO |
@@ -246,9 +260,11 @@ pub mod fs;
 pub mod hook;
 pub mod image;
 pub mod layer;
+pub mod local_store;
 pub mod mark;
 pub mod nar;
 pub mod nix_conf;
+mod parallel;
 pub mod parent;
 pub mod plan;
 pub mod queue;

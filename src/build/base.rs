@@ -7,6 +7,7 @@ use crate::image::inherit::{Inherited, PlatformError};
 use crate::image::spec::SpecError;
 use crate::image::user::User;
 use crate::image::{ImageSpec, system};
+use crate::local_store::seed::SHIPPED;
 use crate::parent::merge::MergeError;
 use crate::parent::{LayerBytes, Parent};
 use crate::store::{Closure, StoreDir, StorePath, content_address};
@@ -23,6 +24,8 @@ pub struct Base<'a> {
     pub new: Closure,
     /// Who runs in the image.
     pub user: User,
+    /// Where its store paths are in it, before a container begins.
+    image_dir: StoreDir,
 }
 
 /// Why an image can't be built on its parent.
@@ -59,7 +62,8 @@ impl<'a> Base<'a> {
         let Some(parent) = parent else {
             let user = spec.user.clone().unwrap_or_default();
             let (all, new) = (closure.without(&nothing), closure.without(&nothing));
-            return Ok(Self { parent, inherited: Inherited::default(), all, new, user });
+            let image_dir = image_dir(spec, closure.store_dir())?;
+            return Ok(Self { parent, inherited: Inherited::default(), all, new, user, image_dir });
         };
         let inherited = Inherited::of(parent)?;
         inherited.architecture(spec.architecture.clone(), &parent.name)?;
@@ -72,7 +76,8 @@ impl<'a> Base<'a> {
             return Err(BaseError::Store { parent: parent.name.clone(), store_dir: closure.store_dir().to_string() });
         }
         let user = user(spec, parent, &inherited, ground).map_err(BaseError::User)?;
-        Ok(Self { parent: Some(parent), new: closure.without(&parent.paths()), inherited, all, user })
+        let image_dir = closure.store_dir().clone();
+        Ok(Self { parent: Some(parent), new: closure.without(&parent.paths()), inherited, all, user, image_dir })
     }
 
     /// The parent's file system.
@@ -99,10 +104,20 @@ impl<'a> Base<'a> {
         wanted.unreferenced().into_iter().map(|id| wanted.info(id).path.clone()).collect()
     }
 
-    /// The store dir.
+    /// The folder in which layers have the image's store paths.
     #[must_use]
-    pub fn store_dir(&self) -> &StoreDir {
-        self.all.store_dir()
+    pub fn image_dir(&self) -> &StoreDir {
+        &self.image_dir
+    }
+}
+
+/// The store dir, or where an image has its store whose `/nix` leads elsewhere.
+fn image_dir(spec: &ImageSpec, store_dir: &StoreDir) -> Result<StoreDir, BaseError> {
+    match &spec.cache_store {
+        None => Ok(store_dir.clone()),
+        Some(dir) => StoreDir::new(format!("{SHIPPED}{store_dir}")).map_err(|error| {
+            BaseError::User(SpecError::Nonsense { key: "cacheStore", problem: format!("{dir}: {error}") })
+        }),
     }
 }
 

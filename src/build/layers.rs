@@ -102,7 +102,7 @@ impl<'a> Layers<'a> {
         for layer in &plan.layers {
             let infos = layer.paths.iter().map(|id| base.new.info(*id));
             let owner = build.spec.owner.clone();
-            let key = LayerKey::of_store_paths(base.store_dir(), &owner, infos.clone());
+            let key = LayerKey::of_store_paths(base.image_dir(), &owner, infos.clone());
             let paths: Vec<StorePath> = infos.map(|info| info.path.clone()).collect();
             let content = Content::Store { paths, owner };
             let job = LayerJob {

@@ -22,7 +22,7 @@ pub fn precompute(build: &Build<'_>, compression: Compression) -> anyhow::Result
     let Layers { layers, .. } = Layers::plan(build, &base, &files)?;
     let own = layers.into_iter().filter(|layer| layer.said.known_as.is_some());
     let jobs: Vec<LayerJob<'_>> = own.map(|layer| layer.job).collect();
-    let source = Source { files: &files, store_dir: base.store_dir() };
+    let source = Source { files: &files, store_dir: base.image_dir() };
     let mut delivery = Delivery { source, jobs, compression, threads: build.threads, progress: build.progress };
     recall(build.index, &mut delivery.jobs, delivery.compression);
     let known: Vec<Option<Delivered>> = delivery.jobs.iter().map(|job| job.expected(compression)).collect();

@@ -32,9 +32,9 @@ use nix_narinfo::NarInfo;
 
 use super::beneath::manage::{Entry, Kind, Lock};
 use super::folder::{CACHE_INFO, CACHE_INFO_LIMIT, EMPTY_FOLDERS};
-use super::parallel::parallel;
 use super::shelf::{Shelf, ShelfError};
 use super::{CacheError, CacheFolder, Place, narinfo, usage};
+use crate::parallel::parallel;
 use crate::store::{StoreDir, StorePath};
 use deep::Verdict;
 pub use fault::Fault;

@@ -13,7 +13,7 @@ use crate::s3::Written;
 use crate::store::{NarHash, PathInfo, StoreDir, StorePath};
 
 /// The file that makes a folder a cache.
-pub(super) const CACHE_INFO: &str = "nix-cache-info";
+pub(crate) const CACHE_INFO: &str = "nix-cache-info";
 
 /// No `nix-cache-info` is longer.
 pub(super) const CACHE_INFO_LIMIT: u64 = 64 * 1024;

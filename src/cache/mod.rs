@@ -39,7 +39,6 @@ pub mod listing;
 pub mod narinfo;
 pub mod options;
 mod order;
-mod parallel;
 pub mod place;
 pub mod realisation;
 mod resolve;

@@ -7,9 +7,9 @@ use super::beneath::manage::{Entry, Kind};
 use super::check::metadata::{self, Metadata};
 use super::check::{QUARANTINE, cache_info};
 use super::folder::{CACHE_INFO, CACHE_INFO_LIMIT};
-use super::parallel::parallel;
 use super::shelf::{Shelf, ShelfError};
 use super::{narinfo, usage};
+use crate::parallel::parallel;
 use crate::store::StoreDir;
 
 /// What is in a cache.

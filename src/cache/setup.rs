@@ -87,6 +87,16 @@ impl StoreUrl {
     }
 }
 
+/// What `NIX_REMOTE` is where `/nix` leads into the folder `dir`. Nix from 2.20 on refuses links on
+/// the way to a derivation ("path '//nix' is a symlink", tried with 2.26 and 2.34), so it is told
+/// where the files really are. It would have a sandbox for such a store, and does without where
+/// it may make no namespaces; builders find their store in `/nix` then, by the link.
+#[must_use]
+pub fn of_linked(dir: &Path) -> String {
+    let dir = url::encode(dir);
+    format!("local?real={dir}/nix/store&state={dir}/nix/var/nix")
+}
+
 fn parameters(trusted: bool, priority: Option<u32>) -> Vec<String> {
     let trust = trusted.then(|| "trusted=1".to_owned());
     trust.into_iter().chain(priority.map(|number| format!("priority={number}"))).collect()
@@ -127,6 +137,29 @@ impl Setup {
     /// When the path is relative.
     pub fn new(path: &Path, keys: Vec<PublicKey>, priority: Option<u32>) -> Result<Self, SetupError> {
         Ok(Self { url: StoreUrl::of_folder(path, keys.is_empty(), priority)?, keys })
+    }
+
+    /// The store in the folder `path`, as [`Self::new`] has it for a cache.
+    ///
+    /// # Errors
+    /// When the path is relative.
+    pub fn of_store(path: &Path, keys: Vec<PublicKey>, priority: Option<u32>) -> Result<Self, SetupError> {
+        let mut url = StoreUrl::of_folder(path, keys.is_empty(), priority)?;
+        url.text = url.text.trim_start_matches("file://").to_owned();
+        Ok(Self { url, keys })
+    }
+
+    /// What to write, in `format`, for Nix to build in the store in the folder `path`.
+    ///
+    /// # Errors
+    /// When the form can't hold that.
+    pub fn remote(path: &Path, format: Format) -> Result<String, SetupError> {
+        let text = path.display().to_string();
+        match format {
+            Format::Shell => Ok(format!("export NIX_REMOTE={}\n", quote(&text))),
+            Format::Dotenv => Ok(format!("NIX_REMOTE={text}\n")),
+            Format::NixConf => Ok(format!("store = {text}\n")),
+        }
     }
 
     /// The cache in the bucket at `address`, as [`Self::new`] has it for a folder.

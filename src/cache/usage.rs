@@ -44,9 +44,9 @@ use std::time::{Duration, SystemTime};
 use super::beneath::manage::{Entry, Lock};
 use super::check::metadata::hash_part;
 use super::narinfo;
-use super::parallel::parallel;
 use super::scan::sum;
 use super::shelf::{Shelf, ShelfError};
+use crate::parallel::parallel;
 use crate::store::{Closure, NodeId, StorePath};
 
 /// The folder for what stowage alone reads.

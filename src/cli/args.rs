@@ -14,7 +14,8 @@ use crate::layer::compress::Compression;
 use crate::plan::Strategy;
 
 pub use cache::{
-    AddArguments, CacheCommand, CheckArguments, EnvArguments, GcArguments, InfoArguments, InitArguments, WaitArguments,
+    AddArguments, CacheCommand, CacheKind, CheckArguments, EnvArguments, GcArguments, InfoArguments, InitArguments,
+    WaitArguments,
 };
 pub use look::{DiffArguments, InspectArguments, WhyArguments};
 
@@ -97,6 +98,20 @@ pub enum Command {
     Cache(CacheCommand),
     /// Print what a job sets to use a binary cache: eval "$(stowage env DIR)"
     Env(EnvArguments),
+    /// Put an image's store where /nix leads, and run a program: the entrypoint of images with a
+    /// `cacheStore`
+    #[command(hide = true)]
+    Enter {
+        /// The program, and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<std::ffi::OsString>,
+    },
+    /// Try whether Nix may make the namespaces that it needs for a store in a folder
+    #[command(hide = true)]
+    TryNamespaces {
+        /// Which part of it
+        step: String,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell

@@ -59,7 +59,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     if source != RegistrationSource::Database {
         content_address::restore_files(&mut closure, &StoreFiles::open(&location.real_dir)?, &settings.index)?;
     }
-    let program = spec.hook.then(own_program).transpose()?;
+    let program = spec.has_program().then(own_program).transpose()?;
     let parent = spec.from_image.as_ref();
     let believe = places.iter().all(|place| place.keeps_blobs());
     let parent = parent

@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::args::{CacheCommand, WaitArguments};
+use super::args::{CacheCommand, CacheKind, StoreArguments, WaitArguments};
+use super::exit::UsageError;
 use super::settings::{self, Settings};
 use super::wait::{self, Waited};
-use super::{cache_check, output};
+use super::{cache_check, cache_store, output};
 use crate::cache::{self, CacheFolder, Options, Place, Summary, realisation};
 use crate::store::db::StoreDb;
 use crate::store::{Closure, StoreLocation, StorePath};
@@ -19,9 +20,15 @@ use crate::tree::StoreFiles;
 /// # Errors
 /// See [`super::exit::Exit`].
 pub fn run(settings: &Settings, command: CacheCommand) -> anyhow::Result<()> {
+    let location = |store: &StoreArguments| settings.location(store.root.as_deref());
     match command {
         CacheCommand::Add(arguments) => {
-            let location = settings.location(arguments.store.root.as_deref());
+            if cache_store::at(settings, &arguments.dir)?.is_some() {
+                let dir = arguments.dir.display();
+                let text = format!("{dir} is a store, and no binary cache; `nix copy --to {dir} PATH` adds to it");
+                return Err(UsageError(text).into());
+            }
+            let location = location(&arguments.store);
             let paths = arguments.paths.iter().map(|path| settings::resolve(&location, path));
             let paths = paths.collect::<Result<Vec<_>, _>>()?;
             let logs = settings.log_dir(arguments.store.root.as_deref());
@@ -30,14 +37,36 @@ pub fn run(settings: &Settings, command: CacheCommand) -> anyhow::Result<()> {
             report(&summary, arguments.json, settings.quiet)
         }
         CacheCommand::Init(arguments) => {
-            let location = settings.location(arguments.store.root.as_deref());
-            wait::init(settings, &location, &arguments.dir)
+            let is_store = cache_store::at(settings, &arguments.dir)?.is_some();
+            match arguments.kind {
+                Some(CacheKind::BinaryCache) if is_store => Err(UsageError(format!(
+                    "{} is a store, and no binary cache; name another folder, or delete it first",
+                    arguments.dir.display()
+                ))
+                .into()),
+                Some(CacheKind::BinaryCache) => wait::init(settings, &location(&arguments.store), &arguments.dir),
+                Some(CacheKind::Store) => cache_store::init(settings, &arguments.dir),
+                None if is_store => cache_store::init(settings, &arguments.dir),
+                None => wait::init(settings, &location(&arguments.store), &arguments.dir),
+            }
         }
-        CacheCommand::Check(arguments) => cache_check::check(settings, &arguments),
-        CacheCommand::Gc(arguments) => cache_check::collect(settings, &arguments),
-        CacheCommand::Info(arguments) => cache_check::print_info(settings, &arguments),
+        CacheCommand::Check(arguments) => match cache_store::at(settings, &arguments.dir)? {
+            Some(store) => cache_store::check(settings, &store, &arguments),
+            None => cache_check::check(settings, &arguments),
+        },
+        CacheCommand::Gc(arguments) => match cache_store::at(settings, &arguments.dir)? {
+            Some(store) => cache_store::collect(settings, &store, &arguments),
+            None => cache_check::collect(settings, &arguments),
+        },
+        CacheCommand::Info(arguments) => match cache_store::at(settings, &arguments.dir)? {
+            Some(store) => cache_store::print_info(&store, &arguments),
+            None => cache_check::print_info(settings, &arguments),
+        },
         CacheCommand::Wait(arguments) => {
-            let location = settings.location(arguments.store.root.as_deref());
+            if let Some(store) = cache_store::at(settings, &arguments.dir)? {
+                return cache_store::wait(settings, &store, &arguments);
+            }
+            let location = location(&arguments.store);
             let patience = Duration::from_secs(arguments.timeout);
             let waited = wait::wait(settings, &location, &arguments.dir, patience)?;
             report_wait(waited, &arguments, settings.quiet)

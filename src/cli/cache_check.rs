@@ -16,12 +16,12 @@ use crate::cache::gc;
 use crate::cache::info::info;
 use crate::store::{StoreLocation, StorePath};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A cache was damaged, and who asked wants to know by the exit code.
 #[derive(Debug, thiserror::Error)]
 #[error("{0} files were damaged; they are in quarantine now")]
-pub struct Damaged(usize);
+pub struct Damaged(pub(super) usize);
 
 /// Checks a cache. A job begins with it, under `set -e`, so damage that is out
 /// of the way is no failure.
@@ -177,7 +177,7 @@ fn used_now(settings: &Settings, location: &StoreLocation, dir: &Path) -> Vec<St
     })
 }
 
-fn days_since(seconds: u64) -> u64 {
+pub(super) fn days_since(seconds: u64) -> u64 {
     let now = crate::cache::usage::seconds(std::time::SystemTime::now());
     now.saturating_sub(seconds) / DAY.as_secs()
 }

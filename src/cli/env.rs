@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use rustix::fs::{Access, access};
 
 use super::args::EnvArguments;
-use super::output;
 use super::settings::{self, Settings};
+use super::{cache_store, output};
 use crate::cache::Place;
 use crate::cache::setup::{PublicKey, Setup};
 use crate::cache::trust::{DaemonConfig, User};
@@ -43,6 +43,10 @@ impl NixClient {
 /// When the form can't hold it, a key is none, or the current folder is gone.
 pub fn run(settings: &Settings, arguments: &EnvArguments) -> anyhow::Result<()> {
     let keys = keys(settings, arguments)?;
+    if let Some(store) = cache_store::at(settings, &arguments.dir)? {
+        let setup = |dir: &Path| Ok(Setup::of_store(dir, keys, arguments.priority)?);
+        return cache_store::print_env(&store, setup, arguments);
+    }
     let setup = match settings.place(&arguments.dir)? {
         Place::Bucket(client) => Setup::of_bucket(client.address(), client.region(), keys, arguments.priority),
         Place::Folder(dir) => {

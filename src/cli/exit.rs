@@ -16,6 +16,7 @@ use crate::image::spec::SpecError;
 use crate::layer::blob::BlobError;
 use crate::layer::chunks::PackError;
 use crate::layer::deliver::SpoolError;
+use crate::local_store::LocalStoreError;
 use crate::parent::ParentError;
 use crate::parent::merge::MergeError;
 use crate::registry::RegistryError;
@@ -26,6 +27,7 @@ use crate::store::source::RegistrationError;
 use crate::tree::TreeError;
 
 use super::cache_check::Damaged;
+use super::cache_store::NoPlaceToBuild;
 use super::settings::PathError;
 use super::wait::WaitError;
 
@@ -113,12 +115,20 @@ impl Exit {
             || cause.is::<BlobError>()
             || cause.is::<SpoolError>()
             || cause.is::<WaitError>()
+            || cause.is::<NoPlaceToBuild>()
         {
             return Some(Self::Destination);
         }
         if cause.is::<DestinationError>() {
             return Some(match cause.downcast_ref() {
                 Some(DestinationError::Changed { .. }) => Self::StorePath,
+                _ => Self::Destination,
+            });
+        }
+        if let Some(error) = cause.downcast_ref() {
+            return Some(match error {
+                LocalStoreError::BinaryCache(_) => Self::Usage,
+                LocalStoreError::Database { .. } => Self::Database,
                 _ => Self::Destination,
             });
         }

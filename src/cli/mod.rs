@@ -4,9 +4,11 @@ pub mod args;
 pub mod build;
 pub mod cache;
 pub mod cache_check;
+mod cache_store;
 pub mod copy;
 pub mod diff;
 pub mod earlier;
+mod enter;
 mod env;
 pub mod exit;
 pub mod export;
@@ -33,6 +35,8 @@ use clap::Parser as _;
 
 use args::{Arguments, Command, HookArguments};
 use settings::Settings;
+
+use crate::local_store::namespaces;
 
 /// Runs the command that the process was started with.
 #[must_use]
@@ -85,6 +89,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         }
         Command::Cache(command) => cache::run(&settings()?, command),
         Command::Env(arguments) => env::run(&settings()?, &arguments),
+        Command::Enter { command } => enter::run(&settings()?, &command),
+        Command::TryNamespaces { step } => Ok(namespaces::step(&step)?),
         Command::Completions { shell } => manual::completions(shell),
         Command::Man { directory } => manual::man(directory.as_deref()),
     }

@@ -45,7 +45,7 @@ pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> 
         None => closure,
         Some(parent) => closure.without(&parent.paths()),
     };
-    let limit = layers::limit(&spec, parent.as_ref(), !closure.is_empty(), spec.hook)?;
+    let limit = layers::limit(&spec, parent.as_ref(), !closure.is_empty(), spec.has_program())?;
     let plan = plan::plan(&closure, &spec.policy(limit, previous));
     let saved = SavedPlan::new(&closure, &plan, spec.strategy);
     let old = (!layouts.is_empty())

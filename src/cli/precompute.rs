@@ -56,7 +56,7 @@ fn with_output(
     )?;
     let contents = build::contents(location, &[PathBuf::from(location.print(output))], spec)?;
     let closure = build::closure(&RegistrationSource::Database, location, &contents, spec)?;
-    let program = spec.hook.then(build::own_program).transpose()?;
+    let program = spec.has_program().then(build::own_program).transpose()?;
     let parent = spec.from_image.as_ref();
     let parent =
         parent.map(|text| parent::parent(text, spec, &closure, location, &settings.registries, true)).transpose()?;

@@ -49,6 +49,20 @@ pub struct ContainerConfig {
 }
 
 impl ContainerConfig {
+    /// Sets the variable `name`, unless it is set.
+    pub fn set_default(&mut self, name: &str, value: &str) {
+        let is_set = |entry: &String| entry.split_once('=').map_or(entry.as_str(), |(set, _)| set) == name;
+        if !self.env.iter().any(is_set) {
+            self.env.push(format!("{name}={value}"));
+        }
+    }
+
+    /// Has `program` start what would be started otherwise.
+    pub fn enter_by(&mut self, program: &[&str]) {
+        let rest = self.entrypoint.take().unwrap_or_default();
+        self.entrypoint = Some(program.iter().map(|word| (*word).to_owned()).chain(rest).collect());
+    }
+
     /// The keys that a spec's `config` may have.
     pub const KEYS: [&str; 13] = [
         "User",
@@ -203,10 +217,7 @@ pub fn with_defaults(mut container: ContainerConfig, user: &User) -> ContainerCo
         ("USER", user.name.clone()),
     ];
     for (name, value) in defaults {
-        let is_set = |entry: &String| entry.split_once('=').map_or(entry.as_str(), |(set, _)| set) == name;
-        if !container.env.iter().any(is_set) {
-            container.env.push(format!("{name}={value}"));
-        }
+        container.set_default(name, &value);
     }
     container.user.get_or_insert_with(|| format!("{}:{}", user.uid, user.gid));
     container.working_dir.get_or_insert_with(|| home.clone());

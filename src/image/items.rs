@@ -140,6 +140,18 @@ impl<'a> Items<'a> {
         }
     }
 
+    /// Puts all that is at `from` to `to`, as far as it is in this layer.
+    pub fn move_folder(&mut self, from: &[u8], to: &[u8]) {
+        self.put_folder(folder_of(to));
+        let is_there = |path: &[u8]| path.strip_prefix(from).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+        let moved: Vec<Vec<u8>> = self.entries.keys().filter(|path| is_there(path)).cloned().collect();
+        for path in moved {
+            if let Some(item) = self.entries.remove(&path) {
+                self.entries.insert([to, &path[from.len()..]].concat(), item);
+            }
+        }
+    }
+
     /// Takes away what contents have at `path`, since something else has that place.
     pub fn give_way(&mut self, path: &[u8]) {
         let place = self.ground.place(path).path;

@@ -6,7 +6,7 @@ use super::config::ContainerConfig;
 use super::spec::SpecError;
 
 /// The keys that work.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "name",
     "tag",
     "fromImage",
@@ -29,6 +29,7 @@ const KEYS: [&str; 23] = [
     "hook",
     "compression",
     "precompute",
+    "cacheStore",
     "$schema",
 ];
 

@@ -63,6 +63,9 @@ pub struct ImageSpec {
     pub compression: Option<Compression>,
     /// The store paths with which the hook finds out the image's layers once they are built.
     pub precompute: Vec<Pattern>,
+    /// The cache, an absolute path, that `/nix` leads into: the image's own store is put there
+    /// when a container begins, and Nix builds there.
+    pub cache_store: Option<String>,
 }
 
 /// What is wrong with a spec.
@@ -135,6 +138,7 @@ struct Keys {
     hook: Option<bool>,
     compression: Option<String>,
     precompute: Option<Vec<String>>,
+    cache_store: Option<String>,
 }
 
 /// A path, or a list of them, as dockerTools takes either.
@@ -172,6 +176,7 @@ impl Default for ImageSpec {
             hook: false,
             compression: None,
             precompute: Vec::new(),
+            cache_store: None,
         }
     }
 }
@@ -233,6 +238,7 @@ impl ImageSpec {
             hook: keys.hook.unwrap_or(false),
             compression: keys.compression.map(compression).transpose()?,
             precompute: patterns("precompute", keys.precompute.iter().flatten())?,
+            cache_store: keys.cache_store,
         };
         spec.check()?;
         Ok(spec)
@@ -277,7 +283,38 @@ impl ImageSpec {
         if self.hook && !self.include_nix_db {
             return nonsense("hook", "the hook needs a Nix database in the image (includeNixDB)".to_owned());
         }
+        if let Some(problem) = self.cache_store.as_deref().and_then(|dir| self.cache_store_problem(dir)) {
+            return nonsense("cacheStore", problem);
+        }
         Ok(())
+    }
+
+    fn cache_store_problem(&self, dir: &str) -> Option<String> {
+        let is_plain = dir.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
+        if !dir.starts_with('/') || !is_plain || dir.contains('\0') {
+            return Some(format!(
+                "{dir:?} is no absolute path without `.`, `..` and empty parts, as of a project's cache in GitLab, /builds/GROUP/PROJECT/cache"
+            ));
+        }
+        if dir.matches('/').count() < 2
+            || ["/nix/", "/stowage/", "/proc/", "/usr/"].iter().any(|top| dir.starts_with(top))
+        {
+            return Some(format!(
+                "{dir:?} is no place for a cache; name a folder in one that is mounted, e.g. /builds/GROUP/PROJECT/cache"
+            ));
+        }
+        if !self.include_nix_db {
+            return Some("Nix needs a database in the image (includeNixDB)".to_owned());
+        }
+        self.from_image
+            .as_ref()
+            .map(|parent| format!("the parent {parent} has its own /nix, or expects one; put all into one image"))
+    }
+
+    /// Whether stowage itself is in the image.
+    #[must_use]
+    pub fn has_program(&self) -> bool {
+        self.hook || self.cache_store.is_some()
     }
 
     /// How its store paths are planned, in at most `limit` layers, knowing `previous`
@@ -311,7 +348,7 @@ impl ImageSpec {
     /// The system layer, the hook's, and one for store paths.
     #[must_use]
     pub fn least_layers(&self) -> u64 {
-        2 + u64::from(self.hook)
+        2 + u64::from(self.has_program())
     }
 }
 

@@ -18,6 +18,7 @@ use super::{nix_conf, nixdb};
 use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
 use crate::layer::{LayerKey, Owner};
+use crate::local_store::seed::SHIPPED;
 use crate::mark::{self, Mark};
 use crate::parent::{self, Entry};
 use crate::store::derivation::{self, DeclaredOutput};
@@ -113,6 +114,9 @@ impl<'a> SystemLayer<'a> {
             }
         }
         self.ground.add_to(&mut hasher);
+        if let Some(dir) = &self.spec.cache_store {
+            hasher.add(dir.as_bytes());
+        }
         hasher.finish()
     }
 
@@ -126,7 +130,7 @@ impl<'a> SystemLayer<'a> {
         for (path, placed) in &layout.placed {
             items.put_content(path, placed, self.closure.store_dir())?;
         }
-        if self.spec.hook {
+        if self.spec.has_program() {
             // The layer below has them; here they would hide them.
             items.give_way(PROGRAM.as_bytes());
             items.give_way(HOOK.as_bytes());
@@ -140,7 +144,21 @@ impl<'a> SystemLayer<'a> {
             items.hide(b"nix/var/nix/db");
         }
         items.link_dissolved(files, self.closure.store_dir())?;
+        if let Some(dir) = &self.spec.cache_store {
+            self.lead_to(dir, &mut items);
+        }
         Ok(items.to_tar())
+    }
+
+    /// Has `/nix` lead into the cache `dir`, and puts elsewhere what would be there.
+    fn lead_to(&self, dir: &str, items: &mut Items<'_>) {
+        items.move_folder(b"nix", &[SHIPPED.trim_start_matches('/').as_bytes(), b"/nix"].concat());
+        items.put(b"nix", Item::of_root(Node::Link(format!("{dir}/nix").into_bytes())));
+        // Where nothing is mounted, a container has a cache of its own.
+        let folder = dir.trim_start_matches('/').as_bytes();
+        if let Some(parent) = parents(folder).last() {
+            items.put(&parent, self.of_user(Node::Directory));
+        }
     }
 
     /// The contents laid out. What they bring depends on their own closure alone, so
@@ -192,6 +210,9 @@ impl<'a> SystemLayer<'a> {
         let hook = format!("/{HOOK}");
         if self.spec.hook {
             own.insert("post-build-hook", &hook);
+        }
+        if self.spec.cache_store.is_some() {
+            own.insert("allow-symlinked-store", "true");
         }
         own.extend(self.spec.nix_conf.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         nix_conf::write(&own, self.ground.text("etc/nix/nix.conf"))

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint};
 
 use super::super::export::ExportArguments;
 use super::{JobsArguments, StoreArguments};
@@ -37,12 +37,28 @@ pub enum CacheCommand {
     Wait(WaitArguments),
 }
 
+/// What a cache is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CacheKind {
+    /// Narinfos and NARs, for any store
+    BinaryCache,
+    /// A store, for one job at a time
+    Store,
+}
+
 /// Arguments of `cache init`.
 #[derive(Debug, Args)]
 pub struct InitArguments {
     /// The cache: a folder, which is made when it is not there, or a bucket, s3://NAME?endpoint=…
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub dir: PathBuf,
+    /// What the cache is: a binary cache, from which Nix copies what it needs, or a store, in
+    /// which it builds; by default what is there, else a binary cache
+    ///
+    /// A store needs a machine where Nix may make user namespaces, or an image in which /nix leads
+    /// to DIR/nix (`cacheStore` in the image's spec). Whether that is so is tried.
+    #[arg(long = "as", value_name = "KIND")]
+    pub kind: Option<CacheKind>,
     /// Where the store is
     #[command(flatten)]
     pub store: StoreArguments,
@@ -100,6 +116,9 @@ pub struct EnvArguments {
     /// them. Without one, whatever is in the folder is believed.
     #[arg(long, value_name = "KEY")]
     pub public_key: Vec<String>,
+    /// Of a cache that is a store: copy from it to the machine's own store, and do not build in it
+    #[arg(long)]
+    pub substituter: bool,
     /// Lower ones are asked first; cache.nixos.org has 40. Else the cache itself says
     #[arg(long, value_name = "NUMBER")]
     pub priority: Option<u32>,

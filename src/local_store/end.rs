@@ -1,0 +1,126 @@
+//! A job's end: the store becomes what an archive can hold, and be unpacked from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use walkdir::WalkDir;
+
+use super::database::{Database, Row};
+use super::modes::{self, State};
+use super::notes::{Note, Notes};
+use super::{LocalStore, LocalStoreError, io_error, used};
+use crate::cache::usage::seconds;
+use crate::parallel::parallel;
+
+/// How old a note of use may be: the next one costs an upload.
+const REFRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// What Nix makes anew: locks, room that it keeps for itself, and what optimising has made, which
+/// an archive would hold twice.
+const PASSING: [&str; 8] =
+    ["gc.lock", "gc-socket", "temproots", "userpool", "userpool2", "db/big-lock", "db/reserved", "builds"];
+
+/// What a job ends with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// How many paths there are.
+    pub paths: usize,
+    /// How many of them are new.
+    pub added: usize,
+    /// How large their NARs are together, in bytes.
+    pub size: u64,
+    /// Whether an archive of it would be another than the last one.
+    pub changed: bool,
+}
+
+/// Leaves `store` so that an archive holds all of it, on `jobs` threads. Nobody may be at work
+/// there any more.
+///
+/// # Errors
+/// When somebody is, or it can't be changed.
+pub fn end(store: &LocalStore, jobs: usize) -> Result<Ended, LocalStoreError> {
+    let Some(database) = Database::open(store)? else {
+        return Ok(Ended::default());
+    };
+    let now = seconds(SystemTime::now());
+    let rows = database.rows()?;
+    let digest = database.digest()?;
+    let old = Notes::read(store);
+    let roots = used::roots(store, true);
+    let needed = used::needed(&database, &rows, &roots, true)?;
+    database.settle()?;
+    drop_passing(store)?;
+    let looks = parallel(&rows, jobs, |row| open(store, row)).into_iter().collect::<Result<Vec<_>, _>>()?;
+    let mut paths: BTreeMap<String, Note> = looks.into_iter().flatten().collect();
+    let added = paths.keys().filter(|base| !old.paths.contains_key(*base)).count();
+    let is_due = |row: &&Row| {
+        let note = store.base(&row.path).and_then(|base| old.paths.get(base));
+        needed.contains(&row.id) && note.is_none_or(|note| note.used + REFRESH.as_secs() < now)
+    };
+    let is_refreshed = rows.iter().any(|row| is_due(&row));
+    for row in &rows {
+        let Some(base) = store.base(&row.path) else { continue };
+        let Some(note) = paths.get_mut(base) else { continue };
+        let before = old.paths.get(base).map_or(0, |note| note.used);
+        note.used = if is_refreshed && needed.contains(&row.id) { now } else { before };
+    }
+    let changed = old.rows != Some(digest) || is_refreshed;
+    if changed {
+        Notes::new(now, digest, paths).write(store)?;
+    } else {
+        keep_times(store, old.changed)?;
+    }
+    Ok(Ended { paths: rows.len(), added, size: rows.iter().map(|row| row.nar_size).sum(), changed })
+}
+
+/// Opens a path for archivers, and tells what it looks like; nothing where it is gone.
+fn open(store: &LocalStore, row: &Row) -> Result<Option<(String, Note)>, LocalStoreError> {
+    let Some(base) = store.base(&row.path) else { return Ok(None) };
+    let path = store.path(base);
+    if path.symlink_metadata().is_err() {
+        return Ok(None);
+    }
+    let looks = modes::set(&path, State::Open).map_err(|error| io_error(&path, error))?;
+    Ok(Some((base.to_owned(), Note { looks, used: 0 })))
+}
+
+fn drop_passing(store: &LocalStore) -> Result<(), LocalStoreError> {
+    let location = store.location();
+    let links = location.real_dir.join(".links");
+    let passing = PASSING.iter().map(|name| location.state_dir.join(name)).chain([links]);
+    passing.into_iter().try_for_each(|path| modes::delete(&path).map_err(|error| io_error(&path, error)))?;
+    let entries = std::fs::read_dir(&location.real_dir).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().as_encoded_bytes().ends_with(b".lock")) {
+        modes::delete(&entry.path()).map_err(|error| io_error(&entry.path(), error))?;
+    }
+    Ok(())
+}
+
+/// Has nothing newer than the store's last change, `changed`: Nix has opened its database, and
+/// made its locks and roots again. Times of store paths are all the same anyway.
+fn keep_times(store: &LocalStore, changed: u64) -> Result<(), LocalStoreError> {
+    let location = store.location();
+    let nix = store.dir().join("nix");
+    let is_store = |path: &Path| path == location.real_dir;
+    let entries = WalkDir::new(&nix).into_iter().filter_entry(|entry| !is_store(entry.path()));
+    let mut found = BTreeSet::from([location.real_dir.clone(), store.dir().to_owned()]);
+    for entry in entries {
+        let entry = entry.map_err(|error| io_error(&nix, error.into()))?;
+        found.insert(entry.into_path());
+    }
+    let user = rustix::process::geteuid().as_raw();
+    let changed = i64::try_from(changed).unwrap_or(i64::MAX);
+    for path in found {
+        use std::os::unix::fs::MetadataExt as _;
+        let keep = || match path.symlink_metadata()? {
+            // Where it is somebody else's, an archive is made once more than need be.
+            data if (data.mtime(), data.mtime_nsec()) > (changed, 0) && data.uid() == user => {
+                modes::set_time(&path, &data, changed)
+            }
+            _ => Ok(()),
+        };
+        keep().map_err(|error| io_error(&path, error))?;
+    }
+    Ok(())
+}
