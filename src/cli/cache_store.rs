@@ -11,6 +11,7 @@ use super::output;
 use super::settings::{self, Settings};
 use crate::cache::Place;
 use crate::cache::setup::Setup;
+use crate::local_store::modes::State;
 use crate::local_store::{self, LocalStore, begin::Begun, collect::Options, namespaces};
 
 /// Nix can't build in the folder.
@@ -56,7 +57,7 @@ pub fn init(settings: &Settings, dir: &Path) -> anyhow::Result<()> {
     let folder = absolute(folder)?;
     let way = way(&folder)?;
     let store = LocalStore::open_or_make(&folder, &settings.location(None).store_dir)?;
-    let begun = local_store::begin(&store, settings::processors())?;
+    let begun = local_store::begin(&store, settings::processors(), Some(State::Sealed))?;
     tell(&begun);
     if !settings.quiet {
         let how = match way {
@@ -116,7 +117,7 @@ pub fn wait(settings: &Settings, store: &LocalStore, arguments: &WaitArguments) 
 /// # Errors
 /// When the store can't be read or changed; with `--strict`, when something was damaged.
 pub fn check(settings: &Settings, store: &LocalStore, arguments: &CheckArguments) -> anyhow::Result<()> {
-    let mut begun = local_store::begin(store, arguments.jobs.threads())?;
+    let mut begun = local_store::begin(store, arguments.jobs.threads(), None)?;
     if arguments.deep {
         let damaged = local_store::begin::deep(store, arguments.jobs.threads())?;
         begun.paths -= damaged.len();

@@ -11,6 +11,7 @@ use super::cache_store::tell;
 use super::settings::{self, Settings};
 use crate::cache::setup;
 use crate::fs::LockedFolder;
+use crate::local_store::modes::State;
 use crate::local_store::{self, LocalStore, namespaces, seed};
 
 const REMOTE: &str = "NIX_REMOTE";
@@ -65,11 +66,13 @@ fn prepare(settings: &Settings, dir: &Path, image: &Path) -> anyhow::Result<()> 
     std::fs::create_dir_all(dir).with_context(|| {
         format!("making {}; let a folder be mounted there, or above, in which this user may write", dir.display())
     })?;
+    // SQLite takes no links on the way.
+    let dir = &dir.canonicalize().with_context(|| format!("finding {}", dir.display()))?;
     // A job's containers may begin at the same time.
     let _lock = LockedFolder::lock(dir).with_context(|| format!("locking {}", dir.display()))?;
     let store_dir = &settings.location(None).store_dir;
     let store = LocalStore::open_or_make(dir, store_dir)?;
-    let begun = local_store::begin(&store, settings::processors())?;
+    let begun = local_store::begin(&store, settings::processors(), Some(State::Sealed))?;
     tell(&begun);
     let image = LocalStore::shipped(image, store_dir);
     let seeded = local_store::seed(&store, &image, settings::processors())?;

@@ -296,9 +296,9 @@ impl ImageSpec {
                 "{dir:?} is no absolute path without `.`, `..` and empty parts, as of a project's cache in GitLab, /builds/GROUP/PROJECT/cache"
             ));
         }
-        if dir.matches('/').count() < 2
-            || ["/nix/", "/stowage/", "/proc/", "/usr/"].iter().any(|top| dir.starts_with(top))
-        {
+        let around = dir.trim_start_matches('/').rsplit_once('/').map_or("", |(around, _)| around);
+        let is_systems = ["", "builds", "home"].contains(&around) || super::system::OWN_FOLDERS.contains(&around);
+        if is_systems || ["/nix/", "/stowage/", "/proc/", "/usr/"].iter().any(|top| dir.starts_with(top)) {
             return Some(format!(
                 "{dir:?} is no place for a cache; name a folder in one that is mounted, e.g. /builds/GROUP/PROJECT/cache"
             ));

@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
-use walkdir::WalkDir;
-
 use super::database::{self, Database, Row};
 use super::modes::{self, State};
-use super::notes::Notes;
+use super::notes::{Note, Notes};
 use super::{LocalStore, LocalStoreError, io_error};
 use crate::nar;
 use crate::parallel::parallel;
@@ -47,12 +45,13 @@ pub enum Fault {
     Refers,
 }
 
-/// Looks at all of `store`, on `jobs` threads, forgets what is not as it was, and makes the rest
-/// read-only. No file of a store path is opened. Nobody may be at work there.
+/// Looks at all of `store`, on `jobs` threads, forgets what is not as it was, and puts the rest into
+/// `state`, if one is given. No file of a store path is opened. Nobody may be at work there.
 ///
 /// # Errors
 /// When the store can't be changed.
-pub fn begin(store: &LocalStore, jobs: usize) -> Result<Begun, LocalStoreError> {
+pub fn begin(store: &LocalStore, jobs: usize, state: Option<State>) -> Result<Begun, LocalStoreError> {
+    clear_state(store)?;
     let mut database = match Database::open(store) {
         Ok(Some(database)) => database,
         Ok(None) => return Ok(Begun { anew: drop_leftovers(store)?, ..Begun::default() }),
@@ -62,10 +61,9 @@ pub fn begin(store: &LocalStore, jobs: usize) -> Result<Begun, LocalStoreError> 
         }
         Err(error) => return Err(error),
     };
-    clear_state(store)?;
     let rows = database.rows()?;
     let notes = Notes::read(store);
-    let faults = parallel(&rows, jobs, |row| look(store, &notes, row));
+    let faults = parallel(&rows, jobs, |row| look(store, &notes, row, state));
     let lost = forget(store, &mut database, &rows, faults)?;
     Ok(Begun { paths: rows.len() - lost.len(), lost, anew: None })
 }
@@ -117,8 +115,8 @@ fn forget(
     Ok(told)
 }
 
-/// What is wrong with a path, which is sealed now.
-fn look(store: &LocalStore, notes: &Notes, row: &Row) -> Option<Fault> {
+/// What is wrong with a path, which is in `state` now.
+fn look(store: &LocalStore, notes: &Notes, row: &Row, state: Option<State>) -> Option<Fault> {
     let Some(base) = store.base(&row.path) else {
         return Some(Fault::Unreadable("it is no store path".to_owned()));
     };
@@ -126,10 +124,14 @@ fn look(store: &LocalStore, notes: &Notes, row: &Row) -> Option<Fault> {
     if path.symlink_metadata().is_err() {
         return Some(Fault::Missing);
     }
-    match modes::set(&path, State::Sealed) {
-        Err(error) => Some(Fault::Unreadable(error.to_string())),
-        Ok(looks) => notes.paths.get(base).is_some_and(|note| note.looks != looks).then_some(Fault::Changed),
-    }
+    let looks = match modes::set(&path, state) {
+        Err(error) => return Some(Fault::Unreadable(error.to_string())),
+        Ok(looks) => looks,
+    };
+    let is_other = |note: &Note| note.registered == row.registered && note.looks != looks.digest;
+    // Nix leaves out a size that it does not know.
+    let is_right = row.nar_size == 0 || row.nar_size == looks.nar_size;
+    (!is_right || notes.paths.get(base).is_some_and(is_other)).then_some(Fault::Changed)
 }
 
 /// The paths with faults, and all that refer to them.
@@ -161,7 +163,9 @@ pub(super) fn delete(store: &LocalStore, row: &Row) -> Result<(), LocalStoreErro
 fn clear_state(store: &LocalStore) -> Result<(), LocalStoreError> {
     let state = store.dir().join("nix/var");
     let user = rustix::process::geteuid().as_raw();
-    let mut entries = WalkDir::new(&state).into_iter();
+    let mut entries = modes::walk(&state).into_iter();
+    let database = store.location().database();
+    let mut is_cut = false;
     while let Some(entry) = entries.next() {
         let entry = entry.map_err(|error| io_error(&state, error.into()))?;
         let path = entry.path();
@@ -173,10 +177,13 @@ fn clear_state(store: &LocalStore) -> Result<(), LocalStoreError> {
             entries.skip_current_dir();
         }
         if !modes::is_aside(path) {
+            is_cut |= path.starts_with(crate::fs::folder_of(&database));
             modes::clear(path).map_err(|error| io_error(path, error))?;
         }
     }
-    Ok(())
+    // SQLite's files are one database together.
+    let folder = crate::fs::folder_of(&database);
+    if is_cut { modes::clear(folder).map_err(|error| io_error(folder, error)) } else { Ok(()) }
 }
 
 /// Without a database, nobody knows what the files are.
@@ -193,7 +200,7 @@ fn drop_leftovers(store: &LocalStore) -> Result<Option<String>, LocalStoreError>
 fn drop_all(store: &LocalStore) -> Result<(), LocalStoreError> {
     let nix = store.dir().join("nix");
     let kept: BTreeSet<_> = [&store.location().real_dir, &store.location().state_dir].into_iter().collect();
-    modes::delete(&nix).map_err(|error| io_error(&nix, error))?;
+    modes::clear(&nix).map_err(|error| io_error(&nix, error))?;
     for folder in kept {
         std::fs::create_dir_all(folder).map_err(|error| io_error(folder, error))?;
     }

@@ -83,8 +83,9 @@ fn delete(
     gone: &BTreeSet<i64>,
     unknown: &[PathBuf],
 ) -> Result<(), LocalStoreError> {
+    let before = database.digest()?;
     let _lock = lock(store)?;
-    if database.rows()?.len() != rows.len() {
+    if database.rows()? != rows {
         return Err(LocalStoreError::Busy(store.dir().to_owned()));
     }
     database.forget(gone)?;
@@ -95,7 +96,9 @@ fn delete(
     let left: BTreeSet<&str> =
         rows.iter().filter(|row| !gone.contains(&row.id)).filter_map(|row| store.base(&row.path)).collect();
     notes.paths.retain(|base, _| left.contains(&base[..]));
-    Notes::new(seconds(SystemTime::now()), database.digest()?, notes.paths).write(store)
+    // What was registered since the last end is still to be noted.
+    let rows = if notes.rows == Some(before) { Some(database.digest()?) } else { notes.rows };
+    Notes::new(seconds(SystemTime::now()), rows, notes.paths).write(store)
 }
 
 /// Keeps collectors and builders from beginning meanwhile: they take the same lock. Each that is
@@ -118,7 +121,7 @@ fn take(store: &LocalStore, path: &Path, how: &OpenOptions) -> Result<File, Loca
     }
 }
 
-/// The numbers of what stays: what roots name, what the options name, and what this machine uses.
+/// The numbers of what stays: what roots name, and what the options name.
 fn kept(
     store: &LocalStore,
     database: &Database,

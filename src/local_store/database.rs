@@ -130,23 +130,35 @@ impl Database {
         })())
     }
 
-    /// What all registrations come to: another value wherever one was added, or is gone.
+    /// What all registrations come to: another value wherever one was added, is gone, or says
+    /// something else.
     ///
     /// # Errors
     /// When they can't be read.
     pub fn digest(&self) -> Result<Digest, LocalStoreError> {
+        const QUERY: &str = "select id || ' ' || path || ' ' || hash || ' ' || registrationTime || ' ' ||
+            coalesce(ultimate, 0) || ' ' || coalesce(ca, '') || ' ' || coalesce(sigs, '') from ValidPaths order by id";
         self.tell((|| {
             let mut hasher = Sha256::new();
-            let mut query =
-                self.connection.prepare("select id, path, hash, registrationTime from ValidPaths order by id")?;
+            let mut query = self.connection.prepare(QUERY)?;
             let mut rows = query.query([])?;
             while let Some(row) = rows.next()? {
-                let (id, path, hash, time): (i64, String, String, i64) =
-                    (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-                hasher.update(format!("{id} {path} {hash} {time}\n"));
+                hasher.update(row.get::<_, String>(0)?);
+                hasher.update("\n");
+            }
+            for table in ["Realisations", "BuildTraceV3"] {
+                if self.has(table)? {
+                    let count = format!("select count(*) || ' ' || coalesce(max(rowid), 0) from {table}");
+                    hasher.update(self.connection.query_row(&count, [], |row| row.get::<_, String>(0))?);
+                }
             }
             Ok(Digest::finish(hasher))
         })())
+    }
+
+    /// Whether there is such a table.
+    fn has(&self, table: &str) -> rusqlite::Result<bool> {
+        self.connection.prepare("select 1 from sqlite_master where type = 'table' and name = ?1")?.exists([table])
     }
 
     /// All references, from the number of a path to that of what it refers to; none to itself.
@@ -180,9 +192,16 @@ impl Database {
     pub fn forget(&mut self, ids: &BTreeSet<i64>) -> Result<(), LocalStoreError> {
         let file = self.file.clone();
         let mut forget = || -> rusqlite::Result<()> {
+            let realised = self.has("RealisationsRefs")?;
             let transaction = self.connection.transaction()?;
             for id in ids {
                 transaction.execute("delete from Refs where referrer = ?1", params![id])?;
+                if realised {
+                    let of = "(select id from Realisations where outputPath = ?1)";
+                    let delete =
+                        format!("delete from RealisationsRefs where referrer in {of} or realisationReference in {of}");
+                    transaction.execute(&delete, params![id])?;
+                }
             }
             for id in ids {
                 transaction.execute("delete from ValidPaths where id = ?1", params![id])?;

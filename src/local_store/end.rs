@@ -4,8 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use walkdir::WalkDir;
-
 use super::database::{Database, Row};
 use super::modes::{self, State};
 use super::notes::{Note, Notes};
@@ -16,8 +14,7 @@ use crate::parallel::parallel;
 /// How old a note of use may be: the next one costs an upload.
 const REFRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// What Nix makes anew: locks, room that it keeps for itself, and what optimising has made, which
-/// an archive would hold twice.
+/// What Nix makes anew: locks, and room that it keeps for itself.
 const PASSING: [&str; 8] =
     ["gc.lock", "gc-socket", "temproots", "userpool", "userpool2", "db/big-lock", "db/reserved", "builds"];
 
@@ -50,7 +47,7 @@ pub fn end(store: &LocalStore, jobs: usize) -> Result<Ended, LocalStoreError> {
     let roots = used::roots(store, true);
     let needed = used::needed(&database, &rows, &roots, true)?;
     database.settle()?;
-    drop_passing(store)?;
+    drop_passing(store, &rows)?;
     let looks = parallel(&rows, jobs, |row| open(store, row)).into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut paths: BTreeMap<String, Note> = looks.into_iter().flatten().collect();
     let added = paths.keys().filter(|base| !old.paths.contains_key(*base)).count();
@@ -65,9 +62,10 @@ pub fn end(store: &LocalStore, jobs: usize) -> Result<Ended, LocalStoreError> {
         let before = old.paths.get(base).map_or(0, |note| note.used);
         note.used = if is_refreshed && needed.contains(&row.id) { now } else { before };
     }
-    let changed = old.rows != Some(digest) || is_refreshed;
+    let looks_other = |(base, note): (&String, &Note)| old.paths.get(base).is_none_or(|old| old.looks != note.looks);
+    let changed = old.rows != Some(digest) || is_refreshed || paths.iter().any(looks_other);
     if changed {
-        Notes::new(now, digest, paths).write(store)?;
+        Notes::new(now, Some(digest), paths).write(store)?;
     } else {
         keep_times(store, old.changed)?;
     }
@@ -81,18 +79,23 @@ fn open(store: &LocalStore, row: &Row) -> Result<Option<(String, Note)>, LocalSt
     if path.symlink_metadata().is_err() {
         return Ok(None);
     }
-    let looks = modes::set(&path, State::Open).map_err(|error| io_error(&path, error))?;
-    Ok(Some((base.to_owned(), Note { looks, used: 0 })))
+    let looks = modes::set(&path, Some(State::Open)).map_err(|error| io_error(&path, error))?;
+    Ok(Some((base.to_owned(), Note { looks: looks.digest, registered: row.registered, used: 0 })))
 }
 
-fn drop_passing(store: &LocalStore) -> Result<(), LocalStoreError> {
+fn drop_passing(store: &LocalStore, rows: &[Row]) -> Result<(), LocalStoreError> {
     let location = store.location();
     let links = location.real_dir.join(".links");
     let passing = PASSING.iter().map(|name| location.state_dir.join(name)).chain([links]);
-    passing.into_iter().try_for_each(|path| modes::delete(&path).map_err(|error| io_error(&path, error)))?;
+    passing.into_iter().try_for_each(|path| modes::clear(&path).map_err(|error| io_error(&path, error)))?;
+    // A path may be called flake.lock.
+    let known: BTreeSet<&str> = rows.iter().filter_map(|row| store.base(&row.path)).collect();
     let entries = std::fs::read_dir(&location.real_dir).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().as_encoded_bytes().ends_with(b".lock")) {
-        modes::delete(&entry.path()).map_err(|error| io_error(&entry.path(), error))?;
+    for entry in entries {
+        let is_lock = entry.file_name().to_str().is_some_and(|name| name.ends_with(".lock") && !known.contains(name));
+        if is_lock {
+            modes::clear(&entry.path()).map_err(|error| io_error(&entry.path(), error))?;
+        }
     }
     Ok(())
 }
@@ -103,7 +106,7 @@ fn keep_times(store: &LocalStore, changed: u64) -> Result<(), LocalStoreError> {
     let location = store.location();
     let nix = store.dir().join("nix");
     let is_store = |path: &Path| path == location.real_dir;
-    let entries = WalkDir::new(&nix).into_iter().filter_entry(|entry| !is_store(entry.path()));
+    let entries = modes::walk(&nix).into_iter().filter_entry(|entry| !is_store(entry.path()));
     let mut found = BTreeSet::from([location.real_dir.clone(), store.dir().to_owned()]);
     for entry in entries {
         let entry = entry.map_err(|error| io_error(&nix, error.into()))?;

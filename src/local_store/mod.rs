@@ -42,6 +42,7 @@ pub use end::end;
 pub use info::info;
 pub use seed::seed;
 
+use crate::cache::folder::CACHE_INFO;
 use crate::store::{StoreDir, StoreLocation};
 
 /// Why a folder can't be used as a store between jobs.
@@ -93,7 +94,8 @@ impl LocalStore {
     #[must_use]
     pub fn is_at(dir: &Path) -> bool {
         let is_folder = |path: PathBuf| path.symlink_metadata().is_ok_and(|data| data.is_dir());
-        is_folder(dir.join("nix/var/nix")) || is_folder(dir.join("nix/store"))
+        let is_binary = dir.join(CACHE_INFO).symlink_metadata().is_ok();
+        !is_binary && (is_folder(dir.join("nix/var/nix")) || is_folder(dir.join("nix/store")))
     }
 
     /// The store in `dir`, whose paths are printed with `store_dir`.
@@ -103,7 +105,11 @@ impl LocalStore {
     pub fn open(dir: &Path, store_dir: &StoreDir) -> Result<Self, LocalStoreError> {
         let store = Self::shipped(dir, store_dir);
         let user = rustix::process::geteuid().as_raw();
-        for path in [dir.join("nix"), store.location.real_dir.clone(), store.location.state_dir.clone()] {
+        let (nix, var) = (dir.join("nix"), dir.join("nix/var"));
+        let folders = [nix, var, store.location.real_dir.clone(), store.location.state_dir.clone()];
+        // Root's folders in somebody else's could become others while root is at work there.
+        let around = (user == 0).then(|| dir.to_owned());
+        for path in around.into_iter().chain(folders) {
             match path.symlink_metadata() {
                 Ok(data) if data.uid() != user => {
                     return Err(LocalStoreError::Owner { path, owner: data.uid(), user });
@@ -130,7 +136,7 @@ impl LocalStore {
     /// # Errors
     /// When it can't be made, is somebody else's, or `dir` is a binary cache.
     pub fn open_or_make(dir: &Path, store_dir: &StoreDir) -> Result<Self, LocalStoreError> {
-        if dir.join(crate::cache::folder::CACHE_INFO).symlink_metadata().is_ok() {
+        if dir.join(CACHE_INFO).symlink_metadata().is_ok() {
             return Err(LocalStoreError::BinaryCache(dir.to_owned()));
         }
         let store = Self::open(dir, store_dir)?;

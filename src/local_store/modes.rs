@@ -8,7 +8,7 @@
 
 use std::fs::{Metadata, Permissions};
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
@@ -17,6 +17,8 @@ use sha2::{Digest as _, Sha256};
 use walkdir::WalkDir;
 
 use crate::digest::Digest;
+use crate::nar;
+use crate::tree::{Entry, Node};
 
 /// What the owner may do with the files of a store path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,39 +32,74 @@ pub enum State {
 /// When all files of a store path were modified, in seconds since 1970.
 const MTIME: i64 = 1;
 
-/// Puts all files of the store path at `root` into `state`, and tells what they look like: a hash
-/// of their names, kinds, sizes, executable bits and link targets, with none of them opened. A
-/// path of which an archive has lost something looks otherwise.
+/// What a store path looks like, none of whose files was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Looks {
+    /// A hash of the files' names, kinds, sizes, executable bits and link targets. A path of which
+    /// an archive has lost something looks otherwise.
+    pub digest: Digest,
+    /// The size of its NAR, in bytes.
+    pub nar_size: u64,
+}
+
+/// Puts all files of the store path at `root` into `state`, if one is given, and tells what they
+/// look like.
 ///
 /// # Errors
 /// When they can't be read, or belong to somebody else.
-pub fn set(root: &Path, state: State) -> io::Result<Digest> {
+pub fn set(root: &Path, state: Option<State>) -> io::Result<Looks> {
+    let user = rustix::process::geteuid().as_raw();
     let mut hasher = Sha256::new();
-    // Folders are read as soon as they are met, which in either state their owner may.
-    for entry in WalkDir::new(root).sort_by_file_name() {
+    let mut entries = Vec::new();
+    for entry in walk(root).sort_by_file_name() {
         let entry = entry?;
         let data = entry.metadata()?;
         let path = entry.path();
+        if data.uid() != user {
+            let text = format!("{} is user {}'s", path.display(), data.uid());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+        }
         let below = path.strip_prefix(root).unwrap_or(path).as_os_str().as_bytes();
+        let node = node(path, &data)?;
         add(&mut hasher, below);
-        describe(&mut hasher, path, &data)?;
-        set_mode(path, &data, state)?;
-        set_time(path, &data, MTIME)?;
+        describe(&mut hasher, &node);
+        let path_of_entry = if below.is_empty() { b"path".to_vec() } else { [b"path/", below].concat() };
+        entries.push(Entry { path: path_of_entry, node });
+        if let Some(state) = state {
+            set_mode(path, &data, state)?;
+            set_time(path, &data, MTIME)?;
+        }
     }
-    Ok(Digest::finish(hasher))
+    Ok(Looks { digest: Digest::finish(hasher), nar_size: nar::size(&entries) })
 }
 
-fn describe(hasher: &mut Sha256, path: &Path, data: &Metadata) -> io::Result<()> {
+/// All that is at `root` and below; where that is a link, only the link.
+pub(super) fn walk(root: &Path) -> WalkDir {
+    WalkDir::new(root).follow_root_links(false)
+}
+
+fn node(path: &Path, data: &Metadata) -> io::Result<Node> {
     if data.is_symlink() {
-        add(hasher, b"link");
-        add(hasher, std::fs::read_link(path)?.as_os_str().as_bytes());
-    } else if data.is_dir() {
-        add(hasher, b"folder");
-    } else {
-        add(hasher, if data.mode() & 0o100 != 0 { b"program" } else { b"file" });
-        hasher.update(data.len().to_be_bytes());
+        return Ok(Node::Symlink { target: std::fs::read_link(path)?.into_os_string().into_vec() });
     }
-    Ok(())
+    if data.is_dir() {
+        return Ok(Node::Directory);
+    }
+    Ok(Node::Regular { executable: data.mode() & 0o100 != 0, size: data.len() })
+}
+
+fn describe(hasher: &mut Sha256, node: &Node) {
+    match node {
+        Node::Symlink { target } => {
+            add(hasher, b"link");
+            add(hasher, target);
+        }
+        Node::Directory => add(hasher, b"folder"),
+        Node::Regular { executable, size } => {
+            add(hasher, if *executable { b"program" } else { b"file" });
+            hasher.update(size.to_be_bytes());
+        }
+    }
 }
 
 fn set_mode(path: &Path, data: &Metadata, state: State) -> io::Result<()> {
@@ -99,7 +136,7 @@ pub fn delete(path: &Path) -> io::Result<()> {
     if !data.is_dir() {
         return std::fs::remove_file(path);
     }
-    for entry in WalkDir::new(path).into_iter() {
+    for entry in walk(path) {
         let entry = entry?;
         if entry.file_type().is_dir() {
             set_mode(entry.path(), &entry.metadata()?, State::Open)?;
@@ -120,11 +157,22 @@ pub fn clear(path: &Path) -> io::Result<()> {
     match delete(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let folder = crate::fs::folder_of(path);
-            let aside = (0..).map(|number| folder.join(format!("{ASIDE}{number}")));
-            let mut free = aside.filter(|name| name.symlink_metadata().is_err());
-            let aside = free.next().ok_or(error)?;
-            tracing::warn!("{} is somebody else's; it is {} now", path.display(), aside.display());
-            std::fs::rename(path, aside)
+            for aside in (0..1000).map(|number| folder.join(format!("{ASIDE}{number}"))) {
+                if aside.symlink_metadata().is_ok() {
+                    continue;
+                }
+                match std::fs::rename(path, &aside) {
+                    // Another thread was quicker.
+                    Err(error)
+                        if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory) => {}
+                    Err(error) => return Err(error),
+                    Ok(()) => {
+                        tracing::warn!("{} was somebody else's; it is {} now", path.display(), aside.display());
+                        return Ok(());
+                    }
+                }
+            }
+            Err(error)
         }
         result => result,
     }
@@ -162,11 +210,24 @@ mod tests {
         tree(&root);
         let mode = |name: &str| root.join(name).metadata().expect(name).permissions().mode() & 0o7777;
         let etc = Path::new("/etc").metadata().expect("there").permissions();
-        let sealed = set(&root, State::Sealed).expect("sealed");
+        let sealed = set(&root, Some(State::Sealed)).expect("sealed");
         assert_eq!(["", "bin", "bin/tool", "text"].map(mode), [0o555, 0o555, 0o555, 0o444]);
-        let open = set(&root, State::Open).expect("opened");
+        let open = set(&root, Some(State::Open)).expect("opened");
         assert_eq!(["", "bin", "bin/tool", "text"].map(mode), [0o755, 0o755, 0o755, 0o644]);
         assert_eq!(sealed, open);
+        assert_eq!(set(&root, None).expect("looked at"), open);
+        let files = crate::tree::StoreFiles::open(folder.path()).expect("a folder");
+        let mut entries = vec![files.entry(b"path").expect("there")];
+        let mut at = 0;
+        while at < entries.len() {
+            let children = match entries[at].node {
+                Node::Directory => files.children(&entries[at].path).expect("readable").unwrap_or_default(),
+                _ => Vec::new(),
+            };
+            at += 1;
+            entries.splice(at..at, children);
+        }
+        assert_eq!(open.nar_size, nar::measure(&files, &entries).expect("a NAR").size);
         for name in ["", "bin", "bin/tool", "text", "link", "etc"] {
             assert_eq!(root.join(name).symlink_metadata().expect(name).mtime(), MTIME, "{name}");
         }
@@ -190,10 +251,29 @@ mod tests {
         for change in changes {
             delete(&root).expect("gone");
             tree(&root);
-            let before = set(&root, State::Open).expect("opened");
+            let before = set(&root, Some(State::Open)).expect("opened");
             change(&root);
-            assert_ne!(set(&root, State::Sealed).expect("sealed"), before);
+            assert_ne!(set(&root, Some(State::Sealed)).expect("sealed"), before);
         }
+    }
+
+    #[test]
+    fn a_path_that_is_a_link_is_not_followed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let outside = folder.path().join("outside");
+        std::fs::create_dir(&outside).expect("made");
+        std::fs::write(outside.join("file"), "").expect("written");
+        std::fs::set_permissions(outside.join("file"), Permissions::from_mode(0o600)).expect("set");
+        for target in ["outside", "nothing"] {
+            let root = folder.path().join(format!("to-{target}"));
+            symlink(target, &root).expect("linked");
+            let looks = set(&root, Some(State::Sealed)).expect("looked at");
+            assert_eq!(looks, set(&root, Some(State::Open)).expect("looked at"));
+            let mode = outside.join("file").metadata().expect("there").permissions().mode();
+            assert_eq!(mode & 0o7777, 0o600);
+            delete(&root).expect("gone");
+        }
+        assert!(outside.join("file").exists());
     }
 
     #[test]
@@ -201,7 +281,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().join("path");
         tree(&root);
-        set(&root, State::Sealed).expect("sealed");
+        set(&root, Some(State::Sealed)).expect("sealed");
         delete(&root).expect("gone");
         delete(&root).expect("nothing to do");
         assert!(!root.exists());

@@ -2,7 +2,7 @@
 //!
 //! ```json
 //! {"version":1,"changed":1700000000,"rows":"sha256:…",
-//!  "paths":{"HASH-NAME":{"looks":"sha256:…","used":1700000000}}}
+//!  "paths":{"HASH-NAME":{"looks":"sha256:…","registered":1700000000,"used":1700000000}}}
 //! ```
 //!
 //! Without it, or where it can't be read, all paths count as whole and as used when they were
@@ -20,8 +20,11 @@ use crate::digest::Digest;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Note {
-    /// What it looks like; see [`modes::set`](super::modes::set).
+    /// What it looks like; see [`Looks`](super::modes::Looks).
     pub looks: Digest,
+    /// When the path was registered that looked so, in seconds since the epoch: built again, it
+    /// may look otherwise.
+    pub registered: u64,
     /// When a job last needed it, in seconds since the epoch; 0 where none was seen to.
     #[serde(default)]
     pub used: u64,
@@ -45,8 +48,8 @@ const VERSION: u32 = 1;
 impl Notes {
     /// Those of a store that was changed just now, `changed`; `rows` is what its database has.
     #[must_use]
-    pub fn new(changed: u64, rows: Digest, paths: BTreeMap<String, Note>) -> Self {
-        Self { version: VERSION, changed, rows: Some(rows), paths }
+    pub fn new(changed: u64, rows: Option<Digest>, paths: BTreeMap<String, Note>) -> Self {
+        Self { version: VERSION, changed, rows, paths }
     }
 
     /// Where they are in `store`.

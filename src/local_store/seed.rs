@@ -12,8 +12,6 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use walkdir::WalkDir;
-
 use super::database::{Database, Row};
 use super::modes::{self, State};
 use super::used::OF_IMAGE;
@@ -25,6 +23,9 @@ pub const SHIPPED: &str = "/stowage";
 
 /// The beginning of the names of paths that are not copied yet.
 const PARTIAL: &str = ".stowage-partial-";
+
+/// How long the hash part of a base name is.
+const HASH: usize = 32;
 
 /// Puts all that `image` has into `store`, on `jobs` threads; tells how many paths were new.
 ///
@@ -57,11 +58,12 @@ pub fn seed(store: &LocalStore, image: &LocalStore, jobs: usize) -> Result<usize
 
 /// Copies a store path. It has its name only once it is complete.
 fn copy_path(from: &Path, to: &Path) -> Result<(), LocalStoreError> {
-    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    // The hash part: with the name, it might be too long.
+    let name: String = to.file_name().unwrap_or_default().to_string_lossy().chars().take(HASH).collect();
     let partial = crate::fs::folder_of(to).join(format!("{PARTIAL}{name}"));
     let copy = || -> io::Result<()> {
         modes::delete(&partial)?;
-        for entry in WalkDir::new(from) {
+        for entry in modes::walk(from) {
             let entry = entry?;
             let below = entry.path().strip_prefix(from).map_err(io::Error::other)?;
             let target = if below.as_os_str().is_empty() { partial.clone() } else { partial.join(below) };
@@ -73,18 +75,24 @@ fn copy_path(from: &Path, to: &Path) -> Result<(), LocalStoreError> {
                 std::fs::copy(entry.path(), &target)?;
             }
         }
-        modes::set(&partial, State::Sealed)?;
+        modes::set(&partial, Some(State::Sealed))?;
         modes::clear(to)?;
         std::fs::rename(&partial, to)
     };
     copy().map_err(|error| io_error(to, error))
 }
 
-/// Copies Nix's state as the image has it, where there is none yet.
+/// Copies Nix's state as the image has it, where there is none yet: the database last, since with
+/// that it counts as there.
 fn copy_state(store: &LocalStore, image: &LocalStore) -> Result<(), LocalStoreError> {
     let (from, to) = (&image.location().state_dir, &store.location().state_dir);
-    for entry in WalkDir::new(from) {
-        let entry = entry.map_err(|error| io_error(from, error.into()))?;
+    let database = image.location().database();
+    let mut entries = Vec::new();
+    for entry in modes::walk(from) {
+        entries.push(entry.map_err(|error| io_error(from, error.into()))?);
+    }
+    entries.sort_by_key(|entry| entry.path() == database);
+    for entry in entries {
         let target = to.join(entry.path().strip_prefix(from).unwrap_or(entry.path()));
         let copy = || -> io::Result<()> {
             if entry.file_type().is_dir() {

@@ -4,37 +4,46 @@ use std::time::Duration;
 
 use super::begin::Fault;
 use super::collect::Options;
+use super::modes::State;
 use super::notes::Notes;
 use super::*;
 use crate::image::nixdb;
 use crate::store::closure::tests::{info, path};
-use crate::store::{Closure, PathInfo};
+use crate::store::{Closure, PathInfo, StorePath};
+
+/// The store path of that letter.
+fn named(letter: char) -> StorePath {
+    // As of a project's own file.
+    path(letter, &if letter == 'f' { "flake.lock".to_owned() } else { letter.to_string() })
+}
 
 /// A store in `dir` with a chain of paths, the first of which refers to the second, and so on;
-/// and a database that knows them.
+/// and a database that knows them. `l` is a link, and no folder.
 fn store(dir: &Path, names: &str) -> LocalStore {
-    let paths: Vec<_> = names.chars().map(|letter| path(letter, &letter.to_string())).collect();
-    let infos: Vec<PathInfo> = (0..paths.len())
-        .map(|at| {
-            let next: Vec<_> = paths.get(at + 1).into_iter().collect();
-            PathInfo { nar_size: 1000, ..info(&paths[at], &next) }
-        })
-        .collect();
-    let closure = Closure::new(&StoreDir::default(), infos, None).expect("closed");
     let store = LocalStore::open_or_make(dir, &StoreDir::default()).expect("made");
+    let paths: Vec<_> = names.chars().map(named).collect();
+    let mut infos: Vec<PathInfo> = Vec::new();
+    for (at, path) in paths.iter().enumerate() {
+        let place = store.location().real_dir.join(path.to_basename());
+        if path.to_basename().ends_with("-l") {
+            symlink("/nowhere", &place).expect("linked");
+        } else {
+            std::fs::create_dir_all(&place).expect("made");
+            std::fs::write(place.join("file"), path.to_basename()).expect("written");
+        }
+        let next: Vec<_> = paths.get(at + 1).into_iter().collect();
+        let nar_size = modes::set(&place, None).expect("looked at").nar_size;
+        infos.push(PathInfo { nar_size, ..info(path, &next) });
+    }
+    let closure = Closure::new(&StoreDir::default(), infos, None).expect("closed");
     let database = store.location().database();
     std::fs::create_dir_all(crate::fs::folder_of(&database)).expect("made");
     std::fs::write(&database, nixdb::serialise(&closure, &[]).expect("memory")).expect("written");
-    for path in &paths {
-        let folder = store.location().real_dir.join(path.to_basename());
-        std::fs::create_dir_all(&folder).expect("made");
-        std::fs::write(folder.join("file"), path.to_basename()).expect("written");
-    }
     store
 }
 
 fn file(store: &LocalStore, letter: char) -> PathBuf {
-    store.location().real_dir.join(path(letter, &letter.to_string()).to_basename()).join("file")
+    store.location().real_dir.join(named(letter).to_basename()).join("file")
 }
 
 /// The letters of the paths that the database knows.
@@ -47,7 +56,7 @@ fn root(store: &LocalStore, letter: char) {
     let roots = store.location().state_dir.join("gcroots/auto");
     std::fs::create_dir_all(&roots).expect("made");
     let result = store.dir().join(format!("result-{letter}"));
-    symlink(store.location().print(&path(letter, &letter.to_string())), &result).expect("linked");
+    symlink(store.location().print(&named(letter)), &result).expect("linked");
     symlink(&result, roots.join(letter.to_string())).expect("linked");
 }
 
@@ -57,17 +66,52 @@ fn what_is_lost_goes_with_all_that_refers_to_it() {
     let store = store(dir.path(), "abcd");
     end(&store, 2).expect("ended");
     std::fs::write(file(&store, 'b'), "cut").expect("written");
-    let begun = begin(&store, 2).expect("begun");
+    let begun = begin(&store, 2, Some(State::Sealed)).expect("begun");
     let faults: Vec<(char, Fault)> =
         begun.lost.iter().map(|(path, fault)| (path.chars().last().expect("a letter"), fault.clone())).collect();
     assert_eq!(faults, [('a', Fault::Refers), ('b', Fault::Changed)]);
     assert_eq!((begun.paths, begun.anew, &known(&store)[..]), (2, None, "cd"));
     assert!(!file(&store, 'a').exists() && !file(&store, 'b').exists() && file(&store, 'c').exists());
-    assert_eq!(begin(&store, 1).expect("begun").lost, []);
+    assert_eq!(begin(&store, 1, None).expect("begun").lost, []);
 
     modes::delete(crate::fs::folder_of(&file(&store, 'd'))).expect("gone");
-    let begun = begin(&store, 2).expect("begun");
+    let begun = begin(&store, 2, Some(State::Sealed)).expect("begun");
     assert_eq!((begun.lost.len(), begun.lost[1].1.clone(), &known(&store)[..]), (2, Fault::Missing, ""));
+}
+
+#[test]
+fn without_notes_a_cut_path_is_noticed_by_its_size() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = store(dir.path(), "abc");
+    std::fs::write(file(&store, 'c'), "").expect("written");
+    assert_eq!(begin(&store, 2, None).expect("begun").lost.len(), 3);
+}
+
+#[test]
+fn what_was_built_again_may_look_otherwise() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = store(dir.path(), "ab");
+    end(&store, 2).expect("ended");
+    let program = rusqlite::Connection::open(store.location().database()).expect("opens");
+    std::fs::write(file(&store, 'a'), "other contents").expect("written");
+    let size = modes::set(crate::fs::folder_of(&file(&store, 'a')), None).expect("looked at").nar_size;
+    let update = "update ValidPaths set registrationTime = 7, narSize = ?1 where path like '%-a'";
+    program.execute(update, [size.cast_signed()]).expect("written");
+    drop(program);
+    assert!(begin(&store, 2, None).expect("begun").lost.is_empty());
+    assert!(end(&store, 2).expect("ended").changed);
+}
+
+#[test]
+fn a_path_that_is_called_a_lock_stays_and_others_go() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = store(dir.path(), "fl");
+    let lock = store.location().real_dir.join("abc-result.lock");
+    std::fs::write(&lock, "").expect("written");
+    end(&store, 2).expect("ended");
+    assert!(file(&store, 'f').exists() && !lock.exists());
+    assert!(begin(&store, 2, Some(State::Sealed)).expect("begun").lost.is_empty());
+    assert!(!end(&store, 2).expect("ended").changed);
 }
 
 #[test]
@@ -86,9 +130,9 @@ fn a_database_that_is_none_takes_all_with_it() {
         let dir = tempfile::tempdir().expect("a folder");
         let store = store(dir.path(), "ab");
         std::fs::write(store.location().database(), bytes).expect("written");
-        assert!(begin(&store, 2).expect("begun").anew.is_some());
+        assert!(begin(&store, 2, Some(State::Sealed)).expect("begun").anew.is_some());
         assert!(!file(&store, 'a').exists() && !store.location().database().exists());
-        assert!(begin(&store, 2).expect("begun").anew.is_none());
+        assert!(begin(&store, 2, Some(State::Sealed)).expect("begun").anew.is_none());
     }
 }
 
@@ -99,14 +143,15 @@ fn an_end_without_a_change_leaves_no_newer_time() {
     root(&store, 'a');
     assert!(end(&store, 2).expect("ended").changed);
     let changed = i64::try_from(Notes::read(&store).changed).expect("a time");
-    begin(&store, 2).expect("begun");
+    begin(&store, 2, Some(State::Sealed)).expect("begun");
     for name in ["db/big-lock", "gc.lock", "temproots/17"] {
         let file = store.location().state_dir.join(name);
         std::fs::create_dir_all(crate::fs::folder_of(&file)).expect("made");
         std::fs::write(file, "").expect("written");
     }
     let ended = end(&store, 2).expect("ended");
-    assert_eq!((ended.paths, ended.added, ended.size, ended.changed), (2, 0, 2000, false));
+    let size = ended.size / 2;
+    assert_eq!((ended.paths, ended.added, ended.size, ended.changed), (2, 0, 2 * size, false));
     for entry in walkdir::WalkDir::new(dir.path().join("nix")) {
         let entry = entry.expect("readable");
         let data = entry.metadata().expect("there");
@@ -122,9 +167,10 @@ fn what_no_root_names_goes_where_it_is_too_large() {
     root(&store, 'c');
     end(&store, 2).expect("ended");
     std::fs::write(store.location().real_dir.join("left-by-a-build"), "").expect("written");
-    let options = Options { max_size: Some(3000), ..Options::default() };
+    let size = super::info::info(&store).expect("readable").size;
+    let options = Options { max_size: Some(size / 4 * 3), ..Options::default() };
     let dry = collect(&store, &Options { dry_run: true, ..options.clone() }).expect("told");
-    assert_eq!((dry.removed.len(), dry.other_files, dry.size, &known(&store)[..]), (1, 1, 3000, "abcd"));
+    assert_eq!((dry.removed.len(), dry.other_files, dry.size, &known(&store)[..]), (1, 1, size / 4 * 3, "abcd"));
     let report = collect(&store, &options).expect("done");
     assert_eq!((report.before, report.removed.len(), report.other_files), (4, 1, 1));
     // The first goes, since the others are needed by it.
@@ -135,20 +181,26 @@ fn what_no_root_names_goes_where_it_is_too_large() {
     assert!(file(&store, 'c').exists() && !file(&store, 'b').exists());
     // Which the next job takes for no change.
     assert!(!end(&store, 2).expect("ended").changed);
-    let file = std::fs::File::create(store.location().state_dir.join("gc.lock")).expect("made");
-    file.lock().expect("locked");
+    // Nix's collectors hold the one, its builders the other.
     std::fs::write(store.location().real_dir.join("left-again"), "").expect("written");
-    assert!(matches!(collect(&store, &options), Err(LocalStoreError::Busy(_))));
+    for lock in ["gc.lock", "temproots/17"] {
+        let path = store.location().state_dir.join(lock);
+        std::fs::create_dir_all(crate::fs::folder_of(&path)).expect("made");
+        let file = std::fs::File::create(path).expect("made");
+        file.lock().expect("locked");
+        assert!(matches!(collect(&store, &options), Err(LocalStoreError::Busy(_))), "{lock}");
+    }
+    collect(&store, &options).expect("nobody is at work");
 }
 
 #[test]
 fn an_image_brings_what_is_not_there_yet() {
     let (dir, brought) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let image = store(brought.path(), "ab");
+    let image = store(brought.path(), "abl");
     let mine = LocalStore::open_or_make(dir.path(), &StoreDir::default()).expect("made");
     let image = LocalStore::shipped(image.dir(), &StoreDir::default());
-    assert_eq!(seed(&mine, &image, 2).expect("copied"), 2);
-    assert_eq!(known(&mine), "ab");
+    assert_eq!(seed(&mine, &image, 2).expect("copied"), 3);
+    assert_eq!(known(&mine), "abl");
     assert_eq!(file(&mine, 'a').metadata().expect("there").mode() & 0o777, 0o444);
     let inode = |store: &LocalStore| file(store, 'a').metadata().expect("there").ino();
     let before = inode(&mine);
@@ -158,11 +210,11 @@ fn an_image_brings_what_is_not_there_yet() {
     let other = store(other.path(), "adbc");
     assert_eq!(seed(&mine, &other, 2).expect("copied"), 2);
     assert_eq!(inode(&mine), before);
-    assert_eq!(known(&mine), "abcd");
+    assert_eq!(known(&mine), "ablcd");
     // Those of both, since the paths have the same contents.
     let database = database::Database::open(&mine).expect("opens").expect("there");
-    assert_eq!(database.references().expect("readable").len(), 2 + 2);
-    assert!(begin(&mine, 2).expect("begun").lost.is_empty());
+    assert_eq!(database.references().expect("readable").len(), 2 + 3);
+    assert!(begin(&mine, 2, Some(State::Sealed)).expect("begun").lost.is_empty());
 }
 
 #[test]

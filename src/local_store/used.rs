@@ -7,10 +7,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use walkdir::WalkDir;
-
 use super::database::{Database, Row};
-use super::{LocalStore, LocalStoreError};
+use super::{LocalStore, LocalStoreError, modes};
 
 /// The folder, among Nix's roots, of those that an image has brought.
 pub const OF_IMAGE: &str = "stowage";
@@ -19,7 +17,7 @@ pub const OF_IMAGE: &str = "stowage";
 pub fn roots(store: &LocalStore, with_image: bool) -> BTreeSet<String> {
     let state = &store.location().state_dir;
     let is_wanted = |path: &Path| with_image || !path.starts_with(state.join("gcroots").join(OF_IMAGE));
-    let links = ["gcroots", "profiles"].into_iter().flat_map(|folder| WalkDir::new(state.join(folder)));
+    let links = ["gcroots", "profiles"].into_iter().flat_map(|folder| modes::walk(&state.join(folder)));
     let links = links.filter_map(Result::ok).filter(|entry| entry.path_is_symlink() && is_wanted(entry.path()));
     links.filter_map(|link| named_by(store, link.path())).collect()
 }
