@@ -6,6 +6,16 @@ free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
+# wait_for_port PORT LOG: until somebody answers there.
+wait_for_port() {
+  for _ in $(seq 100); do
+    if python3 -c "import socket; socket.create_connection(('127.0.0.1', $1))" 2> /dev/null; then return; fi
+    sleep 0.1
+  done
+  cat "$2"
+  return 1
+}
+
 # start_registry NAME [YAML]: Debian's registry, in $work/NAME, with more
 # configuration.  Puts its host into $host; its requests go to $work/NAME/requests.
 start_registry() {
@@ -24,12 +34,7 @@ ${2-}
 YAML
   docker-registry serve "$folder/config.yml" > "$folder/requests" 2> "$folder/log" &
   started "$!"
-  for _ in $(seq 100); do
-    if python3 -c "import socket; socket.create_connection(('127.0.0.1', $port))" 2> /dev/null; then return; fi
-    sleep 0.1
-  done
-  cat "$folder/log"
-  return 1
+  wait_for_port "$port" "$folder/log"
 }
 
 # requests NAME: what was asked since the last time, a line each: METHOD PATH STATUS.

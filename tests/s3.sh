@@ -5,16 +5,6 @@
 unset "${!AWS_@}"
 export AWS_ACCESS_KEY_ID=ci-key AWS_SECRET_ACCESS_KEY=ci-secret-key
 
-# wait_for_port PORT LOG: until somebody answers there.
-wait_for_port() {
-  for _ in $(seq 100); do
-    if python3 -c "import socket; socket.create_connection(('127.0.0.1', $1))" 2> /dev/null; then return; fi
-    sleep 0.1
-  done
-  cat "$2"
-  return 1
-}
-
 # start_s3 FOLDER [OPTION]...: s3s-fs, whose buckets are the folders in FOLDER; puts its
 # port into $port.
 start_s3() {
