@@ -1,6 +1,7 @@
 //! SHA-256 digests as OCI writes them: `sha256:` and 64 hexadecimal digits.
 
 use std::fmt;
+use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -27,6 +28,12 @@ impl Digest {
     #[must_use]
     pub fn finish(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
+    }
+
+    /// The 32 bytes that it is.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
     }
 
     /// 64 lower-case hexadecimal digits, as blob files are named.
@@ -66,6 +73,38 @@ impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// A writer that hashes and counts what goes through it: a NAR, or a layer's blob.
+pub struct HashWriter<W> {
+    hasher: Sha256,
+    size: u64,
+    inner: W,
+}
+
+impl<W> HashWriter<W> {
+    /// Hashes what is written to `inner`.
+    pub fn new(inner: W) -> Self {
+        Self { hasher: Sha256::new(), size: 0, inner }
+    }
+
+    /// What the digest and the size of what went through are, and the writer that it went to.
+    pub fn finish<R: From<(Digest, u64)>>(self) -> (R, W) {
+        (R::from((Digest::finish(self.hasher), self.size)), self.inner)
+    }
+}
+
+impl<W: Write> Write for HashWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let length = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..length]);
+        self.size += length as u64;
+        Ok(length)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

@@ -22,8 +22,7 @@ pub mod read;
 use std::io::Write;
 use std::ops::Range;
 
-use sha2::{Digest as _, Sha256};
-
+use crate::digest::{Digest, HashWriter};
 use crate::store::{NarHash, StorePath};
 use crate::tree::{Entry, Files, Node, Sink, StoreFiles, TreeError};
 
@@ -50,11 +49,10 @@ pub struct Measured {
     pub size: u64,
 }
 
-/// A writer that hashes and counts what goes through it.
-pub struct HashWriter<W> {
-    hasher: Sha256,
-    size: u64,
-    inner: W,
+impl From<(Digest, u64)> for Measured {
+    fn from((digest, size): (Digest, u64)) -> Self {
+        Self { hash: NarHash::new(digest.to_bytes()), size }
+    }
 }
 
 /// Writes the NAR of `path`.
@@ -228,32 +226,6 @@ impl<W: Write> Sink for Archive<W> {
     }
 }
 
-impl<W> HashWriter<W> {
-    /// Hashes what is written to `inner`.
-    pub fn new(inner: W) -> Self {
-        Self { hasher: Sha256::new(), size: 0, inner }
-    }
-
-    /// What went through, and the writer that it went to.
-    pub fn finish(self) -> (Measured, W) {
-        let hash = NarHash::new(self.hasher.finalize().into());
-        (Measured { hash, size: self.size }, self.inner)
-    }
-}
-
-impl<W: Write> Write for HashWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let length = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..length]);
-        self.size += length as u64;
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -291,7 +263,7 @@ mod tests {
         let entries = files.walk(&path()).expect("walks");
         assert_eq!(size(&entries), GOLDEN.len() as u64);
         let measured = measure(&files, &entries).expect("measures");
-        assert_eq!(measured, Measured { hash: NarHash::new(Sha256::digest(GOLDEN).into()), size: GOLDEN.len() as u64 });
+        assert_eq!(measured, Measured { hash: NarHash::new(Digest::of(GOLDEN).to_bytes()), size: GOLDEN.len() as u64 });
     }
 
     #[test]

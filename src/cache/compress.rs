@@ -13,8 +13,9 @@ use super::compression::Encoder;
 use super::narinfo::NarFile;
 use super::shelf::{Draft, ShelfError, Source};
 use super::{CacheFolder, Compression, Refusal, beside};
+use crate::digest::HashWriter;
 use crate::layer::compress::Press;
-use crate::nar::{self, HashWriter, Measured, NarError};
+use crate::nar::{self, Measured, NarError};
 use crate::store::PathInfo;
 use crate::tree::{Entry, StoreFiles};
 

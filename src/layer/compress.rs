@@ -24,7 +24,7 @@ use std::str::FromStr;
 
 use crate::codec::{self, Codec};
 
-pub use encoder::{Encoder, Hashed, Press};
+pub use encoder::{Encoder, Press};
 
 /// The version of the form; see above.
 const VERSION: u32 = 1;

@@ -12,10 +12,11 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::blob::LayerBlob;
-use super::compress::{Compression, Hashed, Press};
+use super::compress::{Compression, Press};
 use super::pack::StoreLayer;
 use super::stream;
 use super::{BlobRecord, Delivered, LayerKey, LayerRecord, Owner};
+use crate::digest::HashWriter;
 use crate::store::{StoreDir, StorePath};
 use crate::tree::{StoreFiles, TreeError};
 pub use archive::{ArchiveSink, SpoolError, in_turn};
@@ -186,9 +187,9 @@ fn make_blob(
     } else if press.compression().is_none() {
         Delivered::plain(make_tar(source, job, &mut Counted { out: &mut *blob, progress })?)
     } else {
-        let mut encoder = press.encoder(Hashed::new(&mut *blob));
+        let mut encoder = press.encoder(HashWriter::new(&mut *blob));
         let record = make_tar(source, job, &mut Counted { out: &mut encoder, progress })?;
-        Delivered { record, blob: encoder.finish()?.finish().1 }
+        Delivered { record, blob: encoder.finish()?.finish().0 }
     };
     blob.finish(&delivered)?;
     Ok(delivered)

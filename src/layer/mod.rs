@@ -51,6 +51,12 @@ pub struct BlobRecord {
     pub size: u64,
 }
 
+impl From<(Digest, u64)> for BlobRecord {
+    fn from((digest, size): (Digest, u64)) -> Self {
+        Self { digest, size }
+    }
+}
+
 /// What has become of a layer at a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {

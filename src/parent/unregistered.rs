@@ -13,7 +13,8 @@ use super::layers::{Content, Layer};
 use super::look::{Look, Seen};
 use super::overlay::{self, Overlay};
 use super::references::{Candidates, ReferenceScanner};
-use crate::nar::{self, HashWriter, NarError};
+use crate::digest::HashWriter;
+use crate::nar::{self, Measured, NarError};
 use crate::store::{PathInfo, StoreDir, StorePath};
 use crate::tree::{self, Entry, Node, Sink, TreeError};
 
@@ -107,7 +108,7 @@ impl Image<'_> {
         let tree = Tree { files, store: self.store() };
         let entries = tree.entries(path)?;
         let writer = HashWriter::new(ReferenceScanner::new(candidates));
-        let (measured, scanner) = nar::write(&tree, &entries, writer)
+        let (measured, scanner): (Measured, _) = nar::write(&tree, &entries, writer)
             .map_err(|error| match error {
                 NarError::Tree(error) => LayerProblem::Store(error.to_string()),
                 NarError::Write(error) => LayerProblem::Temporary(error),

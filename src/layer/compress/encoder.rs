@@ -11,11 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use sha2::{Digest as _, Sha256};
-
 use super::{Compression, block};
-use crate::digest::Digest;
-use crate::layer::BlobRecord;
 
 /// How many blocks may be in memory, beside one for each layer, on however many threads.
 const MOST_BLOCKS: usize = 32;
@@ -136,38 +132,6 @@ pub struct Encoder<'a, W> {
     is_begun: bool,
 }
 
-/// Hashes and counts what is written: a layer's blob.
-pub struct Hashed<W> {
-    out: W,
-    hasher: Sha256,
-    size: u64,
-}
-
-impl<W> Hashed<W> {
-    /// Nothing yet.
-    pub fn new(out: W) -> Self {
-        Self { out, hasher: Sha256::new(), size: 0 }
-    }
-
-    /// What has been written in all.
-    pub fn finish(self) -> (W, BlobRecord) {
-        (self.out, BlobRecord { digest: Digest::finish(self.hasher), size: self.size })
-    }
-}
-
-impl<W: Write> Write for Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let length = self.out.write(bytes)?;
-        self.hasher.update(&bytes[..length]);
-        self.size += length as u64;
-        Ok(length)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
-}
-
 impl<W: Write> Encoder<'_, W> {
     /// Writes what is left.
     ///
@@ -268,6 +232,8 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
+    use crate::digest::{Digest, HashWriter};
+    use crate::layer::BlobRecord;
 
     /// Bytes that compress about as well as programs do.
     fn sample(length: usize) -> Vec<u8> {
@@ -288,9 +254,9 @@ mod tests {
         bytes
     }
 
-    fn encode(compression: Compression, threads: usize, bytes: &[u8], piece: usize) -> (Vec<u8>, BlobRecord) {
+    fn encode(compression: Compression, threads: usize, bytes: &[u8], piece: usize) -> (BlobRecord, Vec<u8>) {
         let press = Press::new(compression, threads);
-        let mut encoder = press.encoder(Hashed::new(Vec::new()));
+        let mut encoder = press.encoder(HashWriter::new(Vec::new()));
         bytes.chunks(piece).for_each(|piece| encoder.write_all(piece).expect("memory"));
         encoder.finish().expect("memory").finish()
     }
@@ -324,7 +290,7 @@ mod tests {
             ("zstd:19", 862_029, "e8fb051b7614b944b19e2b47284666bcf7c23fb438ab116d190eee5b6f497843"),
         ] {
             let compression = text.parse().expect(text);
-            let (out, blob) = encode(compression, 2, &bytes, 300_000);
+            let (blob, out) = encode(compression, 2, &bytes, 300_000);
             assert!(decode(compression, &out) == bytes, "{text}");
             assert_eq!(blob, BlobRecord { digest: Digest::of(&out), size: out.len() as u64 }, "{text}");
             assert_eq!((blob.size, blob.digest.to_hex().as_str()), (size, digest), "{text}");
@@ -343,7 +309,7 @@ mod tests {
             let press = Press::new(compression, 2);
             std::thread::scope(|scope| {
                 let other = || {
-                    let mut encoder = press.encoder(Hashed::new(Vec::new()));
+                    let mut encoder = press.encoder(HashWriter::new(Vec::new()));
                     encoder.write_all(&bytes).expect("memory");
                     encoder.finish().expect("memory").finish()
                 };
@@ -358,12 +324,12 @@ mod tests {
         for text in ["gzip", "zstd"] {
             let compression = text.parse().expect(text);
             let whole = sample(2 * block::size(compression));
-            let (out, _) = encode(compression, 2, &whole, 100_000);
+            let (_, out) = encode(compression, 2, &whole, 100_000);
             let halves = whole.chunks(block::size(compression));
             let expected: Vec<u8> =
                 halves.flat_map(|half| block::compress(compression, half).expect("memory")).collect();
             assert!(out == expected, "{text}");
-            let (out, _) = encode(compression, 2, b"", 1);
+            let (_, out) = encode(compression, 2, b"", 1);
             assert!(!out.is_empty() && decode(compression, &out).is_empty(), "{text}");
         }
     }

@@ -13,9 +13,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::memory::{MEMORY, Memory, Share};
 use super::{Content, Counted, LayerJob, Progress, Source, make_tar, panicked};
+use crate::digest::HashWriter;
 use crate::layer::blob::LayerBlob;
 use crate::layer::chunks::{CHUNK, PackError};
-use crate::layer::compress::{Compression, Hashed, Press};
+use crate::layer::compress::{Compression, Press};
 use crate::layer::pack::StoreLayer;
 use crate::layer::stream::{self, Buffers, HashLater, InMemory, Later};
 use crate::layer::{BlobRecord, Delivered, LayerRecord};
@@ -153,9 +154,9 @@ impl PackAhead<'_> {
     /// A layer of `size` bytes, compressed into memory.
     fn press(&self, job: &LayerJob<'_>, size: u64) -> anyhow::Result<Packed> {
         let share = self.memory.take(size);
-        let mut encoder = self.press.encoder(Hashed::new(Vec::new()));
+        let mut encoder = self.press.encoder(HashWriter::new(Vec::new()));
         let record = make_tar(self.source, job, &mut encoder)?;
-        let (bytes, blob) = encoder.finish()?.finish();
+        let (blob, bytes) = encoder.finish()?.finish();
         Ok(Packed::Ready(Delivered { record, blob }, InMemory::of(bytes), share))
     }
 }
@@ -275,9 +276,9 @@ impl Archive<'_> {
             let mut out = Counted { out: &mut &*file, progress: self.progress };
             return Ok(Delivered::plain(make_tar(self.source, job, &mut out)?));
         }
-        let mut encoder = self.press.encoder(Hashed::new(file));
+        let mut encoder = self.press.encoder(HashWriter::new(file));
         let record = make_tar(self.source, job, &mut Counted { out: &mut encoder, progress: self.progress })?;
-        Ok(Delivered { record, blob: encoder.finish()?.finish().1 })
+        Ok(Delivered { record, blob: encoder.finish()?.finish().0 })
     }
 
     /// An OCI archive names a blob as it is; a docker archive may need it otherwise.
