@@ -15,7 +15,7 @@ use stowage::layer::pack::StoreLayer;
 use stowage::layer::stream;
 use stowage::store::{StoreDir, StorePath};
 use stowage::tree::StoreFiles;
-use support::{ENVIRONMENT, HELLO, LIBRARY, Scratch, printed, registration};
+use support::{ENVIRONMENT, HELLO, LIBRARY, Scratch, printed, registration, tar_names};
 
 /// The digest of the image of the small store: it may change only together with
 /// the version of the tar's, the database's or the system layer's form.
@@ -174,51 +174,6 @@ fn rows_are_exactly_the_paths_on_disk() {
 }
 
 #[test]
-fn a_copy_has_the_digests_of_the_image_folder() {
-    let scratch = Scratch::new();
-    let built = scratch.built(&[&printed(ENVIRONMENT), "--name", "golden", "--strategy", "popularity"]);
-    for destination in ["oci:layout", "docker-archive:archive.tar", "oci-archive:archive.oci"] {
-        let root = scratch.root();
-        let output =
-            scratch.stowage(&["copy", "stowage:image", destination, "--json", "--store"]).arg(root).assert().success();
-        let copied: Value = serde_json::from_slice(&output.get_output().stdout).expect("JSON");
-        assert_eq!((&copied["digest"], &copied["config"]), (&built["digest"], &built["config"]));
-    }
-    for image in ["oci:layout", "oci:layout:latest", "docker-archive:archive.tar"] {
-        let output = scratch.stowage(&["inspect", "--json", image]).assert().success();
-        let inspected: Value = serde_json::from_slice(&output.get_output().stdout).expect("JSON");
-        assert_eq!(inspected["configDigest"], built["config"], "{image}");
-    }
-}
-
-#[test]
-fn a_layer_whose_paths_changed_is_not_copied_under_its_old_digest() {
-    let scratch = Scratch::new();
-    scratch.built(&[&printed(ENVIRONMENT)]);
-    std::fs::write(scratch.store_file(HELLO).join("share/doc/README"), "cod\n").expect("writable");
-    let root = scratch.root();
-    for destination in ["oci:layout", "docker-archive:archive.tar", "oci-archive:archive.oci"] {
-        let output = scratch.stowage(&["copy", "stowage:image", destination, "--store"]).arg(&root).assert().code(5);
-        assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("its store paths were changed"));
-    }
-    assert!(!scratch.path("archive.tar").exists());
-}
-
-#[test]
-fn an_archive_goes_to_standard_output_byte_for_byte_as_to_a_file() {
-    let scratch = Scratch::new();
-    scratch.built(&[&printed(ENVIRONMENT), "--to", "docker-archive:archive.tar", "--jobs", "1"]);
-    let output = scratch.build(&[&printed(ENVIRONMENT), "--to", "docker-archive:-", "--jobs", "1"]).assert().success();
-    let file = std::fs::read(scratch.path("archive.tar")).expect("an archive");
-    let mut in_file = tar_names(&file);
-    let mut in_pipe = tar_names(&output.get_output().stdout);
-    assert_eq!(in_file.last(), Some(&"manifest.json".to_owned()));
-    in_file.sort();
-    in_pipe.sort();
-    assert_eq!(in_file, in_pipe);
-}
-
-#[test]
 fn a_layout_gets_layers_that_are_known_and_not_there_beside_unknown_ones() {
     // What is known of which layers, and what is there, must not mix them up.
     for known in [HELLO, LIBRARY] {
@@ -252,106 +207,6 @@ fn a_layout_gets_layers_that_are_known_and_not_there_beside_unknown_ones() {
         }
         assert_eq!(there.len(), 6, "config, manifest, four layers: {there:?}");
     }
-}
-
-#[test]
-fn builds_to_one_place_at_once_leave_whole_images() {
-    let scratch = Scratch::new();
-    let paths = [printed(HELLO), printed(LIBRARY)];
-    for _ in 0..5 {
-        std::thread::scope(|scope| {
-            for path in &paths {
-                scope.spawn(|| scratch.built(&[path, "--to", "stowage:image"]));
-                scope.spawn(|| scratch.built(&[path, "--to", &format!("oci:layout:{}", &path[11..15])]));
-            }
-        });
-        scratch.stowage(&["inspect", "stowage:image"]).assert().success();
-        for path in &paths {
-            scratch.stowage(&["inspect", &format!("oci:layout:{}", &path[11..15])]).assert().success();
-        }
-    }
-    // The image's own three, and nothing of the other image.
-    assert_eq!(support::names(&scratch.path("image/blobs/sha256")).len(), 3);
-}
-
-#[test]
-fn a_folder_of_somebody_elses_blobs_is_left_alone() {
-    let scratch = Scratch::new();
-    std::fs::create_dir_all(scratch.path("image/blobs/sha256")).expect("writable");
-    std::fs::write(scratch.path("image/blobs/sha256").join("ab".repeat(32)), "precious").expect("writable");
-    scratch.build(&[&printed(HELLO)]).assert().code(6);
-    assert_eq!(support::names(&scratch.path("image/blobs/sha256")).len(), 1);
-}
-
-#[test]
-fn nothing_is_written_through_a_link_in_a_layout() {
-    let scratch = Scratch::new();
-    std::fs::create_dir_all(scratch.path("elsewhere")).expect("writable");
-    scratch.built(&[&printed(HELLO), "--to", "oci:layout"]);
-    scratch.built(&[&printed(HELLO)]);
-    for folder in ["layout", "image"] {
-        let blobs = scratch.path(folder).join("blobs/sha256");
-        std::fs::remove_dir_all(&blobs).expect("there");
-        std::os::unix::fs::symlink(scratch.path("elsewhere"), blobs).expect("writable");
-    }
-    for destination in ["oci:layout", "stowage:image"] {
-        scratch.build(&[&printed(ENVIRONMENT), "--to", destination]).assert().code(6);
-    }
-    assert!(support::names(&scratch.path("elsewhere")).is_empty());
-}
-
-#[test]
-fn a_folder_whose_manifest_or_config_is_of_another_image_is_refused() {
-    let scratch = Scratch::new();
-    let index = scratch.path("image/stowage.json");
-    let read = || -> Value { serde_json::from_slice(&std::fs::read(&index).expect("there")).expect("JSON") };
-    scratch.built(&[&printed(LIBRARY)]);
-    let other = read();
-    let blobs = support::names(&scratch.path("image/blobs/sha256"));
-    for name in &blobs {
-        std::fs::copy(scratch.path("image/blobs/sha256").join(name), scratch.path(name)).expect("writable");
-    }
-    scratch.built(&[&printed(ENVIRONMENT)]);
-    for name in &blobs {
-        std::fs::copy(scratch.path(name), scratch.path("image/blobs/sha256").join(name)).expect("writable");
-    }
-    let right = read();
-    for key in ["manifest", "config"] {
-        let mut wrong = right.clone();
-        wrong[key] = other[key].clone();
-        std::fs::write(&index, wrong.to_string()).expect("writable");
-        let output = scratch.stowage(&["copy", "stowage:image", "oci:layout"]).assert().code(6);
-        assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("of another image"));
-    }
-}
-
-#[test]
-fn other_images_of_a_layout_stay() {
-    let scratch = Scratch::new();
-    scratch.built(&[&printed(HELLO), "--to", "oci:layout:one"]);
-    let other = scratch.built(&[&printed(LIBRARY), "--to", "oci:layout:other"]);
-    scratch.built(&[&printed(ENVIRONMENT), "--to", "oci:layout:one"]);
-    let output = scratch.stowage(&["inspect", "--json", "oci:layout:other"]).assert().success();
-    let inspected: Value = serde_json::from_slice(&output.get_output().stdout).expect("JSON");
-    assert_eq!(inspected["digest"], other["digest"]);
-    scratch.stowage(&["inspect", "oci:layout"]).assert().code(6);
-}
-
-#[test]
-fn an_image_folder_holds_its_paths_and_lets_go_of_older_ones() {
-    let scratch = Scratch::new();
-    let auto = scratch.root().join("nix/var/nix/gcroots/auto");
-    let held = || -> BTreeSet<String> {
-        // As Nix finds them: through a link in auto to a link to a store path.
-        let links = std::fs::read_dir(&auto)
-            .expect("made")
-            .map(|entry| entry.expect("readable").path().read_link().expect("a link"));
-        links.filter_map(|link| link.read_link().ok()).map(|path| path.to_string_lossy().into_owned()).collect()
-    };
-    scratch.built(&[&printed(ENVIRONMENT)]);
-    assert_eq!(held(), [printed(ENVIRONMENT)].into());
-    scratch.built(&[&printed(LIBRARY)]);
-    assert_eq!(held(), [printed(LIBRARY)].into());
 }
 
 #[test]
@@ -455,12 +310,6 @@ fn file_in(tar: &[u8], name: &str) -> Option<Vec<u8>> {
         }
     }
     None
-}
-
-fn tar_names(bytes: &[u8]) -> Vec<String> {
-    let mut archive = tar::Archive::new(bytes);
-    let entries = archive.entries().expect("a tar");
-    entries.map(|entry| entry.expect("valid").path().expect("a path").to_string_lossy().into_owned()).collect()
 }
 
 /// The base names of the paths that the database in a layer knows.

@@ -122,3 +122,10 @@ pub fn names(folder: &Path) -> Vec<String> {
     names.sort();
     names
 }
+
+/// The names in a tar.
+pub fn tar_names(bytes: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(bytes);
+    let entries = archive.entries().expect("a tar");
+    entries.map(|entry| entry.expect("valid").path().expect("a path").to_string_lossy().into_owned()).collect()
+}
