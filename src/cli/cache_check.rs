@@ -9,14 +9,15 @@ use serde_json::json;
 
 use super::args::{CheckArguments, GcArguments, InfoArguments};
 use super::output;
-use super::settings::{self, Settings};
+use super::paths;
+use super::settings::Settings;
 use super::wait;
 use crate::cache::check::{self, Report};
 use crate::cache::gc;
 use crate::cache::info::info;
 use crate::store::{StoreLocation, StorePath};
 
-pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A cache was damaged, and who asked wants to know by the exit code.
 #[derive(Debug, thiserror::Error)]
@@ -86,36 +87,53 @@ fn check_json(report: &Report) -> serde_json::Value {
 /// When it can't be read or written, or a path to keep is none.
 pub fn collect(settings: &Settings, arguments: &GcArguments) -> anyhow::Result<()> {
     let location = settings.location(arguments.store.root.as_deref());
-    let keep = arguments.keep.iter().map(|path| settings::resolve(&location, path));
-    let options = gc::Options {
+    let used = used_now(settings, &location, &arguments.dir);
+    let options = gc::Options { used, ..gc_options(&location, arguments)? };
+    let report = gc::collect(settings.place(&arguments.dir)?, &location.store_dir, &options)?;
+    tell_collected(settings, &location, arguments, &report, "all that is left must stay")
+}
+
+/// What to delete, as the command line has it; paths to keep are of the store at `location`.
+///
+/// # Errors
+/// When one of them is none.
+pub(super) fn gc_options(location: &StoreLocation, arguments: &GcArguments) -> anyhow::Result<gc::Options> {
+    let keep = arguments.keep.iter().map(|path| paths::resolve(location, path));
+    Ok(gc::Options {
         max_size: arguments.max_size,
         max_age: arguments.keep_days.map(|days| DAY * days),
         keep: keep.collect::<Result<_, _>>()?,
-        used: used_now(settings, &location, &arguments.dir),
+        used: Vec::new(),
         dry_run: arguments.dry_run,
-    };
-    let report = gc::collect(settings.place(&arguments.dir)?, &location.store_dir, &options)?;
-    if let Some(limit) = options.max_size.filter(|limit| report.size > *limit) {
+    })
+}
+
+/// Says what was deleted; and where it is still too large, why that is `left`.
+pub(super) fn tell_collected(
+    settings: &Settings,
+    location: &StoreLocation,
+    arguments: &GcArguments,
+    report: &gc::Report,
+    left: &str,
+) -> anyhow::Result<()> {
+    if let Some(limit) = arguments.max_size.filter(|limit| report.size > *limit) {
         let (is, may) = (output::size(report.size), output::size(limit));
-        tracing::warn!("the cache is {is} large, and may be {may}: all that is left must stay");
+        tracing::warn!("the cache is {is} large, and may be {may}: {left}");
     }
+    let removed: Vec<String> = report.removed.iter().map(|path| location.print(path)).collect();
+    let (gone, kept) = (removed.len(), report.before - removed.len());
     if arguments.json {
-        let removed: Vec<String> = report.removed.iter().map(|path| location.print(path)).collect();
-        output::print(&format!(
-            "{}\n",
-            json!({
-                "kept": report.before - removed.len(), "removed": removed, "otherFiles": report.other_files,
-                "sizeBefore": report.size_before, "size": report.size, "dryRun": options.dry_run,
-            })
-        ))?;
+        let value = json!({
+            "kept": kept, "removed": removed, "otherFiles": report.other_files,
+            "sizeBefore": report.size_before, "size": report.size, "dryRun": arguments.dry_run,
+        });
+        output::print(&format!("{value}\n"))?;
     } else if !settings.quiet {
-        let removed = report.removed.len();
         output::print(&format!(
-            "{removed} of {} paths {} ({}), {} stay ({})\n",
+            "{gone} of {} paths {} ({}), {kept} stay ({})\n",
             report.before,
-            if options.dry_run { "would go" } else { "are gone" },
+            if arguments.dry_run { "would go" } else { "are gone" },
             output::size(report.size_before - report.size),
-            report.before - removed,
             output::size(report.size),
         ))?;
     }
@@ -149,13 +167,7 @@ pub fn print_info(settings: &Settings, arguments: &InfoArguments) -> anyhow::Res
         output::size(info.size),
         if place.folder().is_some() { "on disk" } else { "in all" }
     );
-    for (what, time) in
-        [("oldest", info.oldest), ("newest", info.newest), ("least recently used", info.least_recently_used)]
-    {
-        if let Some(time) = time {
-            text += &format!("{what}: {} days ago\n", days_since(time));
-        }
-    }
+    text += &ages([info.oldest, info.newest, info.least_recently_used]);
     for (count, what) in [
         (info.damaged, "narinfos are damaged; `stowage cache check` takes them away"),
         (info.without_nar, "paths have no NAR; `stowage cache check` takes them away"),
@@ -177,7 +189,14 @@ fn used_now(settings: &Settings, location: &StoreLocation, dir: &Path) -> Vec<St
     })
 }
 
-pub(super) fn days_since(seconds: u64) -> u64 {
+/// How long ago the oldest, the newest and the least recently used path was written or used, as
+/// far as there is one.
+pub(super) fn ages(times: [Option<u64>; 3]) -> String {
+    let lines = ["oldest", "newest", "least recently used"].into_iter().zip(times);
+    lines.filter_map(|(what, time)| Some(format!("{what}: {} days ago\n", days_since(time?)))).collect()
+}
+
+fn days_since(seconds: u64) -> u64 {
     let now = crate::cache::usage::seconds(std::time::SystemTime::now());
     now.saturating_sub(seconds) / DAY.as_secs()
 }

@@ -1,18 +1,19 @@
 //! `stowage cache` and `stowage env` for caches that are stores.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use serde_json::json;
 
 use super::args::{CheckArguments, EnvArguments, GcArguments, InfoArguments, WaitArguments};
-use super::cache_check::{DAY, Damaged, days_since};
+use super::cache_check::{Damaged, ages, gc_options, tell_collected};
 use super::output;
 use super::settings::{self, Settings};
+use super::wait::absolute;
 use crate::cache::Place;
 use crate::cache::setup::Setup;
 use crate::local_store::modes::State;
-use crate::local_store::{self, LocalStore, begin::Begun, collect::Options, namespaces};
+use crate::local_store::{self, LocalStore, begin::Begun, namespaces};
 
 /// Nix can't build in the folder.
 #[derive(Debug, thiserror::Error)]
@@ -140,37 +141,9 @@ pub fn check(settings: &Settings, store: &LocalStore, arguments: &CheckArguments
 /// # Errors
 /// When somebody is at work there, or it can't be changed.
 pub fn collect(settings: &Settings, store: &LocalStore, arguments: &GcArguments) -> anyhow::Result<()> {
-    let keep = arguments.keep.iter().map(|path| settings::resolve(store.location(), path));
-    let options = Options {
-        max_size: arguments.max_size,
-        max_age: arguments.keep_days.map(|days| DAY * days),
-        keep: keep.collect::<Result<_, _>>()?,
-        used: Vec::new(),
-        dry_run: arguments.dry_run,
-    };
+    let options = gc_options(store.location(), arguments)?;
     let report = local_store::collect(store, &options)?;
-    if let Some(limit) = options.max_size.filter(|limit| report.size > *limit) {
-        let (is, may) = (output::size(report.size), output::size(limit));
-        tracing::warn!("the store is {is} large, and may be {may}: GC roots name all that is left");
-    }
-    let kept = report.before - report.removed.len();
-    if arguments.json {
-        let value = json!({
-            "kept": kept, "removed": report.removed, "otherFiles": report.other_files,
-            "sizeBefore": report.size_before, "size": report.size, "dryRun": options.dry_run,
-        });
-        output::print(&format!("{value}\n"))?;
-    } else if !settings.quiet {
-        output::print(&format!(
-            "{} of {} paths {} ({}), {kept} stay ({})\n",
-            report.removed.len(),
-            report.before,
-            if options.dry_run { "would go" } else { "are gone" },
-            output::size(report.size_before - report.size),
-            output::size(report.size),
-        ))?;
-    }
-    Ok(())
+    tell_collected(settings, store.location(), arguments, &report, "GC roots name all that is left")
 }
 
 /// Tells what is in the store.
@@ -189,13 +162,7 @@ pub fn print_info(store: &LocalStore, arguments: &InfoArguments) -> anyhow::Resu
     }
     let mut text =
         format!("a store with {} paths for {}, {}\n", info.paths, store.location().store_dir, output::size(info.size));
-    for (what, time) in
-        [("oldest", info.oldest), ("newest", info.newest), ("least recently used", info.least_recently_used)]
-    {
-        if let Some(time) = time {
-            text += &format!("{what}: {} days ago\n", days_since(time));
-        }
-    }
+    text += &ages([info.oldest, info.newest, info.least_recently_used]);
     Ok(output::print(&text)?)
 }
 
@@ -217,12 +184,5 @@ pub fn print_env(
             Ok(())
         }
         Way::Namespaces => Ok(output::print(&Setup::remote(store.dir(), arguments.format)?)?),
-    }
-}
-
-fn absolute(dir: &Path) -> anyhow::Result<PathBuf> {
-    match dir.canonicalize() {
-        Ok(dir) => Ok(dir),
-        Err(_) => std::path::absolute(dir).with_context(|| format!("finding {}", dir.display())),
     }
 }

@@ -184,11 +184,14 @@ fn start_worker(settings: &Settings, queue: &Queue, is_ours: &dyn Fn(&Record) ->
     }
 }
 
-fn absolute(dir: &Path) -> anyhow::Result<PathBuf> {
+/// The one name of the cache in `dir`, which others may name by another link.
+///
+/// # Errors
+/// When the current folder is gone.
+pub(super) fn absolute(dir: &Path) -> anyhow::Result<PathBuf> {
     if let Some(bucket) = bucket(dir) {
         return Ok(bucket);
     }
-    // Hooks may name it by another link.
     match dir.canonicalize() {
         Ok(dir) => Ok(dir),
         Err(_) => std::path::absolute(dir).with_context(|| format!("finding {}", dir.display())),

@@ -1,6 +1,6 @@
 //! A job's begin: what an archive has brought is looked at, and made read-only.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 
@@ -121,10 +121,8 @@ fn look(store: &LocalStore, notes: &Notes, row: &Row, state: Option<State>) -> O
         return Some(Fault::Unreadable("it is no store path".to_owned()));
     };
     let path = store.path(base);
-    if path.symlink_metadata().is_err() {
-        return Some(Fault::Missing);
-    }
     let looks = match modes::set(&path, state) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(Fault::Missing),
         Err(error) => return Some(Fault::Unreadable(error.to_string())),
         Ok(looks) => looks,
     };
@@ -153,7 +151,7 @@ fn with_referrers(mut faulty: BTreeMap<i64, Fault>, references: &[(i64, i64)]) -
 }
 
 /// Deletes the files of a path that nobody knows any more.
-pub(super) fn delete(store: &LocalStore, row: &Row) -> Result<(), LocalStoreError> {
+fn delete(store: &LocalStore, row: &Row) -> Result<(), LocalStoreError> {
     let Some(base) = store.base(&row.path) else { return Ok(()) };
     let path = store.path(base);
     modes::clear(&path).map_err(|error| io_error(&path, error))
@@ -199,10 +197,6 @@ fn drop_leftovers(store: &LocalStore) -> Result<Option<String>, LocalStoreError>
 /// Empties the store. What is registered nowhere can't be told from what was lost.
 fn drop_all(store: &LocalStore) -> Result<(), LocalStoreError> {
     let nix = store.dir().join("nix");
-    let kept: BTreeSet<_> = [&store.location().real_dir, &store.location().state_dir].into_iter().collect();
     modes::clear(&nix).map_err(|error| io_error(&nix, error))?;
-    for folder in kept {
-        std::fs::create_dir_all(folder).map_err(|error| io_error(folder, error))?;
-    }
-    Ok(())
+    store.make()
 }

@@ -9,51 +9,38 @@ use super::database::{Database, Row};
 use super::notes::Notes;
 use super::{LocalStore, LocalStoreError, io_error, modes, used};
 use crate::cache::gc::plan::{self, Item, Limits};
+use crate::cache::gc::{Options, Report};
 use crate::cache::usage::seconds;
 use crate::store::StorePath;
-
-/// What to delete.
-pub use crate::cache::gc::Options;
-
-/// What was deleted.
-#[derive(Debug, Default)]
-pub struct Collected {
-    /// How many paths were there.
-    pub before: usize,
-    /// Those that are gone, in full.
-    pub removed: Vec<String>,
-    /// How many things are gone that were registered nowhere, such as what killed builds left.
-    pub other_files: usize,
-    /// How large all NARs were, in bytes.
-    pub size_before: u64,
-    /// How large they are.
-    pub size: u64,
-}
 
 /// Deletes from `store` what need not stay. What GC roots name stays, with all that it refers to.
 ///
 /// # Errors
 /// When somebody is at work there, or it can't be changed.
-pub fn collect(store: &LocalStore, options: &Options) -> Result<Collected, LocalStoreError> {
+pub fn collect(store: &LocalStore, options: &Options) -> Result<Report, LocalStoreError> {
     let Some(database) = Database::open(store)? else {
-        return Ok(Collected::default());
+        return Ok(Report::default());
     };
     let rows = database.rows()?;
     let gone = plan(store, &database, &rows, options)?;
     let is_gone: BTreeSet<i64> = gone.iter().map(|at| rows[*at].id).collect();
     let unknown = unknown(store, rows.iter().filter(|row| !is_gone.contains(&row.id)))?;
+    let of_gone: BTreeSet<PathBuf> =
+        gone.iter().filter_map(|at| store.base(&rows[*at].path)).map(|base| store.path(base)).collect();
     let size_before = rows.iter().map(|row| row.nar_size).sum();
     let freed: u64 = gone.iter().map(|at| rows[*at].nar_size).sum();
-    let removed = gone.iter().map(|at| rows[*at].path.clone()).collect();
-    let report = Collected {
+    let store_path = |at: &usize| store.location().store_dir.parse_path(rows[*at].path.as_bytes()).ok();
+    let removed = gone.iter().filter_map(store_path).collect();
+    let report = Report {
         before: rows.len(),
         removed,
-        other_files: unknown.len().saturating_sub(gone.len()),
+        other_files: unknown.iter().filter(|path| !of_gone.contains(*path)).count(),
         size_before,
         size: size_before - freed,
     };
     // Where nothing goes, nothing is written: an archive would be made for that.
-    if !options.dry_run && !unknown.is_empty() {
+    let is_work = !gone.is_empty() || !unknown.is_empty();
+    if is_work && !options.dry_run {
         delete(store, database, &rows, &is_gone, &unknown)?;
     }
     Ok(report)
@@ -129,9 +116,9 @@ fn kept(
     options: &Options,
 ) -> Result<BTreeSet<i64>, LocalStoreError> {
     let print = |path: &StorePath| store.location().print(path);
-    let mut roots = used::roots(store, true);
+    let mut roots = used::roots(store);
     roots.extend(options.keep.iter().map(print));
-    used::needed(database, rows, &roots, false)
+    used::closure(database, rows, &roots)
 }
 
 fn items(store: &LocalStore, database: &Database, rows: &[Row]) -> Result<Vec<Item>, LocalStoreError> {

@@ -53,8 +53,8 @@ impl Database {
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.pragma_update(None, "foreign_keys", true)?;
             let state: String = connection.query_row("pragma quick_check(1)", [], |row| row.get(0))?;
-            let count: i64 = connection.query_row("select count(*) from ValidPaths", [], |row| row.get(0))?;
-            tracing::debug!("{}: {state}, {count} paths", file.display());
+            // An empty file is a database, too.
+            connection.prepare("select path from ValidPaths")?;
             match &state[..] {
                 "ok" => Ok(connection),
                 _ => Err(rusqlite::Error::SqliteFailure(

@@ -1,6 +1,8 @@
 //! A job's end: the store becomes what an archive can hold, and be unpacked from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -44,26 +46,21 @@ pub fn end(store: &LocalStore, jobs: usize) -> Result<Ended, LocalStoreError> {
     let rows = database.rows()?;
     let digest = database.digest()?;
     let old = Notes::read(store);
-    let roots = used::roots(store, true);
-    let needed = used::needed(&database, &rows, &roots, true)?;
+    let needed = used::needed(&database, &rows, &used::roots(store))?;
     database.settle()?;
     drop_passing(store, &rows)?;
     let looks = parallel(&rows, jobs, |row| open(store, row)).into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut paths: BTreeMap<String, Note> = looks.into_iter().flatten().collect();
     let added = paths.keys().filter(|base| !old.paths.contains_key(*base)).count();
-    let is_due = |row: &&Row| {
-        let note = store.base(&row.path).and_then(|base| old.paths.get(base));
-        needed.contains(&row.id) && note.is_none_or(|note| note.used + REFRESH.as_secs() < now)
-    };
-    let is_refreshed = rows.iter().any(|row| is_due(&row));
-    for row in &rows {
-        let Some(base) = store.base(&row.path) else { continue };
-        let Some(note) = paths.get_mut(base) else { continue };
-        let before = old.paths.get(base).map_or(0, |note| note.used);
-        note.used = if is_refreshed && needed.contains(&row.id) { now } else { before };
+    let before = |base: &str| old.paths.get(base).map_or(0, |note| note.used);
+    let used: BTreeSet<&str> =
+        rows.iter().filter(|row| needed.contains(&row.id)).filter_map(|row| store.base(&row.path)).collect();
+    let is_due = used.iter().any(|base| before(base) + REFRESH.as_secs() < now);
+    for (base, note) in &mut paths {
+        note.used = if is_due && used.contains(&base[..]) { now } else { before(base) };
     }
     let looks_other = |(base, note): (&String, &Note)| old.paths.get(base).is_none_or(|old| old.looks != note.looks);
-    let changed = old.rows != Some(digest) || is_refreshed || paths.iter().any(looks_other);
+    let changed = old.rows != Some(digest) || is_due || paths.iter().any(looks_other);
     if changed {
         Notes::new(now, Some(digest), paths).write(store)?;
     } else {
@@ -76,11 +73,11 @@ pub fn end(store: &LocalStore, jobs: usize) -> Result<Ended, LocalStoreError> {
 fn open(store: &LocalStore, row: &Row) -> Result<Option<(String, Note)>, LocalStoreError> {
     let Some(base) = store.base(&row.path) else { return Ok(None) };
     let path = store.path(base);
-    if path.symlink_metadata().is_err() {
-        return Ok(None);
+    match modes::set(&path, Some(State::Open)) {
+        Ok(looks) => Ok(Some((base.to_owned(), Note { looks: looks.digest, registered: row.registered, used: 0 }))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error(&path, error)),
     }
-    let looks = modes::set(&path, Some(State::Open)).map_err(|error| io_error(&path, error))?;
-    Ok(Some((base.to_owned(), Note { looks: looks.digest, registered: row.registered, used: 0 })))
 }
 
 fn drop_passing(store: &LocalStore, rows: &[Row]) -> Result<(), LocalStoreError> {
@@ -115,7 +112,6 @@ fn keep_times(store: &LocalStore, changed: u64) -> Result<(), LocalStoreError> {
     let user = rustix::process::geteuid().as_raw();
     let changed = i64::try_from(changed).unwrap_or(i64::MAX);
     for path in found {
-        use std::os::unix::fs::MetadataExt as _;
         let keep = || match path.symlink_metadata()? {
             // Where it is somebody else's, an archive is made once more than need be.
             data if (data.mtime(), data.mtime_nsec()) > (changed, 0) && data.uid() == user => {

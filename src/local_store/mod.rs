@@ -140,11 +140,16 @@ impl LocalStore {
             return Err(LocalStoreError::BinaryCache(dir.to_owned()));
         }
         let store = Self::open(dir, store_dir)?;
-        for folder in [&store.location.real_dir, &store.location.state_dir] {
-            std::fs::create_dir_all(folder).map_err(|error| io_error(folder, error))?;
-        }
-        // As the umask was, it may be another's now.
-        Self::open(dir, store_dir)
+        store.make()?;
+        Ok(store)
+    }
+
+    /// Makes its folders, where they are not there.
+    fn make(&self) -> Result<(), LocalStoreError> {
+        let folders = [&self.location.real_dir, &self.location.state_dir];
+        folders
+            .into_iter()
+            .try_for_each(|folder| std::fs::create_dir_all(folder).map_err(|error| io_error(folder, error)))
     }
 
     /// The folder.

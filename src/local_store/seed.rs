@@ -14,12 +14,14 @@ use std::path::{Path, PathBuf};
 
 use super::database::{Database, Row};
 use super::modes::{self, State};
-use super::used::OF_IMAGE;
 use super::{LocalStore, LocalStoreError, io_error};
 use crate::parallel::parallel;
 
 /// Where an image has the store that it brings, in place of `/`.
 pub const SHIPPED: &str = "/stowage";
+
+/// The folder, among Nix's roots, of those that an image brings.
+const OF_IMAGE: &str = "stowage";
 
 /// The beginning of the names of paths that are not copied yet.
 const PARTIAL: &str = ".stowage-partial-";

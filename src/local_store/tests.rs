@@ -3,10 +3,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::begin::Fault;
-use super::collect::Options;
 use super::modes::State;
 use super::notes::Notes;
 use super::*;
+use crate::cache::gc::Options;
 use crate::image::nixdb;
 use crate::store::closure::tests::{info, path};
 use crate::store::{Closure, PathInfo, StorePath};
@@ -191,6 +191,23 @@ fn what_no_root_names_goes_where_it_is_too_large() {
         assert!(matches!(collect(&store, &options), Err(LocalStoreError::Busy(_))), "{lock}");
     }
     collect(&store, &options).expect("nobody is at work");
+}
+
+#[test]
+fn what_is_registered_and_not_there_goes_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = store(dir.path(), "ab");
+    end(&store, 2).expect("ended");
+    modes::delete(crate::fs::folder_of(&file(&store, 'a'))).expect("gone");
+    let options = Options { max_age: Some(Duration::ZERO), max_size: Some(0), ..Options::default() };
+    std::fs::write(store.location().real_dir.join("left-by-a-build"), "").expect("written");
+    let report = collect(&store, &Options { dry_run: true, ..options.clone() }).expect("told");
+    assert_eq!((report.removed.len(), report.other_files), (2, 1));
+    std::fs::remove_file(store.location().real_dir.join("left-by-a-build")).expect("gone");
+    modes::delete(crate::fs::folder_of(&file(&store, 'b'))).expect("gone");
+    // There is no file to delete, and still something to do.
+    assert_eq!(collect(&store, &options).expect("done").removed.len(), 2);
+    assert_eq!(known(&store), "");
 }
 
 #[test]

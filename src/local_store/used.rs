@@ -5,21 +5,16 @@
 //! derivations that made it, all that they refer to, and all of their outputs that are there.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::database::{Database, Row};
 use super::{LocalStore, LocalStoreError, modes};
 
-/// The folder, among Nix's roots, of those that an image has brought.
-pub const OF_IMAGE: &str = "stowage";
-
-/// The store paths that roots of `store` name, in full; those of an image only if `with_image`.
-pub fn roots(store: &LocalStore, with_image: bool) -> BTreeSet<String> {
-    let state = &store.location().state_dir;
-    let is_wanted = |path: &Path| with_image || !path.starts_with(state.join("gcroots").join(OF_IMAGE));
-    let links = ["gcroots", "profiles"].into_iter().flat_map(|folder| modes::walk(&state.join(folder)));
-    let links = links.filter_map(Result::ok).filter(|entry| entry.path_is_symlink() && is_wanted(entry.path()));
-    links.filter_map(|link| named_by(store, link.path())).collect()
+/// The store paths that roots of `store` name, in full.
+pub fn roots(store: &LocalStore) -> BTreeSet<String> {
+    let folders = ["gcroots", "profiles"].map(|folder| store.location().state_dir.join(folder));
+    let links = folders.iter().flat_map(|folder| modes::walk(folder)).filter_map(Result::ok);
+    links.filter(|link| link.path_is_symlink()).filter_map(|link| named_by(store, link.path())).collect()
 }
 
 /// The store path that a root leads to, by way of a link elsewhere where there is one.
@@ -37,32 +32,42 @@ fn named_by(store: &LocalStore, link: &Path) -> Option<String> {
 
 fn store_path(store: &LocalStore, target: &Path) -> Option<String> {
     let below = target.strip_prefix(store.location().store_dir.as_str()).ok()?;
-    let base = PathBuf::from(below.components().next()?.as_os_str());
-    Some(format!("{}/{}", store.location().store_dir, base.to_str()?))
+    let base = below.components().next()?.as_os_str().to_str()?;
+    Some(format!("{}/{base}", store.location().store_dir))
 }
 
-/// The numbers of what was needed for `roots`, themselves among them; with what they were made
-/// from if `with_builds`.
+/// The numbers of `roots`, and of all that they refer to.
 ///
 /// # Errors
 /// When the database can't be read.
-pub fn needed(
-    database: &Database,
-    rows: &[Row],
-    roots: &BTreeSet<String>,
-    with_builds: bool,
-) -> Result<BTreeSet<i64>, LocalStoreError> {
-    let ids: HashMap<&str, i64> = rows.iter().map(|row| (&row.path[..], row.id)).collect();
-    let mut next: HashMap<i64, Vec<i64>> = HashMap::new();
+pub fn closure(database: &Database, rows: &[Row], roots: &BTreeSet<String>) -> Result<BTreeSet<i64>, LocalStoreError> {
+    Ok(reached(rows, roots, database.references()?))
+}
+
+/// Likewise, and of all that they were made from.
+///
+/// # Errors
+/// When the database can't be read.
+pub fn needed(database: &Database, rows: &[Row], roots: &BTreeSet<String>) -> Result<BTreeSet<i64>, LocalStoreError> {
+    let ids = ids(rows);
+    let deriver = |row: &Row| Some((row.id, *ids.get(row.deriver.as_deref()?)?));
     let mut edges = database.references()?;
-    if with_builds {
-        edges.extend(database.outputs()?);
-        let deriver = |row: &Row| Some((row.id, *ids.get(row.deriver.as_deref()?)?));
-        edges.extend(rows.iter().filter_map(deriver));
-    }
+    edges.extend(database.outputs()?);
+    edges.extend(rows.iter().filter_map(deriver));
+    Ok(reached(rows, roots, edges))
+}
+
+fn ids(rows: &[Row]) -> HashMap<&str, i64> {
+    rows.iter().map(|row| (&row.path[..], row.id)).collect()
+}
+
+/// The numbers of `roots`, and of whatever `edges` lead to from there.
+fn reached(rows: &[Row], roots: &BTreeSet<String>, edges: Vec<(i64, i64)>) -> BTreeSet<i64> {
+    let mut next: HashMap<i64, Vec<i64>> = HashMap::new();
     for (from, to) in edges {
         next.entry(from).or_default().push(to);
     }
+    let ids = ids(rows);
     let mut pending: Vec<i64> = roots.iter().filter_map(|root| ids.get(&root[..]).copied()).collect();
     let mut found = BTreeSet::new();
     while let Some(id) = pending.pop() {
@@ -70,5 +75,5 @@ pub fn needed(
             pending.extend(next.get(&id).into_iter().flatten());
         }
     }
-    Ok(found)
+    found
 }
