@@ -84,6 +84,7 @@
 //! | `cli/mod.rs` | runs the command that was typed | IO |
 //! | `cli/output.rs` | sizes, tables, progress and the log | IO |
 //! | `cli/parent.rs` | finds the image that another is built on | IO |
+//! | `cli/paths.rs` | which store paths the command line means | IO |
 //! | `cli/plan.rs` | `stowage plan` | IO |
 //! | `cli/precompute.rs` | what the hook does for a spec's `precompute` | IO |
 //! | `cli/settings.rs` | what arguments and environment mean; the only reader of the environment | IO |
@@ -104,12 +105,13 @@
 //! | `destination/reference.rs` | names of places for images | pure |
 //! | `destination/registry.rs` | images in registries | IO |
 //! | `destination/registry/uploads.rs` | sends blobs side by side | IO |
-//! | `digest.rs` | SHA-256 digests as OCI writes them | pure |
+//! | `digest.rs` | SHA-256 digests as OCI writes them, and what computes them of what is written | pure |
 //! | `fs.rs` | files that appear whole or not at all, and reading what is a file | IO |
 //! | `hook.rs` | what Nix tells its post-build hook, and what is done then | IO |
 //! | `hook/config.rs` | the hook's configuration | IO |
 //! | `image/config.rs` | the image's config | pure |
 //! | `image/contents.rs` | lays out contents at `/` | IO |
+//! | `image/contents/links.rs` | follows links within the store | IO |
 //! | `image/contents/tests.rs` | tests of the layout | IO |
 //! | `image/ground.rs` | where a layer's entries belong on a parent's file system | pure |
 //! | `image/inherit.rs` | what a parent's config hands on | pure |

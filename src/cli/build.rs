@@ -11,8 +11,8 @@ use super::earlier;
 use super::exit::UsageError;
 use super::layer_index;
 use super::output::{self, Meter};
-use super::parent;
-use super::settings::{self, Settings};
+use super::settings::Settings;
+use super::{parent, paths};
 use crate::build::{self, Build, Place};
 use crate::destination::{DestinationError, ImageReference};
 use crate::digest::Digest;
@@ -241,7 +241,7 @@ fn read_spec(path: &Path) -> anyhow::Result<ImageSpec> {
 pub fn contents(location: &StoreLocation, paths: &[PathBuf], spec: &ImageSpec) -> anyhow::Result<Vec<StorePath>> {
     let mut contents = Vec::new();
     for path in paths.iter().map(PathBuf::as_path).chain(spec.contents.iter().map(Path::new)) {
-        let path = settings::resolve(location, path)?;
+        let path = paths::resolve(location, path)?;
         if !contents.contains(&path) {
             contents.push(path);
         }
@@ -259,7 +259,7 @@ pub fn closure(
     contents: &[StorePath],
     spec: &ImageSpec,
 ) -> anyhow::Result<Closure> {
-    let mentions = settings::mentions(location, &texts(spec)?);
+    let mentions = paths::mentions(location, &texts(spec)?);
     if contents.is_empty() && mentions.is_empty() && *source == RegistrationSource::Database {
         // On a parent, a config alone is worth an image.
         if spec.from_image.is_some() {

@@ -7,9 +7,9 @@ use serde_json::json;
 
 use super::args::{CacheCommand, CacheKind, StoreArguments, WaitArguments};
 use super::exit::UsageError;
-use super::settings::{self, Settings};
+use super::settings::Settings;
 use super::wait::{self, Waited};
-use super::{cache_check, cache_store, output};
+use super::{cache_check, cache_store, output, paths};
 use crate::cache::{self, CacheFolder, Options, Place, Summary, realisation};
 use crate::store::db::StoreDb;
 use crate::store::{Closure, StoreLocation, StorePath};
@@ -29,7 +29,7 @@ pub fn run(settings: &Settings, command: CacheCommand) -> anyhow::Result<()> {
                 return Err(UsageError(text).into());
             }
             let location = location(&arguments.store);
-            let paths = arguments.paths.iter().map(|path| settings::resolve(&location, path));
+            let paths = arguments.paths.iter().map(|path| paths::resolve(&location, path));
             let paths = paths.collect::<Result<Vec<_>, _>>()?;
             let logs = settings.log_dir(arguments.store.root.as_deref());
             let options = arguments.export.options(settings, arguments.jobs.threads(), logs)?;

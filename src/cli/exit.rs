@@ -28,7 +28,7 @@ use crate::tree::TreeError;
 
 use super::cache_check::Damaged;
 use super::cache_store::NoPlaceToBuild;
-use super::settings::PathError;
+use super::paths::PathError;
 use super::wait::WaitError;
 
 /// The exit codes; `--help` lists them, too.

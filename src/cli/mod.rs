@@ -20,6 +20,7 @@ pub mod layer_index;
 pub mod manual;
 pub mod output;
 pub mod parent;
+pub mod paths;
 pub mod plan;
 pub mod precompute;
 pub mod settings;

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use super::args::PlanArguments;
 use super::exit::UsageError;
-use super::settings::{self, Settings};
+use super::paths;
+use super::settings::Settings;
 use super::{build, earlier, output, parent};
 use crate::build::layers;
 use crate::plan::diff::Layout;
@@ -122,7 +123,7 @@ fn what(closure: &Closure, layer: &PlannedLayer) -> String {
 
 /// The layer of one path: what it is with, and why.
 fn explain(closure: &Closure, plan: &LayerPlan, location: &StoreLocation, path: &Path) -> anyhow::Result<String> {
-    let path = settings::resolve(location, path)?;
+    let path = paths::resolve(location, path)?;
     let found = closure
         .find(&path)
         .and_then(|id| plan.layers.iter().position(|layer| layer.paths.contains(&id)).map(|place| (id, place)));

@@ -11,7 +11,6 @@ use super::exit::UsageError;
 use crate::cache::Place;
 use crate::cache::sign::Keys;
 use crate::daemon::DaemonAddress;
-use crate::fs::MAX_LINKS;
 use crate::layer::index::LayerIndex;
 use crate::registry::Registries;
 use crate::registry::connection::Access;
@@ -20,31 +19,8 @@ use crate::registry::proxy::Proxies;
 use crate::registry::trust::Trust;
 use crate::s3::credentials::Sources as BucketSources;
 use crate::s3::{self, S3Error, address};
-use crate::store::source::{Mention, RegistrationSource};
-use crate::store::{StoreDir, StoreLocation, StorePath};
-
-/// A path that is no store path.
-#[derive(Debug, thiserror::Error)]
-pub enum PathError {
-    /// A typing error, or a build that failed.
-    #[error("{path}: {source}; give a store path, or a link to one such as nix-build's ./result")]
-    Missing {
-        /// What was typed.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// A file outside of the store.
-    #[error(
-        "{path} is neither in the store {store_dir} nor a link to a path there; build it first, or add it with `nix-store --add`"
-    )]
-    Outside {
-        /// What was typed.
-        path: PathBuf,
-        /// The store dir.
-        store_dir: String,
-    },
-}
+use crate::store::source::RegistrationSource;
+use crate::store::{StoreDir, StoreLocation};
 
 /// What the environment says.
 pub struct Settings {
@@ -317,92 +293,4 @@ fn folder_variable(name: &str) -> Option<PathBuf> {
 #[must_use]
 pub fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// The store path that `path` is, is in, or leads to, as Nix's
-/// `followLinksToStorePath`.
-///
-/// # Errors
-/// When there is none.
-pub fn resolve(location: &StoreLocation, path: &Path) -> Result<StorePath, PathError> {
-    let missing = |source| PathError::Missing { path: path.to_owned(), source };
-    let mut at = std::path::absolute(path).map_err(missing)?;
-    for _ in 0..MAX_LINKS {
-        if let Some(found) = in_store(location, &at) {
-            return Ok(found);
-        }
-        match std::fs::read_link(&at) {
-            Ok(target) => at = crate::fs::folder_of(&at).join(target),
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => break,
-            Err(error) => return Err(missing(error)),
-        }
-    }
-    // A folder on the way may be a link.
-    let real = path.canonicalize().map_err(missing)?;
-    in_store(location, &real)
-        .ok_or_else(|| PathError::Outside { path: path.to_owned(), store_dir: location.store_dir.to_string() })
-}
-
-/// The store path that `path` is in, by the store's name or where it really is.
-fn in_store(location: &StoreLocation, path: &Path) -> Option<StorePath> {
-    let folders = [Path::new(location.store_dir.as_str()), &location.real_dir];
-    let rest = folders.iter().find_map(|folder| path.strip_prefix(folder).ok())?;
-    let name = rest.components().next()?;
-    StorePath::from_basename(name.as_os_str().as_encoded_bytes()).ok()
-}
-
-/// The places where `text` names store paths.
-#[must_use]
-pub fn mentions(location: &StoreLocation, text: &str) -> Vec<Mention> {
-    let prefix = format!("{}/", location.store_dir);
-    let is_name = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '-' | '.' | '_' | '?' | '=');
-    let mention = |(at, _): (usize, &str)| {
-        let rest = &text[at..];
-        let end = rest[prefix.len()..].find(|letter| !is_name(letter)).map_or(rest.len(), |end| end + prefix.len());
-        let path = StorePath::from_basename(&rest.as_bytes()[prefix.len()..end]).ok()?;
-        Some(Mention { hash: path.to_basename().get(..32)?.to_owned(), text: rest[..end].to_owned() })
-    };
-    let mut mentions: Vec<Mention> = text.match_indices(&prefix).filter_map(mention).collect();
-    mentions.sort();
-    mentions.dedup_by(|one, other| one.hash == other.hash);
-    mentions
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-a";
-
-    fn location(root: &Path) -> StoreLocation {
-        StoreLocation::new(Some(root), StoreDir::default(), Path::new("/nix/var/nix"))
-    }
-
-    #[test]
-    fn store_paths_are_found_by_name_by_place_and_by_links() {
-        let root = tempfile::tempdir().expect("a folder");
-        let location = location(root.path());
-        std::fs::create_dir_all(location.real_dir.join(A).join("bin")).expect("writable");
-        let link = root.path().join("result");
-        std::os::unix::fs::symlink(format!("/nix/store/{A}"), &link).expect("writable");
-        let again = root.path().join("again");
-        std::os::unix::fs::symlink("result", &again).expect("writable");
-        for path in [format!("/nix/store/{A}"), format!("/nix/store/{A}/bin/x")] {
-            assert_eq!(resolve(&location, Path::new(&path)).expect("valid").to_basename(), A);
-        }
-        for path in [location.real_dir.join(A).join("bin"), link, again] {
-            assert_eq!(resolve(&location, &path).expect("valid").to_basename(), A);
-        }
-        assert!(matches!(resolve(&location, root.path()), Err(PathError::Outside { .. })));
-        assert!(matches!(resolve(&location, &root.path().join("none")), Err(PathError::Missing { .. })));
-    }
-
-    #[test]
-    fn store_paths_in_texts_are_found_by_their_hashes() {
-        let location = StoreLocation::new(None, StoreDir::default(), Path::new("/nix/var/nix"));
-        let text = format!("PATH=/nix/store/{A}/bin:/nix/store/{A}?trusted=1:/nix/store/short");
-        let found = mentions(&location, &text);
-        let expected = Mention { hash: A[..32].to_owned(), text: format!("/nix/store/{A}") };
-        assert_eq!(found, [expected]);
-    }
 }

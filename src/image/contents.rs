@@ -7,14 +7,17 @@
 //! one name are a conflict. A relative link that stays within its content keeps
 //! its text, as lndir does; what it leads to is laid out beside it.
 
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::ground::{Below, Ground};
-use crate::fs::MAX_LINKS;
 use crate::store::{StoreDir, StorePath};
 use crate::tree::{Entry, Node, StoreFiles, TreeError};
+pub use links::names;
+use links::{Links, components};
 
 /// Where the image's programs find certificates; `contents` may call the file
 /// otherwise, where it is linked.
@@ -112,14 +115,15 @@ impl Layout {
         folders: BTreeSet<Vec<u8>>,
         ground: Ground<'_>,
     ) -> Result<Self, ContentsError> {
-        let mut builder = Builder { files, store_dir, contents, folders, ground, placed: BTreeMap::new() };
+        let mut builder =
+            Builder { links: Links { files, store_dir }, contents, folders, ground, placed: BTreeMap::new() };
         if builder.find(b"bin/sh")?.is_none() && builder.find(b"bin/bash")?.is_some() {
             builder.folders.insert(b"bin".to_vec());
         }
         let mut roots = Vec::new();
         for path in contents {
             let base = path.to_basename().into_bytes();
-            match builder.resolve(&base)? {
+            match builder.links.resolve(&base)? {
                 Some(Entry { path, node: Node::Directory }) if !roots.contains(&path) => roots.push(path),
                 Some(Entry { node: Node::Directory, .. }) => {}
                 _ => return Err(ContentsError::NoFolder(store_dir.render_path(path))),
@@ -168,33 +172,11 @@ impl From<StoredLayout> for Layout {
 
 /// A layout that is being made.
 struct Builder<'a> {
-    files: &'a StoreFiles,
-    store_dir: &'a StoreDir,
+    links: Links<'a>,
     contents: &'a [StorePath],
     folders: BTreeSet<Vec<u8>>,
     ground: Ground<'a>,
     placed: BTreeMap<Vec<u8>, Placed>,
-}
-
-/// The names in the folder that `path`, below the store dir, is or leads to; none where it
-/// is no folder. It is what the parent's link `place` leads to.
-///
-/// # Errors
-/// When nothing is there.
-pub fn names(
-    files: &StoreFiles,
-    store_dir: &StoreDir,
-    path: &[u8],
-    place: &[u8],
-) -> Result<Vec<Vec<u8>>, ContentsError> {
-    let (folders, placed) = (BTreeSet::new(), BTreeMap::new());
-    let builder = Builder { files, store_dir, contents: &[], folders, ground: Ground::default(), placed };
-    let Some(Entry { path: folder, .. }) = builder.resolve(path)? else {
-        let place = String::from_utf8_lossy(place).into_owned();
-        return Err(ContentsError::NotHere { path: place, target: builder.print(path) });
-    };
-    let children = files.children(&folder)?.unwrap_or_default();
-    Ok(children.into_iter().map(|entry| entry.path[folder.len() + 1..].to_vec()).collect())
 }
 
 /// A folder of the image, with the folders below the store dir whose entries it
@@ -211,7 +193,7 @@ impl Builder<'_> {
     fn read(&self, path: &[u8]) -> Result<String, ContentsError> {
         match self.find(path)? {
             Some(Entry { path, node: Node::Regular { .. } }) => {
-                Ok(String::from_utf8_lossy(&self.files.read_whole(&path)?).into_owned())
+                Ok(String::from_utf8_lossy(&self.links.files.read_whole(&path)?).into_owned())
             }
             _ => Ok(String::new()),
         }
@@ -237,7 +219,7 @@ impl Builder<'_> {
     fn merge(&mut self, folder: Folder<'_>) -> Result<(), ContentsError> {
         let mut names: BTreeMap<Vec<u8>, Vec<Entry>> = BTreeMap::new();
         for source in folder.sources {
-            for entry in self.files.children(source)?.unwrap_or_default() {
+            for entry in self.links.files.children(source)?.unwrap_or_default() {
                 let name = entry.path[source.len() + 1..].to_vec();
                 names.entry(name).or_default().push(entry);
             }
@@ -268,8 +250,8 @@ impl Builder<'_> {
         if let Some(other) = differ {
             return Err(ContentsError::Conflict {
                 path: String::from_utf8_lossy(&path).into_owned(),
-                one: self.print(&entries[0].path),
-                other: self.print(&entries[other].path),
+                one: self.links.print(&entries[0].path),
+                other: self.links.print(&entries[other].path),
             });
         }
         self.placed.extend(links.into_iter().next().map(|link| (path, Placed::Link(link))));
@@ -285,7 +267,7 @@ impl Builder<'_> {
     fn all_folders(&self, entries: &[Entry]) -> Result<Option<Vec<Vec<u8>>>, ContentsError> {
         let mut folders = Vec::new();
         for entry in entries {
-            match self.resolve(&entry.path)? {
+            match self.links.resolve(&entry.path)? {
                 Some(Entry { path, node: Node::Directory }) if !folders.contains(&path) => folders.push(path),
                 Some(Entry { node: Node::Directory, .. }) => {}
                 _ => return Ok(None),
@@ -299,7 +281,7 @@ impl Builder<'_> {
     fn link_to(&self, entry: &Entry, place: &[u8]) -> Vec<u8> {
         match &entry.node {
             Node::Symlink { target } if target.starts_with(b"/") || self.stays(entry, place, target) => target.clone(),
-            _ => self.print(&entry.path).into_bytes(),
+            _ => self.links.print(&entry.path).into_bytes(),
         }
     }
 
@@ -321,66 +303,11 @@ impl Builder<'_> {
     fn find(&self, path: &[u8]) -> Result<Option<Entry>, ContentsError> {
         for content in self.contents {
             let path = [content.to_basename().as_bytes(), b"/", path].concat();
-            if let Some(entry) = self.resolve(&path)? {
+            if let Some(entry) = self.links.resolve(&path)? {
                 return Ok(Some(entry));
             }
         }
         Ok(None)
-    }
-
-    /// What is at `path`, below the store dir, once all links are followed;
-    /// nothing where a link leads out of the store, or nowhere.
-    fn resolve(&self, path: &[u8]) -> Result<Option<Entry>, TreeError> {
-        let mut left: Vec<Vec<u8>> = components(path).rev().collect();
-        let mut at: Vec<Vec<u8>> = Vec::new();
-        let mut links = 0;
-        let mut found = None;
-        while let Some(name) = left.pop() {
-            if name == b".." {
-                // Above a store path there is nothing that belongs to it.
-                if at.len() < 2 {
-                    return Ok(None);
-                }
-                at.pop();
-                continue;
-            }
-            at.push(name);
-            let entry = match self.files.entry(&at.join(&b'/')) {
-                Err(TreeError::Io { source, .. }) if is_nowhere(&source) => return Ok(None),
-                entry => entry?,
-            };
-            if let Node::Symlink { target } = &entry.node {
-                links += 1;
-                let Some(target) = (links <= MAX_LINKS).then(|| self.below_store(target, &mut at)).flatten() else {
-                    return Ok(None);
-                };
-                left.extend(components(target).rev());
-                found = None;
-            } else {
-                found = Some(entry);
-            }
-        }
-        match found {
-            Some(found) if found.path == at.join(&b'/') => Ok(Some(found)),
-            _ if at.is_empty() => Ok(None),
-            _ => self.files.entry(&at.join(&b'/')).map(Some),
-        }
-    }
-
-    /// Where a link at `at` leads from the folder that `at` then is; nothing
-    /// where that is out of the store.
-    fn below_store<'t>(&self, target: &'t [u8], at: &mut Vec<Vec<u8>>) -> Option<&'t [u8]> {
-        if target.starts_with(b"/") {
-            let rest = target.strip_prefix(self.store_dir.as_str().as_bytes())?.strip_prefix(b"/")?;
-            at.clear();
-            return Some(rest);
-        }
-        at.pop();
-        (!at.is_empty()).then_some(target)
-    }
-
-    fn print(&self, path: &[u8]) -> String {
-        format!("{}/{}", self.store_dir, String::from_utf8_lossy(path))
     }
 }
 
@@ -393,14 +320,6 @@ impl Folder<'_> {
         }
         self.above.and_then(|above| above.holding(sources))
     }
-}
-
-fn components(path: &[u8]) -> impl DoubleEndedIterator<Item = Vec<u8>> + '_ {
-    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".").map(<[u8]>::to_vec)
-}
-
-fn is_nowhere(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
 }
 
 #[cfg(test)]
