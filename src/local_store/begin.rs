@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use rustix::io::Errno;
 
 use super::database::{self, Database, Row};
 use super::modes::{self, State};
@@ -49,8 +52,9 @@ pub enum Fault {
 /// `state`, if one is given. No file of a store path is opened. Nobody may be at work there.
 ///
 /// # Errors
-/// When the store can't be changed.
+/// When the store can't be changed, or is no cache.
 pub fn begin(store: &LocalStore, jobs: usize, state: Option<State>) -> Result<Begun, LocalStoreError> {
+    store.is_cache()?;
     clear_state(store)?;
     let mut database = match Database::open(store) {
         Ok(Some(database)) => database,
@@ -64,6 +68,7 @@ pub fn begin(store: &LocalStore, jobs: usize, state: Option<State>) -> Result<Be
     let rows = database.rows()?;
     let notes = Notes::read(store);
     let faults = parallel(&rows, jobs, |row| look(store, &notes, row, state));
+    let faults = faults.into_iter().collect::<Result<_, _>>()?;
     let lost = forget(store, &mut database, &rows, faults)?;
     Ok(Begun { paths: rows.len() - lost.len(), lost, anew: None })
 }
@@ -71,25 +76,43 @@ pub fn begin(store: &LocalStore, jobs: usize, state: Option<State>) -> Result<Be
 /// Reads all of `store`, on `jobs` threads, and forgets what is not what was registered.
 ///
 /// # Errors
-/// When the store can't be read or changed.
+/// When the store can't be read or changed, or is no cache.
 pub fn deep(store: &LocalStore, jobs: usize) -> Result<Vec<(String, Fault)>, LocalStoreError> {
+    store.is_cache()?;
     let Some(mut database) = Database::open(store)? else { return Ok(Vec::new()) };
     let real_dir = &store.location().real_dir;
     let files = StoreFiles::open(real_dir).map_err(|error| io_error(real_dir, io::Error::other(error)))?;
     let rows = database.rows()?;
     let faults = parallel(&rows, jobs, |row| read(store, &files, row));
+    let faults = faults.into_iter().collect::<Result<_, _>>()?;
     forget(store, &mut database, &rows, faults)
 }
 
 /// What a path's bytes are not.
-fn read(store: &LocalStore, files: &StoreFiles, row: &Row) -> Option<Fault> {
+fn read(store: &LocalStore, files: &StoreFiles, row: &Row) -> Result<Option<Fault>, LocalStoreError> {
     let path = store.location().store_dir.parse_path(row.path.as_bytes());
     let found = match path.map(|path| nar::measure(files, &files.walk(&path)?)) {
         Ok(Ok(found)) => found,
-        Ok(Err(error)) => return Some(Fault::Unreadable(error.to_string())),
-        Err(error) => return Some(Fault::Unreadable(error.to_string())),
+        Ok(Err(error)) => {
+            if let Some(errno) = errno_of(&error).filter(|errno| is_of_machine(*errno)) {
+                return Err(io_error(Path::new(&row.path), errno.into()));
+            }
+            return Ok(Some(Fault::Unreadable(error.to_string())));
+        }
+        Err(error) => return Ok(Some(Fault::Unreadable(error.to_string()))),
     };
-    (NarHash::parse(&row.hash).ok() != Some(found.hash)).then_some(Fault::Contents)
+    Ok((NarHash::parse(&row.hash).ok() != Some(found.hash)).then_some(Fault::Contents))
+}
+
+/// What the system said.
+pub(super) fn errno_of(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|cause| cause.downcast_ref::<io::Error>().and_then(Errno::from_io_error))
+}
+
+/// Whether the machine could not do it now, whatever the path is.
+pub(super) fn is_of_machine(errno: Errno) -> bool {
+    matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
 /// Forgets what has a fault, and what refers to it, and deletes it.
@@ -116,20 +139,21 @@ fn forget(
 }
 
 /// What is wrong with a path, which is in `state` now.
-fn look(store: &LocalStore, notes: &Notes, row: &Row, state: Option<State>) -> Option<Fault> {
+fn look(store: &LocalStore, notes: &Notes, row: &Row, state: Option<State>) -> Result<Option<Fault>, LocalStoreError> {
     let Some(base) = store.base(&row.path) else {
-        return Some(Fault::Unreadable("it is no store path".to_owned()));
+        return Ok(Some(Fault::Unreadable("it is no store path".to_owned())));
     };
     let path = store.path(base);
     let looks = match modes::set(&path, state) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(Fault::Missing),
-        Err(error) => return Some(Fault::Unreadable(error.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Fault::Missing)),
+        Err(error) if Errno::from_io_error(&error).is_some_and(is_of_machine) => return Err(io_error(&path, error)),
+        Err(error) => return Ok(Some(Fault::Unreadable(error.to_string()))),
         Ok(looks) => looks,
     };
     let is_other = |note: &Note| note.registered == row.registered && note.looks != looks.digest;
     // Nix leaves out a size that it does not know.
     let is_right = row.nar_size == 0 || row.nar_size == looks.nar_size;
-    (!is_right || notes.paths.get(base).is_some_and(is_other)).then_some(Fault::Changed)
+    Ok((!is_right || notes.paths.get(base).is_some_and(is_other)).then_some(Fault::Changed))
 }
 
 /// The paths with faults, and all that refer to them.

@@ -16,8 +16,9 @@ use crate::store::StorePath;
 /// Deletes from `store` what need not stay. What GC roots name stays, with all that it refers to.
 ///
 /// # Errors
-/// When somebody is at work there, or it can't be changed.
+/// When somebody is at work there, it can't be changed, or is no cache.
 pub fn collect(store: &LocalStore, options: &Options) -> Result<Report, LocalStoreError> {
+    store.is_cache()?;
     let Some(database) = Database::open(store)? else {
         return Ok(Report::default());
     };

@@ -37,8 +37,9 @@ pub struct Ended {
 /// there any more.
 ///
 /// # Errors
-/// When somebody is, or it can't be changed.
+/// When somebody is, it can't be changed, or is no cache.
 pub fn end(store: &LocalStore, jobs: usize) -> Result<Ended, LocalStoreError> {
+    store.is_cache()?;
     let Some(database) = Database::open(store)? else {
         return Ok(Ended::default());
     };

@@ -4,6 +4,8 @@
 //! DIR/nix/store/…           the store paths
 //! DIR/nix/var/nix/…         Nix's database and roots
 //! DIR/nix/var/nix/stowage/  what stowage notes of it, see [`notes`]
+//! DIR/nix/.stowage-store    says that stowage may delete what is in DIR/nix; it comes first in
+//!                           archives, so one that was cut off has it
 //! ```
 //!
 //! Nix builds in it as `--store DIR` where it may make user namespaces, or where `/nix` is a link
@@ -61,6 +63,12 @@ pub enum LocalStoreError {
         /// Who asks.
         user: u32,
     },
+    /// It has a store that may be somebody's own.
+    #[error("{dir} has a Nix store that stowage did not make, and would delete from; name another folder, or say that this one is a cache: touch {dir}/nix/.stowage-store", dir = .0.display())]
+    Unmarked(PathBuf),
+    /// It is this machine.
+    #[error("{} is this machine's own root, and no cache; name another folder", .0.display())]
+    Root(PathBuf),
     /// Anything that the system says.
     #[error("{}: {source}", path.display())]
     Io {
@@ -81,6 +89,9 @@ pub enum LocalStoreError {
     #[error("a Nix is at work in {}; try again when it is done", .0.display())]
     Busy(PathBuf),
 }
+
+/// The file, in the store's folder `nix`, that tells it from others.
+const MARK: &str = ".stowage-store";
 
 /// A folder with a store in it.
 #[derive(Clone, Debug)]
@@ -140,16 +151,49 @@ impl LocalStore {
             return Err(LocalStoreError::BinaryCache(dir.to_owned()));
         }
         let store = Self::open(dir, store_dir)?;
+        if store.has_files() {
+            store.is_cache()?;
+        }
         store.make()?;
         Ok(store)
     }
 
-    /// Makes its folders, where they are not there.
+    /// Makes its folders, where they are not there, and says that it is a cache.
     fn make(&self) -> Result<(), LocalStoreError> {
+        for folder in [&self.location.real_dir, &self.location.state_dir] {
+            std::fs::create_dir_all(folder).map_err(|error| io_error(folder, error))?;
+        }
+        let mark = self.mark();
+        if mark.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        std::fs::write(&mark, "").map_err(|error| io_error(&mark, error))
+    }
+
+    fn mark(&self) -> PathBuf {
+        self.dir.join("nix").join(MARK)
+    }
+
+    /// Whether there is anything in the store that could be somebody's.
+    fn has_files(&self) -> bool {
         let folders = [&self.location.real_dir, &self.location.state_dir];
-        folders
-            .into_iter()
-            .try_for_each(|folder| std::fs::create_dir_all(folder).map_err(|error| io_error(folder, error)))
+        folders.into_iter().any(|folder| std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()))
+    }
+
+    /// Whether stowage may delete what is in it, as it does where things are damaged or old: only
+    /// what was made as a cache.
+    ///
+    /// # Errors
+    /// When it may not.
+    fn is_cache(&self) -> Result<(), LocalStoreError> {
+        let is_root = self.dir.canonicalize().is_ok_and(|dir| dir == Path::new("/"));
+        if is_root {
+            return Err(LocalStoreError::Root(self.dir.clone()));
+        }
+        match self.mark().symlink_metadata().is_ok() || notes::Notes::file(self).symlink_metadata().is_ok() {
+            true => Ok(()),
+            false => Err(LocalStoreError::Unmarked(self.dir.clone())),
+        }
     }
 
     /// The folder.

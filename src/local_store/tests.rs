@@ -2,6 +2,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::begin::Fault;
 use super::modes::State;
 use super::notes::Notes;
@@ -232,6 +234,46 @@ fn an_image_brings_what_is_not_there_yet() {
     let database = database::Database::open(&mine).expect("opens").expect("there");
     assert_eq!(database.references().expect("readable").len(), 2 + 3);
     assert!(begin(&mine, 2, Some(State::Sealed)).expect("begun").lost.is_empty());
+}
+
+#[test]
+fn a_store_that_is_no_cache_is_left_alone() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = store(dir.path(), "ab");
+    std::fs::remove_file(dir.path().join("nix").join(MARK)).expect("there");
+    let database = std::fs::read(store.location().database()).expect("there");
+    let options = Options { max_age: Some(Duration::ZERO), max_size: Some(0), ..Options::default() };
+    // Whole, and as one of which the archive was cut off.
+    for left in [&database[..], b""] {
+        std::fs::write(store.location().database(), left).expect("written");
+        let results = [
+            begin(&store, 2, Some(State::Sealed)).map(drop),
+            begin::deep(&store, 2).map(drop),
+            collect(&store, &options).map(drop),
+            end(&store, 2).map(drop),
+            LocalStore::open_or_make(dir.path(), &StoreDir::default()).map(drop),
+        ];
+        for result in results {
+            assert!(matches!(result, Err(LocalStoreError::Unmarked(_))), "{result:?}");
+        }
+        assert!(file(&store, 'a').exists());
+        assert_eq!(std::fs::read(store.location().database()).expect("there"), left);
+    }
+    let root = LocalStore::shipped(Path::new("/"), &StoreDir::default());
+    assert!(matches!(begin(&root, 2, None), Err(LocalStoreError::Root(_))));
+    // What it says to do.
+    std::fs::write(dir.path().join("nix").join(MARK), "").expect("written");
+    assert!(begin(&store, 2, Some(State::Sealed)).expect("begun").anew.is_some());
+    assert!(!file(&store, 'a').exists() && dir.path().join("nix").join(MARK).exists());
+}
+
+#[test]
+fn what_the_machine_lacks_is_no_fault_of_a_path() {
+    for (errno, is_of_machine) in [(Errno::MFILE, true), (Errno::NOMEM, true), (Errno::IO, false)] {
+        let error = crate::tree::TreeError::Io { path: "/x".into(), source: errno.into() };
+        let error = crate::nar::NarError::Tree(error);
+        assert_eq!(begin::errno_of(&error).is_some_and(begin::is_of_machine), is_of_machine, "{errno}");
+    }
 }
 
 #[test]
