@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use config::{Extent, HookConfig};
 
+use crate::cache::shelf::ShelfError;
 use crate::cache::{self, CacheError, CacheFolder, Options, Place, Summary, realisation};
 use crate::local_store::LocalStore;
 use crate::s3::address;
@@ -77,6 +78,12 @@ impl HookError {
     pub fn is_of_cache(&self) -> bool {
         use CacheError::{Address, Busy, Missing, Shelf, StoreDir};
         matches!(self, Self::Cache(Shelf(_) | Address(_) | Missing(_) | Busy(_) | StoreDir { .. }))
+    }
+
+    /// Whether it is a bucket that does not answer as it should: each try takes its time.
+    #[must_use]
+    pub fn is_of_bucket(&self) -> bool {
+        matches!(self, Self::Cache(CacheError::Shelf(ShelfError::Bucket(_))))
     }
 }
 

@@ -28,6 +28,7 @@
 //! | `cache/beside.rs` | writes on a thread of its own | pure |
 //! | `cache/bucket.rs` | a cache's files in a bucket | IO |
 //! | `cache/bucket/tests.rs` | tests of caches in buckets, where others write, too | IO |
+//! | `cache/bucket/tests/races.rs` | tests of what others do at the worst moment | IO |
 //! | `cache/check.rs` | finds what is damaged in a cache, and puts it aside | IO |
 //! | `cache/check/cache_info.rs` | judges a `nix-cache-info` | pure |
 //! | `cache/check/deep.rs` | compares a NAR with its narinfo | IO |
@@ -44,7 +45,9 @@
 //! | `cache/folder.rs` | a cache that is added to: what is there, and how more gets there | IO |
 //! | `cache/folder/tests.rs` | tests of it | IO |
 //! | `cache/gc.rs` | makes a cache smaller | IO |
+//! | `cache/gc/lease.rs` | who deletes from a cache is alone | IO |
 //! | `cache/gc/plan.rs` | what goes from a cache, and in which order | pure |
+//! | `cache/gc/removal.rs` | deletes from a cache, and leaves it whole | IO |
 //! | `cache/info.rs` | a cache in numbers | IO |
 //! | `cache/key_file.rs` | reads secret keys from files | IO |
 //! | `cache/listing.rs` | lists the files of a NAR | pure |
@@ -61,6 +64,7 @@
 //! | `cache/sign.rs` | signs narinfos | pure |
 //! | `cache/trust.rs` | whether a Nix daemon does what its client says | pure |
 //! | `cache/usage.rs` | when the paths of a cache were last used | IO |
+//! | `cache/usage/text.rs` | records of use as text | pure |
 //! | `cli/args.rs` | the command line as clap reads it | pure |
 //! | `cli/args/cache.rs` | the arguments of `stowage cache` and `stowage env` | pure |
 //! | `cli/args/look.rs` | the arguments of what looks at images | pure |

@@ -37,6 +37,8 @@ pub struct Report {
     pub done: usize,
     /// What could not, and why.
     pub failed: Vec<(String, String)>,
+    /// Whether that is since a bucket does not answer as it should.
+    pub is_cut_off: bool,
 }
 
 /// Delivers builds that belong together; see [`work`].
@@ -119,7 +121,7 @@ pub fn drain(
                 let problem = entry.record.problem.clone();
                 (name(&entry.record), problem.unwrap_or_else(|| "it is still waiting for its turn".to_owned()))
             };
-            return Ok(Report { done: 0, failed: entries()?.map(failed).collect() });
+            return Ok(Report { failed: entries()?.map(failed).collect(), ..Report::default() });
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(25));
@@ -168,8 +170,9 @@ impl Round<'_> {
                     self.note(self.queue.finish(entry));
                 }
             }
-            // The others would fail alike, and are tried again later.
-            Err(error) if !self.is_told && error.downcast_ref().is_some_and(HookError::is_of_cache) => {
+            // The others would fail alike, and are tried again later. At a job's end, what still
+            // fits on a disk goes out.
+            Err(error) if error.downcast_ref().is_some_and(|error| self.concerns_all(error)) => {
                 self.put_off(batch, &error);
             }
             Err(_) if batch.len() > 1 => batch.chunks(1).for_each(|entry| self.together(entry)),
@@ -177,7 +180,12 @@ impl Round<'_> {
         }
     }
 
+    fn concerns_all(&self, error: &HookError) -> bool {
+        error.is_of_bucket() || !self.is_told && error.is_of_cache()
+    }
+
     fn put_off(&mut self, batch: &[Entry], error: &anyhow::Error) {
+        self.report.is_cut_off |= error.downcast_ref().is_some_and(HookError::is_of_bucket);
         // Our errors name their causes themselves.
         let problem = error.to_string();
         for entry in batch {
@@ -211,6 +219,7 @@ mod tests {
 
     use super::*;
     use crate::cache::CacheError;
+    use crate::s3::S3Error;
     use crate::store::closure::tests::path;
     use crate::store::{StoreDir, StoreLocation};
 
@@ -259,6 +268,20 @@ mod tests {
         assert!(entries().iter().all(|entry| entry.record.failures == 1));
         round(&queue, entries(), true, &deliver).1.expect("noted");
         assert_eq!(calls.take(), 4);
+    }
+
+    #[test]
+    fn a_bucket_that_does_not_answer_is_asked_once() {
+        let (_root, queue) = queue(&[('a', "s3://x"), ('b', "s3://x"), ('c', "s3://x")]);
+        let calls = RefCell::new(0);
+        let deliver = |_: &[&Record]| {
+            *calls.borrow_mut() += 1;
+            let error = S3Error::Failed { bucket: "x".into(), action: "write a".into(), problem: "it is down".into() };
+            Err(HookError::Cache(CacheError::Shelf(error.into())).into())
+        };
+        let report = drain(&queue, &|_| true, Duration::ZERO, &deliver).expect("readable");
+        assert_eq!((calls.take(), report.failed.len(), report.is_cut_off), (1, 3, true));
+        assert_eq!(queue.entries().expect("readable").len(), 3);
     }
 
     #[test]

@@ -147,6 +147,19 @@ impl Bucket {
         self.client.delete(&self.key_of(name)?)
     }
 
+    /// Deletes the object `name` if it was not written for `age`, and tells whether that was so.
+    ///
+    /// # Errors
+    /// When it can't be deleted.
+    pub fn remove_older(&self, name: &OsStr, age: Duration) -> Result<bool, S3Error> {
+        let is_old = |object: Listed| SystemTime::now().duration_since(object.modified).is_ok_and(|since| since >= age);
+        let key = self.key_of(name)?;
+        if !self.client.head(&key)?.is_some_and(is_old) {
+            return Ok(false);
+        }
+        self.client.delete(&key).map(|()| true)
+    }
+
     /// Takes back uploads that somebody began `age` ago, and did not end. Not every server can
     /// tell of them.
     pub fn abandon(&self, age: Duration) {

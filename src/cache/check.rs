@@ -32,6 +32,7 @@ use nix_narinfo::NarInfo;
 
 use super::beneath::manage::{Entry, Kind, Lock};
 use super::folder::{CACHE_INFO, CACHE_INFO_LIMIT, EMPTY_FOLDERS};
+use super::gc::lease;
 use super::shelf::{Shelf, ShelfError};
 use super::{CacheError, CacheFolder, Place, narinfo, usage};
 use crate::parallel::parallel;
@@ -102,7 +103,10 @@ pub fn check(place: impl Into<Place>, store_dir: &StoreDir, options: Options) ->
     let _ = root.lock(Lock::Adding, PATIENCE);
     // Before the narinfos, as a path's use is recorded after its narinfo was written.
     let used = usage::read(&root)?;
-    let names: Vec<String> = root.entries()?.into_iter().filter_map(narinfo_name).collect();
+    // While somebody deletes from a bucket, what he has not finished looks like a loss.
+    let was_quiet = lease::is_free(&root)?;
+    let entries = root.entries()?;
+    let names: Vec<String> = entries.iter().filter_map(narinfo_name).collect();
     let mut checked = read_narinfos(&root, store_dir, &names, options.jobs)?;
     read_newer(&root, store_dir, &mut checked, options.jobs)?;
     refuse_foreign(&root, &place, store_dir, &checked)?;
@@ -116,11 +120,13 @@ pub fn check(place: impl Into<Place>, store_dir: &StoreDir, options: Options) ->
     }
     check_names(&mut checked);
     check_circles(&mut checked);
-    check_siblings(&mut checked, &root, &used);
+    if was_quiet && lease::is_free(&root)? {
+        check_siblings(&mut checked, &root, &used);
+    }
     report.incomplete = count_incomplete(&checked);
 
     let mut quarantine = Quarantine::new(&root, &mut report);
-    quarantine.narinfos(&checked)?;
+    quarantine.narinfos(&checked, &entries, nar_folder.as_ref().map(|folder| (folder, &nars[..])))?;
     if let Some(nar_folder) = &nar_folder {
         quarantine.nars(&checked, nar_folder, &nars)?;
     }
@@ -132,8 +138,8 @@ pub fn check(place: impl Into<Place>, store_dir: &StoreDir, options: Options) ->
 }
 
 /// The name of a narinfo. Nix asks for no name that is no UTF-8.
-fn narinfo_name(entry: Entry) -> Option<String> {
-    entry.name.into_string().ok().filter(|name| name.ends_with(".narinfo"))
+fn narinfo_name(entry: &Entry) -> Option<String> {
+    entry.name.to_str().filter(|name| name.ends_with(".narinfo")).map(str::to_owned)
 }
 
 /// Reads the narinfos `names`, all but those that somebody has deleted from a bucket meanwhile.
@@ -321,7 +327,9 @@ impl Traces {
     fn find(checked: &[Checked], root: &Shelf, used: &usage::Used) -> Self {
         let sound: HashSet<&str> =
             checked.iter().filter(|one| one.result.is_ok()).filter_map(|one| one.name.get(..32)).collect();
-        let lost = || used.iter().filter(|(hash, one)| !sound.contains(&hash[..]) && !one.is_left_out());
+        // From a bucket nothing gets lost, but somebody may be deleting it, or have deleted it.
+        let is_trace = !root.is_shared();
+        let lost = || used.iter().filter(|(hash, one)| is_trace && !sound.contains(&hash[..]) && !one.is_left_out());
         let damaged = lost().next().is_some() || checked.iter().any(|one| one.result.is_err());
         let mut derivers: HashSet<StorePath> = lost().filter_map(|(_, one)| one.deriver.clone()).collect();
         let (mut references, mut unknown) = (Vec::new(), Vec::new());
@@ -368,7 +376,8 @@ impl Checked {
 /// Drops the record of what is lost, so that it is not lost again and again. Only
 /// where something else has changed: see [`usage`].
 fn forget(root: &Shelf, checked: &[Checked], report: &Report) -> Result<(), ShelfError> {
-    if report.quarantined.is_empty() {
+    // Records in a bucket are no traces, and only gc drops some.
+    if report.quarantined.is_empty() || root.is_shared() {
         return Ok(());
     }
     let sound: HashSet<&str> =

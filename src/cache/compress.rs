@@ -15,6 +15,7 @@ use super::shelf::{Draft, ShelfError, Source};
 use super::{CacheFolder, Compression, Refusal, beside};
 use crate::digest::HashWriter;
 use crate::layer::compress::Press;
+use crate::layer::deliver::memory::Memory;
 use crate::nar::{self, Measured, NarError};
 use crate::store::PathInfo;
 use crate::tree::{Entry, StoreFiles};
@@ -48,14 +49,16 @@ pub enum Failure {
 pub struct Codec {
     compression: Compression,
     threads: usize,
+    /// How many NARs may be compressed at the same time: each takes a processor, and memory.
+    turns: Memory,
     /// Made when the first large NAR comes.
     press: OnceLock<Option<Press>>,
 }
 
 impl Codec {
-    /// `compression`, of one NAR on `threads` threads at most.
+    /// `compression`, of one NAR on `threads` threads at most, and of as many at the same time.
     pub fn new(compression: Compression, threads: usize) -> Self {
-        Self { compression, threads, press: OnceLock::new() }
+        Self { compression, threads, turns: Memory::of(threads as u64), press: OnceLock::new() }
     }
 
     fn press(&self) -> Option<&Press> {
@@ -91,6 +94,7 @@ pub fn store_nar(
     let written = |source| cache.nar_failure(source);
     // It gets its name only if it has that hash.
     let draft = cache.new_nar(&info.nar_hash, compression, size)?;
+    let turn = codec.turns.take(1);
     let (nar, encoder) = compress(files, &entries, codec, size, draft).map_err(|error| match error {
         NarError::Write(source) => Failure::Cache(written(source)),
         error => Failure::Path(unreadable(error)),
@@ -98,7 +102,10 @@ pub fn store_nar(
     if nar != registered(info, nar) {
         return Err(damaged(nar).into());
     }
-    let bytes = encoder.finish().map_err(written)?.finish()?;
+    let draft = encoder.finish().map_err(written)?;
+    // A bucket takes its time.
+    drop(turn);
+    let bytes = draft.finish()?;
     Ok(StoredNar { file: NarFile { nar, compression, bytes }, entries: Some(entries) })
 }
 

@@ -7,28 +7,33 @@
 //!
 //! A folder is locked meanwhile. A bucket can't be, and others may be adding to it. So there:
 //!
+//! - One deletes at a time ([`lease`]).
 //! - What was used or written in the last day stays, whatever the limits are, and so do NARs of
 //!   that age.
 //! - Whoever adds has said so before he looked what is there ([`usage::hold`]). So after the
 //!   narinfos are deleted, and before the NARs are, what was said meanwhile is read: what is
-//!   in it is put back.
+//!   in it is put back, with all that it needs.
 //! - Whoever comes later finds no narinfo, and takes no old NAR for one that stays; he writes
 //!   it anew.
 
+pub mod lease;
 pub mod plan;
+mod removal;
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::time::{Duration, SystemTime};
 
-use super::beneath::manage::{Entry, Kind, Lock};
+use super::beneath::manage::{Entry, Kind};
+use super::check::QUARANTINE;
 use super::check::metadata::hash_part;
-use super::check::{QUARANTINE, realisations};
 use super::scan::{Scan, scan};
-use super::shelf::{Shelf, ShelfError, Version};
-use super::{CacheError, Place, narinfo, usage};
+use super::shelf::Shelf;
+use super::{CacheError, Place, usage};
 use crate::store::{StoreDir, StorePath};
+use lease::Lease;
 use plan::{Item, Limits};
+use removal::Removal;
 
 /// How long to wait for exports to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -80,9 +85,8 @@ pub struct Report {
 pub fn collect(place: impl Into<Place>, store_dir: &StoreDir, options: &Options) -> Result<Report, CacheError> {
     let place = place.into();
     let root = place.open()?;
-    if !options.dry_run && !root.lock(Lock::Deleting, PATIENCE) {
-        return Err(CacheError::Busy(place.name()));
-    }
+    let busy = || CacheError::Busy(place.name());
+    let lease = if options.dry_run { None } else { Some(Lease::take(&root, PATIENCE)?.ok_or_else(busy)?) };
     let now = SystemTime::now();
     let records = usage::read_all(&root)?;
     let scan = scan(&root, store_dir)?;
@@ -99,17 +103,12 @@ pub fn collect(place: impl Into<Place>, store_dir: &StoreDir, options: &Options)
         keep: options.keep.iter().map(hash_part).chain(recent(&root, &items, now)).collect(),
     };
     let mut gone = plan::plan(&items, &limits);
-    let mut removal = Removal { root: &root, dry_run: options.dry_run, size: 0, files: 0 };
-    removal.narinfos(&scan, &gone)?;
-    if !options.dry_run {
-        removal.put_back(&scan, &mut gone, &usage::read_since(&root, &records)?.used)?;
-    }
-    removal.nars_and_logs(&scan, &gone)?;
-    removal.files = 0;
+    let mut removal = Removal::new(&root, &scan, lease);
+    removal.paths(&records, &mut gone)?;
     removal.rubbish(&rubbish)?;
     let mut report = Report { before: items.len(), size_before: scan.size, ..Report::default() };
     report.size = scan.size.saturating_sub(removal.size);
-    report.other_files = removal.files;
+    report.other_files = removal.others;
     if !options.dry_run && !gone.is_empty() {
         removal.realisations()?;
     }
@@ -200,123 +199,4 @@ impl Rubbish {
 fn is_temporary(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     name.starts_with(super::beneath::TEMPORARY_PREFIX) || name.contains(".tmp.")
-}
-
-/// Deletes, or only counts.
-struct Removal<'a> {
-    root: &'a Shelf,
-    dry_run: bool,
-    /// How much went, in bytes.
-    size: u64,
-    /// How many files went.
-    files: usize,
-}
-
-impl Removal<'_> {
-    fn file(&mut self, folder: &Shelf, name: &OsStr, size: u64) -> Result<(), ShelfError> {
-        self.size += size;
-        self.files += 1;
-        if self.dry_run { Ok(()) } else { folder.remove(name) }
-    }
-
-    /// A NAR; where others may be adding, unless somebody has written it meanwhile.
-    fn nar(&mut self, folder: &Shelf, name: &OsStr, size: u64) -> Result<(), ShelfError> {
-        if folder.is_shared() && folder.age(&name.to_string_lossy())?.is_none_or(|age| age < ABANDONED) {
-            return Ok(());
-        }
-        self.file(folder, name, size)
-    }
-
-    /// Narinfos, with their listings.
-    fn narinfos(&mut self, scan: &Scan, gone: &[usize]) -> Result<(), ShelfError> {
-        for path in gone.iter().map(|at| &scan.paths[*at]) {
-            self.file(self.root, OsStr::new(&format!("{}.narinfo", path.hash)), path.size)?;
-            self.file(self.root, OsStr::new(&format!("{}.ls", path.hash)), 0)?;
-        }
-        Ok(())
-    }
-
-    /// Puts the narinfos back of what somebody has found while they were being deleted.
-    fn put_back(&mut self, scan: &Scan, gone: &mut Vec<usize>, claimed: &usage::Used) -> Result<(), ShelfError> {
-        let is_claimed = |at: &usize| claimed.contains_key(&scan.paths[*at].hash);
-        // What is needed goes last, and comes back first.
-        for path in gone.iter().rev().filter(|at| is_claimed(at)).map(|at| &scan.paths[*at]) {
-            let text = path.metadata.narinfo.to_canonical_bytes();
-            self.root.replace(&format!("{}.narinfo", path.hash), &text, &Version::NONE)?;
-            self.size = self.size.saturating_sub(path.size);
-        }
-        gone.retain(|at| !is_claimed(at));
-        Ok(())
-    }
-
-    /// NARs that only what is gone named, and logs of what made only that.
-    fn nars_and_logs(&mut self, scan: &Scan, gone: &[usize]) -> Result<(), ShelfError> {
-        let gone: HashSet<usize> = gone.iter().copied().collect();
-        let mut nars = HashSet::new();
-        let mut logs = HashSet::new();
-        for (_, path) in scan.paths.iter().enumerate().filter(|(at, _)| gone.contains(at)) {
-            nars.insert((&path.metadata.nar_file[..], path.nar_size));
-            logs.extend(path.metadata.narinfo.deriver().map(StorePath::to_basename));
-        }
-        for (_, path) in scan.paths.iter().enumerate().filter(|(at, _)| !gone.contains(at)) {
-            nars.remove(&(&path.metadata.nar_file[..], path.nar_size));
-            if let Some(deriver) = path.metadata.narinfo.deriver() {
-                logs.remove(&deriver.to_basename());
-            }
-        }
-        if let Some(folder) = self.root.existing("nar")? {
-            for (name, size) in nars {
-                self.nar(&folder, OsStr::new(name), size.unwrap_or(0))?;
-            }
-        }
-        if let Some(folder) = self.root.existing("log")? {
-            for entry in folder.entries()? {
-                let name = entry.name.to_string_lossy();
-                // Compressed ones end in .bz2 and the like.
-                let deriver = name.find(".drv").map_or(&*name, |at| &name[..at + 4]);
-                if let (true, Kind::File(size)) = (logs.contains(deriver), entry.kind) {
-                    self.file(&folder, &entry.name, size)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn rubbish(&mut self, rubbish: &Rubbish) -> Result<(), ShelfError> {
-        for (place, name, size) in &rubbish.0 {
-            match *place {
-                "" => self.file(self.root, name, *size)?,
-                place_name => {
-                    if let Some(folder) = self.root.existing(place_name)? {
-                        match *place {
-                            "nar" => self.nar(&folder, name, *size)?,
-                            _ => self.file(&folder, name, *size)?,
-                        }
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Realisations of what is gone, and those that depend on them.
-    fn realisations(&mut self) -> Result<(), ShelfError> {
-        let Some(folder) = self.root.existing("realisations")? else {
-            return Ok(());
-        };
-        let mut left = Vec::new();
-        for name in folder.entries()?.into_iter().filter_map(|entry| entry.name.into_string().ok()) {
-            let contents = folder.read(&name, narinfo::SIZE_LIMIT)?.unwrap_or_default();
-            let Ok(realisation) = realisations::judge(&name, &contents) else {
-                continue;
-            };
-            match realisation.out_path() {
-                Some(path) if self.root.size(&narinfo::file_name(&path))?.is_none() => {
-                    folder.remove(OsStr::new(&name))?
-                }
-                _ => left.push(realisation),
-            }
-        }
-        realisations::incomplete(&left).into_iter().try_for_each(|(name, _)| folder.remove(OsStr::new(&name)))
-    }
 }

@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::time::{Duration, SystemTime};
 
-use super::beneath::manage::{Entry, Lock};
+use super::beneath::manage::{Entry, Kind, Lock};
 use super::beneath::{Folder, FolderError, Temporary};
 use super::bucket::Bucket;
 use crate::s3::upload::Upload;
@@ -166,6 +166,20 @@ impl Shelf {
         }
     }
 
+    /// Whether the file `name` is still what was `listed`, or still not there. In a folder nobody
+    /// changes it meanwhile.
+    ///
+    /// # Errors
+    /// When that can't be found out.
+    pub fn is_as_listed(&self, name: &OsStr, listed: Option<&Entry>) -> Result<bool, ShelfError> {
+        let Self::Bucket(bucket) = self else { return Ok(true) };
+        let found = bucket.head(&name.to_string_lossy())?;
+        // Lists may be more precise.
+        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let now = found.map(|object| (seconds(object.modified), object.size.map(Kind::File)));
+        Ok(now == listed.map(|entry| (seconds(entry.modified), Some(entry.kind))))
+    }
+
     /// Writes the file `name`, which appears when it is whole.
     ///
     /// # Errors
@@ -241,6 +255,18 @@ impl Shelf {
         match self {
             Self::Folder(folder) => Ok(folder.remove(name)?),
             Self::Bucket(bucket) => Ok(bucket.remove(name)?),
+        }
+    }
+
+    /// Deletes the file `name` if it was not written for `age`, and tells whether that was so.
+    /// In a folder nobody writes meanwhile, and age does not matter.
+    ///
+    /// # Errors
+    /// When it can't be deleted.
+    pub fn remove_older(&self, name: &OsStr, age: Duration) -> Result<bool, ShelfError> {
+        match self {
+            Self::Folder(folder) => Ok(folder.remove(name).map(|()| true)?),
+            Self::Bucket(bucket) => Ok(bucket.remove_older(name, age)?),
         }
     }
 

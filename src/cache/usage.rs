@@ -37,7 +37,9 @@
 //! that it may find or add, and deletes that at its end: from then on `gc` knows what to leave
 //! alone, or to put back; see [`gc`](super::gc).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod text;
+
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::time::{Duration, SystemTime};
 
@@ -45,9 +47,11 @@ use super::beneath::manage::{Entry, Lock};
 use super::check::metadata::hash_part;
 use super::narinfo;
 use super::scan::sum;
-use super::shelf::{Shelf, ShelfError};
+use super::shelf::{Shelf, ShelfError, Version};
 use crate::parallel::parallel;
 use crate::store::{Closure, NodeId, StorePath};
+pub use text::{Use, Used};
+use text::{merge, parse, render, render_line};
 
 /// The folder for what stowage alone reads.
 pub const FOLDER: &str = "stowage";
@@ -56,10 +60,12 @@ const FILE: &str = "used";
 
 /// In a bucket, the folder of what exports have begun and not ended.
 const BEGUN: &str = "begun";
-const HEADER: &str = "stowage-used 1";
 
 /// No record is longer, in bytes: that is one of a million paths.
 const LIMIT: u64 = 64 << 20;
+
+/// How often the records are listed where some went meanwhile.
+const TRIES: u32 = 4;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -70,24 +76,14 @@ const REFRESH: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// for a user who may hold the lock on purpose.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is recorded of a path.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Use {
-    /// When it was used, in seconds since the epoch.
-    pub time: u64,
-    /// The derivation that it is an output of.
-    pub deriver: Option<StorePath>,
-}
-
-/// What is recorded of paths, by their hash parts.
-pub type Used = BTreeMap<String, Use>;
-
 /// All that is recorded, and in which files.
 #[derive(Debug, Default)]
 pub struct Records {
     /// What is used, or may be about to be.
     pub used: Used,
     seen: BTreeSet<(&'static str, String)>,
+    /// Those of `seen` that nobody here can read: another version's, say.
+    foreign: BTreeSet<String>,
 }
 
 /// What an export has begun with, until it ends.
@@ -128,17 +124,6 @@ impl Begun<'_> {
     }
 }
 
-impl Use {
-    /// Of a path that was left out.
-    const LEFT_OUT: Self = Self { time: 0, deriver: None };
-
-    /// Whether the path was left out.
-    #[must_use]
-    pub fn is_left_out(&self) -> bool {
-        *self == Self::LEFT_OUT
-    }
-}
-
 /// Records that those of `closure` which were `wanted` in the cache in `root` are used now.
 /// The export does not fail for it; tells whether it is recorded.
 pub fn record(root: &Shelf, closure: &Closure, wanted: &dyn Fn(NodeId) -> bool) -> bool {
@@ -171,10 +156,7 @@ pub fn record(root: &Shelf, closure: &Closure, wanted: &dyn Fn(NodeId) -> bool) 
 pub fn refresh(root: &Shelf, paths: &[StorePath]) -> Result<(), ShelfError> {
     let mut used = if root.is_shared() { Used::new() } else { read(root)? };
     let time = seconds(SystemTime::now());
-    let is_here = |path: &StorePath| matches!(root.size(&narinfo::file_name(path)), Ok(Some(_)));
-    let are_here = parallel(paths, root.threads(1), is_here);
-    let hashes = paths.iter().zip(are_here).filter(|(_, is_here)| *is_here).map(|(path, _)| hash_part(path));
-    let hashes: Vec<String> = hashes.collect();
+    let hashes: Vec<String> = present(root, paths)?.into_iter().map(hash_part).collect();
     let is_old = |hash: &String| used.get(hash).is_none_or(|one| one.time + REFRESH.as_secs() < time);
     if !hashes.iter().any(is_old) {
         return Ok(());
@@ -183,6 +165,27 @@ pub fn refresh(root: &Shelf, paths: &[StorePath]) -> Result<(), ShelfError> {
         used.entry(hash).or_default().time = time;
     }
     if root.is_shared() { add(root, FILE, &used).map(drop) } else { write(root, &used) }
+}
+
+/// Those of `paths` that are in the cache in `root`, as far as narinfos tell. The first that a bucket
+/// does not answer is the last that it is asked for.
+///
+/// # Errors
+/// When that can't be found out.
+pub fn present<'a>(root: &Shelf, paths: &'a [StorePath]) -> Result<Vec<&'a StorePath>, ShelfError> {
+    let mut present = Vec::new();
+    for some in paths.chunks(root.threads(1)) {
+        let sizes = parallel(some, some.len(), |path| root.size(&narinfo::file_name(path)));
+        for (path, size) in some.iter().zip(sizes) {
+            match size {
+                Ok(Some(_)) => present.push(path),
+                // In a folder one may be unreadable.
+                Ok(None) | Err(ShelfError::Folder(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(present)
 }
 
 /// Reads what was recorded.
@@ -198,7 +201,7 @@ pub fn read(root: &Shelf) -> Result<Used, ShelfError> {
 /// # Errors
 /// When it can't be read.
 pub fn read_all(root: &Shelf) -> Result<Records, ShelfError> {
-    read_new(root, &[FILE, BEGUN], &Records::default())
+    read_new(root, &[BEGUN, FILE], &Records::default())
 }
 
 /// Reads what others have recorded or begun since `records` were read.
@@ -206,40 +209,53 @@ pub fn read_all(root: &Shelf) -> Result<Records, ShelfError> {
 /// # Errors
 /// When it can't be read.
 pub fn read_since(root: &Shelf, records: &Records) -> Result<Records, ShelfError> {
-    if root.is_shared() { read_new(root, &[FILE, BEGUN], records) } else { Ok(Records::default()) }
+    if root.is_shared() { read_new(root, &[BEGUN, FILE], records) } else { Ok(Records::default()) }
 }
 
 /// Reads what is in `folders` of a bucket and not among `known`; in a folder there is one file.
+/// Whoever ends records what he used, and then drops what he had begun: so what is begun is
+/// read first.
 fn read_new(root: &Shelf, folders: &[&'static str], known: &Records) -> Result<Records, ShelfError> {
     let Some(folder) = root.existing(FOLDER)? else {
         return Ok(Records::default());
     };
     if !root.is_shared() {
         let contents = folder.read(FILE, LIMIT)?.unwrap_or_default();
-        return Ok(Records { used: parse(&String::from_utf8_lossy(&contents)), seen: BTreeSet::new() });
+        return Ok(Records { used: parse(&contents).unwrap_or_default(), ..Records::default() });
     }
     let mut records = Records::default();
     for kind in folders.iter().copied() {
         let folder = folder.folder(kind)?;
-        let names = names(&folder)?.into_iter().filter(|name| !known.seen.contains(&(kind, name.clone())));
-        let names: Vec<String> = names.collect();
-        for contents in parallel(&names, folder.threads(1), |name| folder.read(name, LIMIT)) {
-            merge(&mut records.used, parse(&String::from_utf8_lossy(&contents?.unwrap_or_default())));
+        // Of several gc makes one, and deletes them: then that one is there by now.
+        for _ in 0..TRIES {
+            let is_new = |name: &String| !known.seen.contains(&(kind, name.clone()));
+            let names: Vec<String> = names(&folder)?.into_iter().filter(is_new).collect();
+            if read_into(&mut records, &folder, kind, &names)? || kind == BEGUN {
+                break;
+            }
         }
-        records.seen.extend(names.into_iter().map(|name| (kind, name)));
     }
     Ok(records)
 }
 
-/// The newer of each.
-fn merge(used: &mut Used, others: Used) {
-    for (hash, one) in others {
-        match used.get_mut(&hash) {
-            Some(known) if known.time >= one.time => {}
-            Some(known) => *known = one,
-            None => drop(used.insert(hash, one)),
+/// Reads the records `names`, a few at a time; tells whether all were there.
+fn read_into(records: &mut Records, folder: &Shelf, kind: &'static str, names: &[String]) -> Result<bool, ShelfError> {
+    let mut are_there = true;
+    for some in names.chunks(folder.threads(1)) {
+        for (name, contents) in some.iter().zip(parallel(some, some.len(), |name| folder.look(name, LIMIT))) {
+            let (contents, version) = contents?;
+            if version == Version::NONE {
+                are_there = false;
+                continue;
+            }
+            match contents.as_deref().and_then(parse) {
+                Some(used) => merge(&mut records.used, used),
+                None => drop(records.foreign.insert(name.clone())),
+            }
+            records.seen.insert((kind, name.clone()));
         }
     }
+    Ok(are_there)
 }
 
 /// Records `used`, and nothing else, in a folder.
@@ -255,7 +271,8 @@ pub fn write(root: &Shelf, used: &Used) -> Result<(), ShelfError> {
 /// # Errors
 /// When it can't be read or written.
 pub fn retain(root: &Shelf, keep: &dyn Fn(&str, &Use) -> bool) -> Result<(), ShelfError> {
-    let Records { mut used, seen } = read_new(root, &[FILE], &Records::default())?;
+    let Records { mut used, mut seen, foreign } = read_new(root, &[FILE], &Records::default())?;
+    seen.retain(|(_, name)| !foreign.contains(name));
     let before = used.len();
     used.retain(|hash, one| keep(hash, one));
     if !root.is_shared() {
@@ -264,8 +281,14 @@ pub fn retain(root: &Shelf, keep: &dyn Fn(&str, &Use) -> bool) -> Result<(), She
     if used.len() == before && seen.len() <= 1 {
         return Ok(());
     }
+    // One that is too large would be read by nobody.
+    let most = usize::try_from(LIMIT / 2).unwrap_or(usize::MAX);
+    let lines: Vec<(&String, &Use)> = used.iter().collect();
+    let largest = lines.iter().map(|line| render_line(line).len()).max().unwrap_or(1);
+    for some in lines.chunks((most / largest).max(1)) {
+        add(root, FILE, &some.iter().map(|(hash, one)| ((*hash).clone(), (*one).clone())).collect())?;
+    }
     // Nobody changes a record that is there, so what is deleted is what was read.
-    add(root, FILE, &used)?;
     let folder = root.folder(FOLDER)?.folder(FILE)?;
     seen.iter().try_for_each(|(_, name)| folder.remove(OsStr::new(name)))
 }
@@ -315,47 +338,4 @@ fn names(folder: &Shelf) -> Result<Vec<String>, ShelfError> {
 #[must_use]
 pub fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-fn parse(text: &str) -> Used {
-    let mut lines = text.lines();
-    if lines.next() != Some(HEADER) {
-        return Used::new();
-    }
-    let entry = |line: &str| {
-        let mut fields = line.split(' ');
-        let (hash, time) = (fields.next()?.to_owned(), fields.next()?.parse().ok()?);
-        let deriver = fields.next().and_then(|name| StorePath::from_basename(name.as_bytes()).ok());
-        Some((hash, Use { time, deriver }))
-    };
-    lines.filter_map(entry).collect()
-}
-
-fn render(used: &Used) -> String {
-    let line = |(hash, one): (&String, &Use)| {
-        let deriver = one.deriver.as_ref().map_or_else(|| "-".to_owned(), StorePath::to_basename);
-        format!("{hash} {} {deriver}\n", one.time)
-    };
-    let lines = used.iter().map(line);
-    std::iter::once(format!("{HEADER}\n")).chain(lines).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::closure::tests::path;
-
-    #[test]
-    fn a_record_is_read_as_it_was_written_and_damage_passed_over() {
-        let deriver = Some(path('d', "x.drv"));
-        let used: Used =
-            [("a".to_owned(), Use { time: 7, deriver }), ("b".to_owned(), Use { time: 1_700_000_000, deriver: None })]
-                .into();
-        let text = "stowage-used 1\na 7 dddddddddddddddddddddddddddddddd-x.drv\nb 1700000000 -\n";
-        assert_eq!(render(&used), text);
-        assert_eq!(parse(text), used);
-        assert_eq!(parse(&text.replace("b 17", "x\nc -1\nb 17")), used);
-        assert!(parse("stowage-used 2\na 7\n").is_empty());
-        assert!(parse("").is_empty());
-    }
 }

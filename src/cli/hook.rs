@@ -10,6 +10,7 @@ use super::{complain, layer_index, output, precompute, worker};
 use crate::hook::config::HookConfig;
 use crate::hook::{self, HookEvent};
 use crate::queue::{Queue, Record};
+use crate::s3::address;
 
 /// Does what Nix calls the hook for, and says what goes wrong. A hook that fails stops the
 /// build, and is never called again for what was built. So it fails only where that was
@@ -78,6 +79,11 @@ fn record(is_strict: &mut bool) -> anyhow::Result<()> {
     match queue.push(&location, &record) {
         Ok(()) if config.worker => start_worker(&queue),
         Ok(()) => Ok(()),
+        // Nix would wait for it.
+        Err(error) if address::is_address(&event.destination.to_string_lossy()) => {
+            let folder = queue.folder().display();
+            Err(anyhow!("recording it in {folder}: {error}; `stowage cache wait` exports it at the job's end"))
+        }
         Err(error) => {
             complain(format_args!(
                 "recording what was built in {}: {error}; exporting it now",

@@ -1,5 +1,6 @@
 //! `stowage cache init` and `stowage cache wait`: a job's begin and end.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use anyhow::Context as _;
 
 use super::settings::Settings;
 use super::worker;
-use crate::cache::{CacheError, CacheFolder, Place, narinfo, usage};
+use crate::cache::{CacheError, CacheFolder, Place, usage};
 use crate::hook;
 use crate::mark::{Mark, Marks};
 use crate::queue::{Entry, Queue, Record};
@@ -92,6 +93,10 @@ pub fn wait(settings: &Settings, location: &StoreLocation, dir: &Path, patience:
     let report = crate::worker::drain(&queue, &is_ours, patience, &deliver)
         .with_context(|| format!("reading what hooks have recorded in {}", queue.folder().display()))?;
     start_worker(settings, &queue, &is_ours);
+    if report.is_cut_off {
+        // Nor would it answer anything else.
+        return Err(WaitError { cache: dir, failed: report.failed }.into());
+    }
     let unhooked = unhooked(settings, location, &queue, (&dir, &place))?;
     note_use(settings, location, &dir, &place);
     if !report.failed.is_empty() {
@@ -124,7 +129,8 @@ fn unhooked(
     let mut built = database.built_since(mark.last_id)?;
     // So that neither configuration nor keys are needed where nothing is missing.
     if let Ok(shelf) = place.open() {
-        built.retain(|path| !matches!(shelf.size(&narinfo::file_name(path)), Ok(Some(_))));
+        let present: HashSet<StorePath> = usage::present(&shelf, &built)?.into_iter().cloned().collect();
+        built.retain(|path| !present.contains(path));
     }
     if built.is_empty() {
         return Ok(0);

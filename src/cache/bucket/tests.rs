@@ -1,5 +1,7 @@
 //! Tests of caches in buckets, where others write at the same time.
 
+mod races;
+
 use std::sync::Mutex;
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Moves what is bad to `quarantine/`, and tells what.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 
 use super::{Checked, Fault, Quarantined, Report, cache_info, read, realisations};
 use crate::cache::beneath::FolderError;
@@ -27,14 +27,36 @@ impl<'a> Quarantine<'a> {
         Self { root, folder: None, report }
     }
 
-    /// Takes the narinfos that are not sound.
+    /// Takes the narinfos that are not sound; of a bucket only those that are, with their NARs,
+    /// still what was listed, in `entries` and the folder of NARs: somebody may have written them
+    /// anew.
     ///
     /// # Errors
     /// When one can't be moved.
-    pub fn narinfos(&mut self, checked: &[Checked]) -> Result<(), ShelfError> {
+    pub fn narinfos(
+        &mut self,
+        checked: &[Checked],
+        entries: &[Entry],
+        nars: Option<(&Shelf, &[Entry])>,
+    ) -> Result<(), ShelfError> {
+        let by_name = |entries: &'_ [Entry]| entries.iter().map(|entry| (entry.name.clone(), entry.clone())).collect();
+        let (entries, nar_entries): (HashMap<OsString, Entry>, HashMap<OsString, Entry>) =
+            (by_name(entries), by_name(nars.map_or(&[], |(_, entries)| entries)));
         for one in checked {
             if let Err(fault) = &one.result {
-                self.take(None, OsStr::new(&one.name), fault.clone())?;
+                let name = OsStr::new(&one.name);
+                let is_same = self.root.is_as_listed(name, entries.get(name))?
+                    && match (&one.bad_nar, nars) {
+                        (Some(nar), Some((folder, _))) => {
+                            folder.is_as_listed(OsStr::new(nar), nar_entries.get(OsStr::new(nar)))?
+                        }
+                        _ => true,
+                    };
+                if !is_same {
+                    tracing::info!("{}: {fault}; it was changed meanwhile, and stays", one.name);
+                    continue;
+                }
+                self.take(None, name, fault.clone())?;
                 self.take_listing(&one.name)?;
             }
         }
@@ -61,7 +83,9 @@ impl<'a> Quarantine<'a> {
                 },
                 _ => Fault::NotAFile,
             };
-            self.take(Some(("nar", folder)), &entry.name, fault)?;
+            if folder.is_as_listed(&entry.name, Some(entry))? {
+                self.take(Some(("nar", folder)), &entry.name, fault)?;
+            }
         }
         Ok(())
     }
