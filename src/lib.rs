@@ -38,6 +38,7 @@
 //! | `cache/check/quarantine.rs` | moves what is bad out of Nix's sight | IO |
 //! | `cache/check/realisations.rs` | judges realisations | pure |
 //! | `cache/check/siblings.rs` | outputs whose siblings are lost | pure |
+//! | `cache/check/traces.rs` | what tells of paths that a cache has lost | IO |
 //! | `cache/compress.rs` | writes one NAR, compressed and verified | IO |
 //! | `cache/compression.rs` | the forms that NARs can have in a cache | pure |
 //! | `cache/export.rs` | exports a closure on all processors | IO |

@@ -23,12 +23,11 @@ pub mod metadata;
 mod quarantine;
 pub mod realisations;
 mod siblings;
+mod traces;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
-
-use nix_narinfo::NarInfo;
 
 use super::beneath::manage::{Entry, Kind, Lock};
 use super::folder::{CACHE_INFO, CACHE_INFO_LIMIT, EMPTY_FOLDERS};
@@ -42,7 +41,6 @@ pub use fault::Fault;
 use metadata::{Metadata, hash_part};
 pub use quarantine::QUARANTINE;
 use quarantine::Quarantine;
-use siblings::{Lost, Present};
 
 /// How long one waits for somebody who deletes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -86,7 +84,9 @@ pub struct Quarantined {
 struct Checked {
     name: String,
     result: Result<Metadata, Fault>,
-    /// The NAR that it names, where the NAR is to blame.
+    /// The NAR that it names, where it is not sound though it can be read.
+    nar: Option<String>,
+    /// The same, where the NAR is to blame.
     bad_nar: Option<String>,
 }
 
@@ -121,7 +121,7 @@ pub fn check(place: impl Into<Place>, store_dir: &StoreDir, options: Options) ->
     check_names(&mut checked);
     check_circles(&mut checked);
     if was_quiet && lease::is_free(&root)? {
-        check_siblings(&mut checked, &root, &used);
+        traces::check_siblings(&mut checked, &root, &used);
     }
     report.incomplete = count_incomplete(&checked);
 
@@ -157,7 +157,7 @@ fn read_narinfos(
             continue;
         }
         let result = contents.and_then(|contents| metadata::judge(store_dir, name, &contents));
-        checked.push(Checked { result, name: name.clone(), bad_nar: None });
+        checked.push(Checked { result, name: name.clone(), nar: None, bad_nar: None });
     }
     Ok(checked)
 }
@@ -281,78 +281,6 @@ fn check_circles(checked: &mut [Checked]) {
     }
 }
 
-/// Again and again, as what goes may have siblings, too.
-fn check_siblings(checked: &mut [Checked], root: &Shelf, used: &usage::Used) {
-    let traces = Traces::find(checked, root, used);
-    let mut derivers = traces.derivers;
-    loop {
-        let sound = || checked.iter().filter_map(|one| one.result.as_ref().ok().map(|metadata| &metadata.narinfo));
-        let there: HashSet<&StorePath> = sound().map(|narinfo| narinfo.store_path()).collect();
-        let present = |narinfo| Present { path: NarInfo::store_path(narinfo), deriver: narinfo.deriver() };
-        let present: Vec<Present<'_>> = sound().map(present).collect();
-        let named = sound().flat_map(|narinfo| narinfo.references()).chain(&traces.references);
-        let is_left_out = |path: &StorePath| used.get(&hash_part(path)).is_some_and(usage::Use::is_left_out);
-        let missing: HashSet<&StorePath> = named.filter(|path| !there.contains(path) && !is_left_out(path)).collect();
-        let named: HashSet<String> = missing.iter().map(|path| hash_part(path)).collect();
-        let unknown = traces.unknown.iter().any(|hash| !named.contains(hash));
-        let damaged = traces.damaged || !missing.is_empty();
-        let bereft = siblings::bereft(&present, &Lost { derivers, missing, unknown, damaged });
-        if bereft.is_empty() {
-            return;
-        }
-        let bereft: HashMap<StorePath, String> = bereft.into_iter().map(|(path, lost)| (path.clone(), lost)).collect();
-        for one in checked.iter_mut() {
-            one.doubt(|metadata| match bereft.get(metadata.narinfo.store_path()) {
-                Some(lost) => Err(Fault::Sibling(lost.clone())),
-                None => Ok(()),
-            });
-        }
-        derivers = HashSet::new();
-    }
-}
-
-/// What tells of paths that were in the cache, and are lost.
-struct Traces {
-    /// Their derivations.
-    derivers: HashSet<StorePath>,
-    /// What their narinfos say that they refer to.
-    references: Vec<StorePath>,
-    /// The hash parts of those of which nothing is known but that.
-    unknown: Vec<String>,
-    /// Whether there is any such path.
-    damaged: bool,
-}
-
-impl Traces {
-    fn find(checked: &[Checked], root: &Shelf, used: &usage::Used) -> Self {
-        let sound: HashSet<&str> =
-            checked.iter().filter(|one| one.result.is_ok()).filter_map(|one| one.name.get(..32)).collect();
-        // From a bucket nothing gets lost, but somebody may be deleting it, or have deleted it.
-        let is_trace = !root.is_shared();
-        let lost = || used.iter().filter(|(hash, one)| is_trace && !sound.contains(&hash[..]) && !one.is_left_out());
-        let damaged = lost().next().is_some() || checked.iter().any(|one| one.result.is_err());
-        let mut derivers: HashSet<StorePath> = lost().filter_map(|(_, one)| one.deriver.clone()).collect();
-        let (mut references, mut unknown) = (Vec::new(), Vec::new());
-        for one in checked.iter().filter(|one| one.result.is_err()) {
-            let hash = one.name.strip_suffix(".narinfo").unwrap_or_default();
-            let contents = root.read(&one.name, narinfo::SIZE_LIMIT).ok().flatten().unwrap_or_default();
-            let text = String::from_utf8_lossy(&contents);
-            let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-            let stated = field("StorePath").and_then(|path| path.rsplit('/').next()?.get(..32));
-            let deriver = field("Deriver").and_then(|name| StorePath::from_basename(name.as_bytes()).ok());
-            let is_known = stated == Some(hash) && deriver.is_some();
-            // A copy under a wrong name is no loss of what it is about.
-            derivers.extend(deriver.filter(|_| stated.is_none_or(|stated| !sound.contains(stated))));
-            if hash.len() == 32 && !is_known && !used.contains_key(hash) {
-                unknown.push(hash.to_owned());
-            }
-            let named = field("References").unwrap_or_default().split(' ');
-            references.extend(named.filter_map(|name| StorePath::from_basename(name.as_bytes()).ok()));
-        }
-        Self { derivers, references, unknown, damaged }
-    }
-}
-
 fn count_incomplete(checked: &[Checked]) -> usize {
     let sound = || checked.iter().filter_map(|one| one.result.as_ref().ok());
     let there: HashSet<[u8; 20]> = sound().map(|metadata| *metadata.narinfo.store_path().digest()).collect();
@@ -367,6 +295,7 @@ impl Checked {
         {
             // A NAR that bears its own hash is right, and the narinfo is not.
             let is_right = matches!(&fault, Fault::NarHash { found, .. } if metadata.nar_file.starts_with(&found[..]));
+            self.nar = Some(metadata.nar_file.clone());
             self.bad_nar = (fault.is_of_nar() && !is_right).then(|| metadata.nar_file.clone());
             self.result = Err(fault);
         }

@@ -46,7 +46,7 @@ impl<'a> Quarantine<'a> {
             if let Err(fault) = &one.result {
                 let name = OsStr::new(&one.name);
                 let is_same = self.root.is_as_listed(name, entries.get(name))?
-                    && match (&one.bad_nar, nars) {
+                    && match (&one.nar, nars) {
                         (Some(nar), Some((folder, _))) => {
                             folder.is_as_listed(OsStr::new(nar), nar_entries.get(OsStr::new(nar)))?
                         }

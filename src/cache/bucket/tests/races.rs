@@ -182,10 +182,13 @@ fn what_gc_has_deleted_or_is_deleting_is_no_damage() {
 #[test]
 fn what_is_written_anew_while_a_check_looks_is_not_moved() {
     let store = Store::new();
-    let nar: Arc<Mutex<Option<(String, Vec<u8>)>>> = Arc::default();
+    type Nar = Option<(String, Vec<u8>)>;
+    let nar: Arc<Mutex<Nar>> = Arc::default();
     let own = Arc::clone(&nar);
     let before = move |line: &str, objects: &Objects| {
+        // It has been listed and read.
         if line.starts_with("HEAD ")
+            && line.ends_with(".narinfo")
             && let Some((key, bytes)) = own.lock().expect("no panic").take()
         {
             objects.put(&key, &bytes);
