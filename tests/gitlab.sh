@@ -63,7 +63,7 @@ job() {
 
 run_job() {
   docker run --rm ${container:+--name "$container"} --network=none --volume "$1:/builds/group/project" \
-    --workdir /builds/group/project --env CI=true --env CI_PROJECT_DIR=/builds/group/project \
+    --workdir /builds/group/project --env CI=true --env GITLAB_CI=true --env CI_PROJECT_DIR=/builds/group/project \
     ${variables[@]+"${variables[@]}"} ${options[@]+"${options[@]}"} "$image" \
     /bin/sh -c 'status=0; sh -e -c "$1" || status=$?; sh -e -c "$2" || status=$?
       cat result/program > result.txt; exit "$status"' \

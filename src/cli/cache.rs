@@ -37,6 +37,7 @@ pub fn run(settings: &Settings, command: CacheCommand) -> anyhow::Result<()> {
             report(&summary, arguments.json, settings.quiet)
         }
         CacheCommand::Init(arguments) => {
+            let advice = cache_store::recommendation(settings, &arguments.dir, arguments.kind)?;
             let is_store = cache_store::at(settings, &arguments.dir)?.is_some();
             match arguments.kind {
                 Some(CacheKind::BinaryCache) if is_store => Err(UsageError(format!(
@@ -48,6 +49,10 @@ pub fn run(settings: &Settings, command: CacheCommand) -> anyhow::Result<()> {
                 Some(CacheKind::Store) => cache_store::init(settings, &arguments.dir),
                 None if is_store => cache_store::init(settings, &arguments.dir),
                 None => wait::init(settings, &location(&arguments.store), &arguments.dir),
+            }?;
+            match advice.filter(|_| !settings.quiet) {
+                Some(advice) => Ok(output::print(&format!("{} is {advice}\n", arguments.dir.display()))?),
+                None => Ok(()),
             }
         }
         CacheCommand::Check(arguments) => match cache_store::at(settings, &arguments.dir)? {

@@ -5,12 +5,13 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::args::{CheckArguments, EnvArguments, GcArguments, InfoArguments, WaitArguments};
+use super::args::{CacheKind, CheckArguments, EnvArguments, GcArguments, InfoArguments, WaitArguments};
 use super::cache_check::{Damaged, ages, gc_options, tell_collected};
 use super::output;
 use super::settings::{self, Settings};
 use super::wait::absolute;
 use crate::cache::Place;
+use crate::cache::folder::CACHE_INFO;
 use crate::cache::setup::Setup;
 use crate::local_store::modes::State;
 use crate::local_store::{self, LocalStore, begin::Begun, namespaces};
@@ -81,6 +82,38 @@ fn way(dir: &Path) -> anyhow::Result<Way> {
         Ok(()) => Ok(Way::Namespaces),
         Err(why) => Err(NoPlaceToBuild { dir: dir.display().to_string(), why }.into()),
     }
+}
+
+/// Which kind suits a folder that is no cache yet, and why: measured by `bench/gitlab`, see the
+/// README. `None` where it is one, or a bucket.
+pub fn recommendation(settings: &Settings, dir: &Path, kind: Option<CacheKind>) -> anyhow::Result<Option<String>> {
+    let place = settings.place(dir)?;
+    let Some(folder) = place.folder().filter(|folder| !folder.join(CACHE_INFO).exists() && !LocalStore::is_at(folder))
+    else {
+        return Ok(None);
+    };
+    // The runner sets it for all jobs.
+    let is_archived = std::env::var_os("GITLAB_CI").is_some();
+    Ok(recommend(kind.unwrap_or(CacheKind::BinaryCache), is_archived, || way(&absolute(folder)?)))
+}
+
+fn recommend(kind: CacheKind, is_archived: bool, way: impl FnOnce() -> anyhow::Result<Way>) -> Option<String> {
+    let text = match (kind, is_archived) {
+        (CacheKind::BinaryCache, true) => {
+            "a binary cache, which suits a folder that GitLab's runner archives: packing and unpacking a store takes longer than it saves; where the folder stays from job to job, try --as store"
+        }
+        (CacheKind::BinaryCache, false) if way().is_ok() => {
+            "a binary cache; where only jobs on this machine use it, one at a time, they begin sooner in a store, since nothing is copied: --as store"
+        }
+        (CacheKind::BinaryCache, false) => {
+            "a binary cache; a store, in which jobs could build at once, would need user namespaces, which this machine does not allow"
+        }
+        (CacheKind::Store, true) => {
+            "a store, which suits a folder that stays from job to job; where GitLab's runner archives it, jobs are done sooner with a binary cache: --as binary-cache"
+        }
+        (CacheKind::Store, false) => return None,
+    };
+    Some(text.to_owned())
 }
 
 /// Warns of what is not as it was.
@@ -184,5 +217,29 @@ pub fn print_env(
             Ok(())
         }
         Way::Namespaces => Ok(output::print(&Setup::remote(store.dir(), arguments.format)?)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_suits_depends_on_who_keeps_the_folder_and_on_what_nix_may_do() {
+        let can = || Ok(Way::Namespaces);
+        let can_t = || Err(anyhow::anyhow!("it is forbidden"));
+        for (text, part) in [
+            (recommend(CacheKind::BinaryCache, true, can), Some("suits a folder that GitLab's runner archives")),
+            (recommend(CacheKind::BinaryCache, true, can_t), Some("suits a folder that GitLab's runner archives")),
+            (recommend(CacheKind::BinaryCache, false, can), Some("begin sooner in a store")),
+            (recommend(CacheKind::BinaryCache, false, can_t), Some("does not allow")),
+            (recommend(CacheKind::Store, true, can), Some("--as binary-cache")),
+            (recommend(CacheKind::Store, false, can), None),
+        ] {
+            assert!(
+                text.as_deref().map_or(part.is_none(), |text| part.is_some_and(|part| text.contains(part))),
+                "{text:?}"
+            );
+        }
     }
 }

@@ -25,6 +25,7 @@ first_job() {
   restore "$project" fastzip "$work/none"
   job "$project" "$work/log.first"
   built 13 "$work/log.first"
+  grep "cache is a binary cache, which suits a folder that GitLab's runner archives" "$work/log.first"
   is_right "$project"
   same 'narinfos' 13 "$(find "$project/cache" -name '*.narinfo' | wc -l)"
   for format in $formats; do
@@ -39,6 +40,7 @@ next_job() {
   restore "$project" "$1" "$(archive_of "$1")"
   job "$project" "$log"
   built 0 "$log"
+  fails grep 'which suits' "$log"
   test "$(copies "$log" | wc -l)" = 1
   same 'what is built' one "$(in_result "$project")"
   pack "$project" "$1" "$(archive_of "$1")" | grep 'Archive is up to date!'

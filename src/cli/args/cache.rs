@@ -55,6 +55,10 @@ pub struct InitArguments {
     /// What the cache is: a binary cache, from which Nix copies what it needs, or a store, in
     /// which it builds; by default what is there, else a binary cache
     ///
+    /// What suits this machine is told when the cache is made. A binary cache suits folders that
+    /// are archived, as GitLab's runner does, and all that several jobs or machines share; a store
+    /// suits a folder that stays on one machine, and saves all copying there.
+    ///
     /// A store needs a machine where Nix may make user namespaces, or an image in which /nix leads
     /// to DIR/nix (`cacheStore` in the image's spec). Whether that is so is tried.
     #[arg(long = "as", value_name = "KIND")]
