@@ -16,7 +16,8 @@
 unset STOWAGE_SECRET_KEY STOWAGE_CONFIG STOWAGE_SPEC STOWAGE_STRICT CI_PROJECT_DIR
 
 kills=5
-[ -z "${STOWAGE_LONG-}" ] || kills=20
+races=3
+[ -z "${STOWAGE_LONG-}" ] || kills=20 races=20
 export HOME=$work/home XDG_STATE_HOME=$work/home/state
 mkdir -p "$HOME"
 need 's3s-fs is there' install_s3
@@ -332,3 +333,25 @@ use_is_known() {
   same records 1 "$(find "$files/stowage/used" -type f | wc -l)"
 }
 check 'what an export has only found is used' use_is_known
+
+# Two who delete, while somebody needs what is going.
+at_once() {
+  local round pids pid
+  for round in $(seq "$races"); do
+    stowage cache add "$cache" "$small" --secret-key-file "$work/key-1" --quiet
+    age 3
+    pids=()
+    for _ in 1 2; do
+      (exec "$program" cache gc "$cache" --keep-days 1 --quiet) & pids+=($!)
+    done
+    sleep "0.$((RANDOM % 5))"
+    stowage cache add "$cache" "$small" --secret-key-file "$work/key-1" --quiet
+    for pid in "${pids[@]}"; do wait "$pid"; done
+    test ! -e "$files/stowage/collecting"
+    stowage cache check "$cache" --deep --strict --json > "$work/report"
+    jq --exit-status '.incomplete == 0' "$work/report"
+    nix_takes "$small"
+  done
+  echo "$round rounds"
+}
+check "two who delete and one who adds, $races times: all that was added is there" at_once
