@@ -161,6 +161,13 @@ fn is_bucket(name: &str) -> bool {
         && !name.contains("..")
 }
 
+/// Whether a region can be called so. It becomes a part of hosts, where a dot would lead elsewhere.
+#[must_use]
+pub fn is_region(name: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !name.is_empty() && name.bytes().all(is_letter)
+}
+
 /// Whether `text` is meant to be a bucket's address.
 #[must_use]
 pub fn is_address(text: &str) -> bool {

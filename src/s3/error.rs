@@ -2,6 +2,7 @@
 //!
 //! Source: Amazon S3, "Error responses"; what MinIO, Garage and Ceph say instead.
 
+use super::address::is_region;
 use crate::registry::error::plain;
 
 /// What a user may need to do there.
@@ -98,13 +99,16 @@ pub enum S3Error {
     },
     /// It is elsewhere.
     #[error(
-        "the bucket {bucket} is not in the region {region}: {problem}; name the right one, as in s3://{bucket}?region=REGION"
+        "the bucket {bucket} is not in the region {region}: {problem}; name the right one, as in s3://{bucket}?region={right}",
+        right = right.as_deref().unwrap_or("REGION")
     )]
     Elsewhere {
         /// The bucket.
         bucket: String,
         /// The region that was asked.
         region: String,
+        /// The region that has it, if the server says so.
+        right: Option<String>,
         /// What the server says.
         problem: String,
     },
@@ -178,6 +182,8 @@ pub struct Complaint {
     pub code: String,
     /// For people.
     pub text: String,
+    /// The region that the server names as the right one.
+    pub region: Option<String>,
 }
 
 impl Complaint {
@@ -187,10 +193,10 @@ impl Complaint {
         let body = String::from_utf8_lossy(body);
         let code = element(&body, "Code").unwrap_or_default();
         let message = element(&body, "Message").unwrap_or_default();
-        let said = if code.is_empty() && message.is_empty() { body.into_owned() } else { format!("{code} {message}") };
+        let said = if code.is_empty() && message.is_empty() { body.to_string() } else { format!("{code} {message}") };
         let mut text = plain(said.as_bytes());
         text = if text.is_empty() { format!("HTTP status {status}") } else { format!("{text} (HTTP {status})") };
-        Self { status, code: plain(code.as_bytes()), text }
+        Self { status, code: plain(code.as_bytes()), text, region: expected_region(&body, &message) }
     }
 
     /// Whether the same request may work a little later.
@@ -245,22 +251,32 @@ impl Complaint {
             matches!(&self.code[..], "RequestTimeTooSkewed" | "RequestExpired" | "AuthorizationQueryParametersError")
                 || self.status == 403 && (text.contains("request has expired") || text.contains("not yet valid"))
                 || self.status == 400 && text.contains("date is too");
+        // Of a signature with a wrong region, and of others, too.
+        let is_of_scope =
+            matches!(&self.code[..], "AuthorizationHeaderMalformed" | "AuthorizationQueryParametersError");
+        let right = self.region.filter(|right| *right != region);
         let is_elsewhere =
             matches!(&self.code[..], "PermanentRedirect" | "TemporaryRedirect" | "IllegalLocationConstraintException")
                 || matches!(self.status, 301 | 307 | 308)
-                || self.code == "AuthorizationHeaderMalformed" && text.contains("region");
+                || is_of_scope && (right.is_some() || text.contains("the region"));
         let problem = self.text;
         match self.status {
             _ if is_full => S3Error::Full { bucket, action, problem },
             _ if self.code == "NoSuchBucket" => S3Error::NoBucket { bucket, server, problem },
+            _ if is_elsewhere => S3Error::Elsewhere { bucket, region, right, problem },
             _ if is_skewed => S3Error::Skewed { server, action, problem },
-            _ if is_elsewhere => S3Error::Elsewhere { bucket, region, problem },
             _ if is_unknown => S3Error::WrongCredentials { bucket, source_of, action, problem },
             401 | 403 => S3Error::Denied { bucket, source_of, action, problem },
             _ if may_pass => S3Error::Busy { bucket, server, action, problem },
             _ => S3Error::Failed { bucket, action, problem },
         }
     }
+}
+
+/// The region that has a bucket, as an element of an error has it or, with AWS, its message.
+fn expected_region(body: &str, message: &str) -> Option<String> {
+    let in_words = || Some(message.split_once("expecting '")?.1.split_once('\'')?.0.to_owned());
+    element(body, "Region").or_else(in_words).filter(|region| is_region(region))
 }
 
 /// The text of the first element `name` of a document that has no attributes and few letters
@@ -306,6 +322,22 @@ mod tests {
         assert!(matches!(error(301, "PermanentRedirect", ""), Elsewhere { .. }));
         assert!(matches!(error(400, "AuthorizationHeaderMalformed", "the region is wrong"), Elsewhere { .. }));
         assert!(matches!(error(400, "InvalidArgument", ""), Failed { .. }));
+    }
+
+    #[test]
+    fn a_wrong_region_is_no_wrong_clock_and_the_right_one_is_named() {
+        let said = "Error parsing the X-Amz-Credential parameter; the region 'eu' is wrong; expecting 'eu-west-1'";
+        let elsewhere = error(400, "AuthorizationQueryParametersError", said);
+        assert!(matches!(elsewhere, S3Error::Elsewhere { .. }), "{elsewhere}");
+        assert!(elsewhere.to_string().ends_with("s3://cache?region=eu-west-1"), "{elsewhere}");
+        // Garage says it by an element.
+        let said = "unexpected scope: 20300101/eu/s3/aws4_request</Message><Region>garage</Region><Message>";
+        let elsewhere = error(400, "AuthorizationHeaderMalformed", said).to_string();
+        assert!(elsewhere.ends_with("s3://cache?region=garage"), "{elsewhere}");
+        let said = "X-Amz-Date must be in the ISO8601 format";
+        assert!(matches!(error(400, "AuthorizationQueryParametersError", said), S3Error::Skewed { .. }));
+        let junk = error(301, "PermanentRedirect", "expecting '&amp;x=y'").to_string();
+        assert!(junk.ends_with("?region=REGION"), "{junk}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use ureq::http::{Response, header};
 use ureq::{Agent, Body};
 
 use super::super::S3Error;
+use super::super::address::is_region;
 use super::super::credentials::Found;
 use super::super::error::{Complaint, Context};
 use super::{Client, Inner};
@@ -130,8 +131,9 @@ impl Client {
             }
             return answer.map(Ok).map_err(|error| Failure::Final(self.failed(&request.action, &error.to_string())));
         }
-        if let Some(region) = region.filter(|region| region != self.region()) {
+        if let Some(region) = region.filter(|region| region != self.region() && is_region(region)) {
             complaint.text = format!("{}; it is in {region}", complaint.text);
+            complaint.region = Some(region);
         }
         // An answer to HEAD has no body that says why.
         if request.method == Method::Head && complaint.code.is_empty() && matches!(status, 301 | 307 | 400..=499) {
