@@ -233,6 +233,7 @@
 //! | `s3/download.rs` | reads a large object as a stream | IO |
 //! | `s3/error.rs` | why a bucket does not give or take something | pure |
 //! | `s3/mod.rs` | buckets of S3 | pure |
+//! | `s3/redact.rs` | takes signatures out of texts | pure |
 //! | `s3/tests.rs` | tests of the client against a server that does as it is told | IO |
 //! | `s3/tests/bucket.rs` | a server with a bucket, in memory | IO |
 //! | `s3/upload.rs` | writes an object while it is made | IO |

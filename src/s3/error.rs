@@ -3,6 +3,7 @@
 //! Source: Amazon S3, "Error responses"; what MinIO, Garage and Ceph say instead.
 
 use super::address::is_region;
+use super::redact::{names_secret, without_queries};
 use crate::registry::error::plain;
 
 /// What a user may need to do there.
@@ -193,8 +194,10 @@ impl Complaint {
         let body = String::from_utf8_lossy(body);
         let code = element(&body, "Code").unwrap_or_default();
         let message = element(&body, "Message").unwrap_or_default();
-        let said = if code.is_empty() && message.is_empty() { body.to_string() } else { format!("{code} {message}") };
-        let mut text = plain(said.as_bytes());
+        let is_error = !(code.is_empty() && message.is_empty());
+        let said = without_queries(&if is_error { format!("{code} {message}") } else { body.to_string() });
+        // Who knows in which way a proxy prints what it was asked.
+        let mut text = if is_error || !names_secret(&said) { plain(said.as_bytes()) } else { String::new() };
         text = if text.is_empty() { format!("HTTP status {status}") } else { format!("{text} (HTTP {status})") };
         Self { status, code: plain(code.as_bytes()), text, region: expected_region(&body, &message) }
     }
@@ -322,6 +325,15 @@ mod tests {
         assert!(matches!(error(301, "PermanentRedirect", ""), Elsewhere { .. }));
         assert!(matches!(error(400, "AuthorizationHeaderMalformed", "the region is wrong"), Elsewhere { .. }));
         assert!(matches!(error(400, "InvalidArgument", ""), Failed { .. }));
+    }
+
+    #[test]
+    fn what_echoes_a_signed_url_is_told_without_it() {
+        let url = "http://h/cache/x?X-Amz-Security-Token=SECRET&amp;X-Amz-Signature=SECRET";
+        let text = |body: String| Complaint::read(403, body.as_bytes()).text;
+        assert_eq!(text(format!("<h1>Denied</h1> {url}")), "<h1>Denied</h1> http://h/cache/x?… (HTTP 403)");
+        assert_eq!(text(format!("<Code>A</Code><Message>not {url}!</Message>")), "A not http://h/cache/x?… (HTTP 403)");
+        assert_eq!(text(r#"{"X-Amz-Signature": "SECRET"}"#.to_owned()), "HTTP status 403");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod client;
 pub mod credentials;
 pub mod download;
 pub mod error;
+mod redact;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod upload;

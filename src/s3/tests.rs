@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::client::{Fetched, Object};
+use super::client::{Failure, Fetched, Object};
 use super::credentials::Sources;
 use super::download::Download;
 use super::upload::{self, Upload};
@@ -144,6 +144,23 @@ fn errors_say_what_is_wrong_with_the_place() {
     let error = Client::new(&address, &Access { sources: sources(), ..Access::default() });
     let error = error.expect("one").get("x", 1).expect_err("no TLS").to_string();
     assert!(error.contains("scheme=http"), "{error}");
+}
+
+#[test]
+fn no_error_has_a_signature_in_it() {
+    let server = Server::start(|asked, _| match path(asked) {
+        "GET /cache/denied" => Reply::of(403).body(format!("<h1>No</h1> {}", asked.line)),
+        _ if asked.line.contains("list-type") => Reply::of(200).body(format!("<{}>", asked.line)),
+        _ => complaint(400, &format!("InvalidURI of {}", asked.line)),
+    });
+    let client = client(&server.host);
+    let mut texts = ["denied", "other"].map(|key| client.get(key, 99).expect_err("no").to_string()).to_vec();
+    texts.push(client.list("").expect_err("none").to_string());
+    let (Failure::Passing(error, _) | Failure::Final(error)) =
+        client.failure(&ureq::Error::BadUri("http://h/x?X-Amz-Signature=1".to_owned()), "read x");
+    texts.push(error.to_string());
+    assert!(texts[0].contains("<h1>No</h1> GET /cache/denied?…"), "{}", texts[0]);
+    assert!(!texts.iter().any(|text| text.to_ascii_lowercase().contains("x-amz")), "{texts:?}");
 }
 
 fn sources() -> Sources {

@@ -13,6 +13,7 @@ use super::super::S3Error;
 use super::super::address::is_region;
 use super::super::credentials::Found;
 use super::super::error::{Complaint, Context};
+use super::super::redact::without_queries;
 use super::{Client, Inner};
 use crate::registry::agent::{self, Patience};
 use crate::registry::connection::pause;
@@ -191,7 +192,7 @@ impl Client {
 
     /// What it means that there was no answer, or only a part of one.
     pub(in crate::s3) fn failure(&self, error: &ureq::Error, action: &str) -> Failure {
-        let problem = agent::explain(error);
+        let problem = without_queries(&agent::explain(error));
         let (bucket, server) = (self.0.bucket.name().to_owned(), self.0.server.clone());
         let is_no_tls = self.0.origin.is_tls && problem.contains("corrupt message");
         if agent::is_untrusted(error) || is_no_tls {
@@ -233,7 +234,7 @@ impl Client {
         S3Error::Failed {
             bucket: self.0.bucket.name().to_owned(),
             action: action.to_owned(),
-            problem: problem.to_owned(),
+            problem: without_queries(problem),
         }
     }
 }
