@@ -2,6 +2,7 @@
 //!
 //! Source: Nix's manual, "S3 Binary Cache Store".
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -21,6 +22,9 @@ pub const USUAL_REGION: &str = "us-east-1";
 /// ports are made of.
 const RESERVED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':').remove(b'/');
+
+/// What an address can say.
+const PARAMETERS: [&str; 5] = ["endpoint", "region", "profile", "scheme", "addressing-style"];
 
 /// Where a bucket is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,22 +110,8 @@ impl FromStr for Address {
                 "a bucket's name has 3 to 63 small letters, digits, dots and dashes, and begins and ends with a letter or digit",
             ));
         }
-        let (mut endpoint, mut region, mut profile, mut scheme, mut style) = (None, None, None, None, None);
-        for (name, value) in query.split('&').filter(|part| !part.is_empty()).filter_map(|part| part.split_once('=')) {
-            let value = percent_decode_str(value).decode_utf8().map_err(|_| error("it is no UTF-8"))?.into_owned();
-            let place = match name {
-                "endpoint" => &mut endpoint,
-                "region" => &mut region,
-                "profile" => &mut profile,
-                "scheme" => &mut scheme,
-                "addressing-style" => &mut style,
-                _ => {
-                    let known = "endpoint, region, profile, scheme and addressing-style";
-                    return Err(error(&format!("{name} is not one of the parameters {known}")));
-                }
-            };
-            *place = Some(value).filter(|value| !value.is_empty());
-        }
+        let mut parameters = parameters(query).map_err(|problem| error(&problem))?;
+        let [endpoint, region, profile, scheme, style] = PARAMETERS.map(|name| parameters.remove(name));
         let (endpoint, written) = split_endpoint(endpoint);
         let is_tls = match scheme.as_deref().or(written.as_deref()) {
             None | Some("https") => true,
@@ -139,6 +129,26 @@ impl FromStr for Address {
         }
         Ok(Self { bucket: bucket.to_owned(), endpoint, region, profile, is_tls, is_path_style })
     }
+}
+
+/// The parameters of an address. One without a value is likely from a variable that is not set:
+/// to do without it would be to take another bucket than somebody means.
+fn parameters(query: &str) -> Result<BTreeMap<&str, String>, String> {
+    let mut parameters = BTreeMap::new();
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        if !PARAMETERS.contains(&name) {
+            return Err(format!("{name} is not one of the parameters {}", PARAMETERS.join(", ")));
+        }
+        let value = percent_decode_str(value).decode_utf8().map_err(|_| format!("its {name} is no UTF-8"))?;
+        if value.is_empty() {
+            return Err(format!("its {name} has no value; give it one, or leave it out"));
+        }
+        if parameters.insert(name, value.into_owned()).is_some() {
+            return Err(format!("its {name} is there twice; leave one out"));
+        }
+    }
+    Ok(parameters)
 }
 
 /// The host of an endpoint, and the scheme if it was written as a URL.
@@ -220,6 +230,11 @@ mod tests {
             ("s3://Cache", "3 to 63"),
             ("s3://cache/folder", "whole bucket"),
             ("s3://cache?compression=xz", "compression is not one"),
+            ("s3://cache?compression", "compression is not one"),
+            ("s3://cache?region=r&endpoint=", "its endpoint has no value"),
+            ("s3://cache?endpoint", "its endpoint has no value"),
+            ("s3://cache?profile=a&profile=b", "its profile is there twice"),
+            ("s3://cache?profile=%ff", "its profile is no UTF-8"),
             ("s3://cache?scheme=ftp", "scheme"),
             ("s3://cache?endpoint=ftp://h", "scheme"),
             ("s3://cache?endpoint=h/x", "HOST:PORT"),
