@@ -76,7 +76,7 @@ impl Address {
         parameters.extend(self.region.as_deref().map(|region| ("region", region)));
         parameters.extend(self.profile.as_deref().map(|profile| ("profile", profile)));
         parameters.extend((!self.is_tls).then_some(("scheme", "http")));
-        if self.is_path_style != self.endpoint.is_some() {
+        if self.is_path_style != is_usually_path_style(&self.bucket, self.endpoint.as_deref()) {
             parameters.push(("addressing-style", if self.is_path_style { "path" } else { "virtual" }));
         }
         parameters
@@ -119,7 +119,7 @@ impl FromStr for Address {
             Some(_) => return Err(error("its scheme is neither https nor http")),
         };
         let is_path_style = match style.as_deref() {
-            None | Some("auto") => endpoint.is_some(),
+            None | Some("auto") => is_usually_path_style(bucket, endpoint.as_deref()),
             Some("path") => true,
             Some("virtual") => false,
             Some(_) => return Err(error("its addressing-style is not one of path, virtual and auto")),
@@ -158,6 +158,12 @@ fn split_endpoint(endpoint: Option<String>) -> (Option<String>, Option<String>) 
         Some((scheme, host)) => (Some(host.trim_end_matches('/').to_owned()), Some(scheme.to_ascii_lowercase())),
         None => (Some(text), None),
     }
+}
+
+/// In which way a bucket is reached of which nobody says so. Not all servers elsewhere know the
+/// other one; and AWS's certificates are for hosts that have no further dots.
+fn is_usually_path_style(bucket: &str, endpoint: Option<&str>) -> bool {
+    endpoint.is_some() || bucket.contains('.')
 }
 
 /// Whether a bucket can be called so, which rules out all that would be another path or host.
@@ -203,6 +209,8 @@ mod tests {
         assert_eq!(parse("s3://cache?endpoint=http://h:1/"), parse("s3://cache?endpoint=h:1&scheme=http"));
         assert!(parse("s3://cache/?addressing-style=path").is_path_style);
         assert!(!parse("s3://cache?endpoint=h&addressing-style=virtual").is_path_style);
+        assert!(parse("s3://team.cache").is_path_style && parse("s3://team.cache?addressing-style=auto").is_path_style);
+        assert!(!parse("s3://team.cache?addressing-style=virtual").is_path_style);
     }
 
     #[test]
@@ -213,6 +221,8 @@ mod tests {
             "s3://cache?endpoint=h&profile=a%26b",
             "s3://cache?addressing-style=path",
             "s3://cache?endpoint=h&addressing-style=virtual",
+            "s3://team.cache",
+            "s3://team.cache?addressing-style=virtual",
         ] {
             assert_eq!(parse(text).to_string(), text);
         }
