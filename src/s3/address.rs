@@ -112,6 +112,9 @@ impl FromStr for Address {
         }
         let mut parameters = parameters(query).map_err(|problem| error(&problem))?;
         let [endpoint, region, profile, scheme, style] = PARAMETERS.map(|name| parameters.remove(name));
+        if let Some(region) = region.as_deref().filter(|region| !is_region(region)) {
+            return Err(error(&format!("its region {region:?} is none: {REGION_RULE}")));
+        }
         let (endpoint, written) = split_endpoint(endpoint);
         let is_tls = match scheme.as_deref().or(written.as_deref()) {
             None | Some("https") => true,
@@ -176,6 +179,9 @@ fn is_bucket(name: &str) -> bool {
         && bytes.last().is_some_and(|last| is_letter(*last))
         && !name.contains("..")
 }
+
+/// What [`is_region`] says.
+pub(super) const REGION_RULE: &str = "regions have small letters, digits and dashes only, as eu-west-1";
 
 /// Whether a region can be called so. It becomes a part of hosts, where a dot would lead elsewhere.
 #[must_use]
@@ -245,6 +251,7 @@ mod tests {
             ("s3://cache?endpoint", "its endpoint has no value"),
             ("s3://cache?profile=a&profile=b", "its profile is there twice"),
             ("s3://cache?profile=%ff", "its profile is no UTF-8"),
+            ("s3://cache?region=evil.example%2F", "its region \"evil.example/\" is none"),
             ("s3://cache?scheme=ftp", "scheme"),
             ("s3://cache?endpoint=ftp://h", "scheme"),
             ("s3://cache?endpoint=h/x", "HOST:PORT"),

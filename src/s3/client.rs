@@ -95,9 +95,12 @@ impl Client {
     /// The bucket at `address`. Nobody is asked yet.
     ///
     /// # Errors
-    /// When the address is none.
+    /// When the address is none, or the region that it does not name.
     pub fn new(address: &Address, access: &Access) -> Result<Self, S3Error> {
-        let region = address.region.clone().or_else(|| access.sources.region(address.profile.as_deref()));
+        let region = match &address.region {
+            Some(region) => Some(region.clone()),
+            None => access.sources.region(address.profile.as_deref())?,
+        };
         let region = region.unwrap_or_else(|| address::USUAL_REGION.to_owned());
         let server = address.server(&region);
         let error = |problem: String| S3Error::Address { text: address.to_string(), problem };

@@ -25,6 +25,7 @@ use std::time::{Duration, SystemTime};
 use profiles::{Profile, Profiles};
 use rusty_s3::Credentials;
 
+use super::address::{REGION_RULE, is_region};
 use super::{Access, Address, S3Error};
 
 /// How long before they end credentials are replaced.
@@ -50,7 +51,8 @@ pub struct Finder {
     access: Access,
     bucket: String,
     profile: Option<String>,
-    region: String,
+    /// The bucket's, if that is one of AWS.
+    region: Option<String>,
     found: Mutex<Option<Arc<Found>>>,
 }
 
@@ -71,13 +73,23 @@ impl Sources {
     }
 
     /// The region of a bucket whose address names none: by the environment, or by the profile.
-    #[must_use]
-    pub fn region(&self, profile: Option<&str>) -> Option<String> {
-        let named = self.get("AWS_REGION").or_else(|| self.get("AWS_DEFAULT_REGION")).map(str::to_owned);
-        named.or_else(|| {
-            let name = profile.or_else(|| self.get("AWS_PROFILE")).unwrap_or(profiles::DEFAULT);
-            self.profiles().ok()?.get(name)?.region
-        })
+    ///
+    /// # Errors
+    /// When none can be called so.
+    pub fn region(&self, profile: Option<&str>) -> Result<Option<String>, S3Error> {
+        if let Some(named) = self.named_region()? {
+            return Ok(Some(named));
+        }
+        let name = profile.or_else(|| self.get("AWS_PROFILE")).unwrap_or(profiles::DEFAULT);
+        // What is wrong with the files is for who needs credentials of theirs.
+        let region = self.profiles().ok().and_then(|profiles| profiles.get(name)?.region);
+        region.map(|region| checked_region(&format!("the region of the profile {name}"), &region)).transpose()
+    }
+
+    /// The region that a variable names.
+    fn named_region(&self) -> Result<Option<String>, S3Error> {
+        let named = ["AWS_REGION", "AWS_DEFAULT_REGION"].into_iter().find_map(|name| Some((name, self.get(name)?)));
+        named.map(|(name, region)| checked_region(name, region)).transpose()
     }
 
     /// What the files say.
@@ -111,7 +123,8 @@ impl Finder {
             access,
             bucket: address.bucket.clone(),
             profile: address.profile.clone(),
-            region: region.to_owned(),
+            // Others call themselves as they like.
+            region: address.endpoint.is_none().then(|| region.to_owned()),
             found: Mutex::default(),
         }
     }
@@ -168,7 +181,7 @@ impl Finder {
                 what: "AWS_WEB_IDENTITY_TOKEN_FILE".to_owned(),
                 problem: "it is set, and AWS_ROLE_ARN is not".to_owned(),
             })?;
-            return remote::of_web_identity(&self.access, &self.region, file, role);
+            return self.of_web_identity(file, role);
         }
         if let Some(name) = sources.get("AWS_PROFILE") {
             return self.of_profile(name);
@@ -185,6 +198,11 @@ impl Finder {
         })
     }
 
+    fn of_web_identity(&self, file: &str, role: &str) -> Result<Found, S3Error> {
+        let region = self.access.sources.named_region()?.or_else(|| self.region.clone());
+        remote::of_web_identity(&self.access, region.as_deref(), file, role)
+    }
+
     fn of_profile(&self, name: &str) -> Result<Found, S3Error> {
         let error = |problem: String| S3Error::Settings { what: format!("the profile {name}"), problem };
         let profile = self.access.sources.profiles()?.get(name);
@@ -193,13 +211,21 @@ impl Finder {
             Profile { key: Some(key), secret: Some(secret), token, .. } => {
                 Ok(fixed(&key, &secret, token.as_deref(), format!("of the profile {name}")))
             }
-            Profile { web_identity_file: Some(file), role: Some(role), .. } => {
-                remote::of_web_identity(&self.access, &self.region, &file, &role)
-            }
+            Profile { web_identity_file: Some(file), role: Some(role), .. } => self.of_web_identity(&file, &role),
             Profile { unknown: Some(key), .. } => Err(error(format!(
                 "it has its credentials by {key}, which stowage does not know; `aws configure export-credentials --profile {name} --format env` prints variables that it knows"
             ))),
             _ => Err(error("it has no aws_access_key_id with an aws_secret_access_key".to_owned())),
+        }
+    }
+}
+
+/// `region`, which is from `what`, if any can be called so.
+fn checked_region(what: &str, region: &str) -> Result<String, S3Error> {
+    match is_region(region) {
+        true => Ok(region.to_owned()),
+        false => {
+            Err(S3Error::Settings { what: what.to_owned(), problem: format!("{region:?} is no region: {REGION_RULE}") })
         }
     }
 }
@@ -238,7 +264,10 @@ mod tests {
             "credentials",
             "[default]\naws_access_key_id=D\naws_secret_access_key=s\n[ci]\naws_access_key_id=C\naws_secret_access_key=s\n",
         );
-        file("config", "[default]\nregion = r1\n[profile ci]\nregion = r2\n[profile sso]\nsso_session = x\n");
+        file(
+            "config",
+            "[default]\nregion = r1\n[profile ci]\nregion = r2\n[profile odd]\nregion = a/b\n[profile sso]\nsso_session = x\n",
+        );
         let home = ("HOME", home);
         let set = [("AWS_ACCESS_KEY_ID", "E"), ("AWS_SECRET_ACCESS_KEY", "s")];
         assert_eq!(key(&finder("s3://cache", &[home, set[0], set[1]])).as_deref(), Ok("E"));
@@ -252,10 +281,36 @@ mod tests {
         assert!(error(&[("AWS_EC2_METADATA_DISABLED", "true")]).contains("AWS_EC2_METADATA_DISABLED"));
         let region = |profile, variables: &[(&str, &str)]| {
             let variables = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
-            Sources::from_variables(&variables).region(profile)
+            Sources::from_variables(&variables).region(profile).map_err(|error| error.to_string())
         };
-        assert_eq!(region(None, &[home]).as_deref(), Some("r1"));
-        assert_eq!(region(Some("ci"), &[home]).as_deref(), Some("r2"));
-        assert_eq!(region(Some("ci"), &[home, ("AWS_REGION", "r3")]).as_deref(), Some("r3"));
+        let named = |region: &str| Ok(Some(region.to_owned()));
+        assert_eq!(region(None, &[home]), named("r1"));
+        assert_eq!(region(Some("ci"), &[home]), named("r2"));
+        assert_eq!(region(Some("ci"), &[home, ("AWS_REGION", "r3")]), named("r3"));
+        for (profile, variable, what) in [
+            (None, ("AWS_REGION", "a.b"), "AWS_REGION: \"a.b\" is no region"),
+            (None, ("AWS_DEFAULT_REGION", "R"), "AWS_DEFAULT_REGION: \"R\" is no region"),
+            (Some("odd"), ("x", "y"), "the region of the profile odd: \"a/b\" is no region"),
+        ] {
+            let error = region(profile, &[home, variable]).expect_err(what);
+            assert!(error.starts_with(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_web_identity_goes_to_a_region_of_aws_and_no_other() {
+        let asked = |address: &str, variables: &[(&str, &str)]| {
+            // A proxy that can't be used keeps it from being asked.
+            let token = [("AWS_WEB_IDENTITY_TOKEN_FILE", "/dev/null"), ("AWS_ROLE_ARN", "arn:x")];
+            let mut finder = finder(address, &[&token[..], variables].concat());
+            finder.access.proxies.all = Some("socks5://h".to_owned());
+            finder.get().err().expect("no proxy").to_string()
+        };
+        let own = "s3://cache?endpoint=h&region=garage";
+        assert!(asked(own, &[]).contains("https://sts.amazonaws.com"), "{}", asked(own, &[]));
+        assert!(asked(own, &[("AWS_DEFAULT_REGION", "r3")]).contains("https://sts.r3.amazonaws.com"));
+        assert!(asked("s3://cache", &[]).contains("https://sts.us-east-1.amazonaws.com"));
+        assert!(asked("s3://cache", &[("AWS_REGION", "r3")]).contains("https://sts.r3.amazonaws.com"));
+        assert!(asked("s3://cache", &[("AWS_REGION", "x.y/")]).contains("no region"));
     }
 }

@@ -38,12 +38,15 @@ struct Given {
     expiration: Option<String>,
 }
 
-/// For `role`, by the token in `file`, which somebody replaces from time to time.
-pub(super) fn of_web_identity(access: &Access, region: &str, file: &str, role: &str) -> Result<Found, S3Error> {
+/// For `role`, by the token in `file`, which somebody replaces from time to time; asked for in
+/// `region`, or of the service that is for all regions.
+pub(super) fn of_web_identity(access: &Access, region: Option<&str>, file: &str, role: &str) -> Result<Found, S3Error> {
     let error = |what: &str, problem: String| S3Error::Settings { what: what.to_owned(), problem };
     let token = std::fs::read_to_string(file).map_err(|problem| error(file, problem.to_string()))?;
     let named = access.sources.get("AWS_ENDPOINT_URL_STS").map(str::to_owned);
-    let url = named.unwrap_or_else(|| format!("https://sts.{region}.amazonaws.com"));
+    let usual =
+        region.map_or("https://sts.amazonaws.com".to_owned(), |region| format!("https://sts.{region}.amazonaws.com"));
+    let url = named.unwrap_or(usual);
     let session = access.sources.get("AWS_ROLE_SESSION_NAME").unwrap_or("stowage");
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let form = format!(
@@ -199,8 +202,8 @@ mod tests {
         std::fs::write(&file, "to+ken\n").expect("written");
         let file = file.to_str().expect("UTF-8");
         let access = access(&[("AWS_ENDPOINT_URL_STS", &format!("http://{}", server.host))]);
-        check(&of_web_identity(&access, "r", file, "arn:x").expect("given"));
-        let error = of_web_identity(&access, "r", file, "arn:y").err().expect("refused").to_string();
+        check(&of_web_identity(&access, Some("r"), file, "arn:x").expect("given"));
+        let error = of_web_identity(&access, Some("r"), file, "arn:y").err().expect("refused").to_string();
         assert!(error.contains("arn:y: AccessDenied no (HTTP 403)"), "{error}");
     }
 
