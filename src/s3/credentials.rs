@@ -18,6 +18,7 @@ mod remote;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -82,7 +83,7 @@ impl Sources {
         }
         let name = profile.or_else(|| self.get("AWS_PROFILE")).unwrap_or(profiles::DEFAULT);
         // What is wrong with the files is for who needs credentials of theirs.
-        let region = self.profiles().ok().and_then(|profiles| profiles.get(name)?.region);
+        let region = self.profiles(false).ok().and_then(|profiles| profiles.get(name)?.region);
         region.map(|region| checked_region(&format!("the region of the profile {name}"), &region)).transpose()
     }
 
@@ -92,8 +93,9 @@ impl Sources {
         named.map(|(name, region)| checked_region(name, region)).transpose()
     }
 
-    /// What the files say.
-    fn profiles(&self) -> Result<Profiles, S3Error> {
+    /// What the files say. Where nobody asks for a profile (`is_named`), those that can't be read
+    /// because HOME is somebody else's say as little as those that are not there.
+    fn profiles(&self, is_named: bool) -> Result<Profiles, S3Error> {
         let home = || Some(PathBuf::from(self.get("HOME")?).join(".aws"));
         let file =
             |variable: &str, name: &str| self.get(variable).map(PathBuf::from).or_else(|| Some(home()?.join(name)));
@@ -105,7 +107,10 @@ impl Sources {
             let Some(path) = file(variable, name) else { continue };
             match std::fs::read_to_string(&path) {
                 Ok(text) => profiles.add(&text, kind),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if is_of_another(&error) && !is_named && self.get(variable).is_none() => {
+                    tracing::debug!("{}: {error}", path.display());
+                }
                 Err(error) => {
                     return Err(S3Error::Settings { what: path.display().to_string(), problem: error.to_string() });
                 }
@@ -167,7 +172,7 @@ impl Finder {
     fn find(&self) -> Result<Found, S3Error> {
         let sources = &self.access.sources;
         if let Some(name) = &self.profile {
-            return self.of_profile(name);
+            return self.of_profile(name, &sources.profiles(true)?);
         }
         if let Some(key) = sources.get("AWS_ACCESS_KEY_ID") {
             let secret = sources.get("AWS_SECRET_ACCESS_KEY").ok_or_else(|| S3Error::Settings {
@@ -184,10 +189,11 @@ impl Finder {
             return self.of_web_identity(file, role);
         }
         if let Some(name) = sources.get("AWS_PROFILE") {
-            return self.of_profile(name);
+            return self.of_profile(name, &sources.profiles(true)?);
         }
-        if sources.profiles()?.get(profiles::DEFAULT).is_some_and(|profile| profile.names_somebody()) {
-            return self.of_profile(profiles::DEFAULT);
+        let profiles = sources.profiles(false)?;
+        if profiles.get(profiles::DEFAULT).is_some_and(|profile| profile.names_somebody()) {
+            return self.of_profile(profiles::DEFAULT, &profiles);
         }
         if let Some(found) = remote::of_container(&self.access)? {
             return Ok(found);
@@ -203,9 +209,9 @@ impl Finder {
         remote::of_web_identity(&self.access, region.as_deref(), file, role)
     }
 
-    fn of_profile(&self, name: &str) -> Result<Found, S3Error> {
+    fn of_profile(&self, name: &str, profiles: &Profiles) -> Result<Found, S3Error> {
         let error = |problem: String| S3Error::Settings { what: format!("the profile {name}"), problem };
-        let profile = self.access.sources.profiles()?.get(name);
+        let profile = profiles.get(name);
         let profile = profile.ok_or_else(|| error("neither ~/.aws/credentials nor ~/.aws/config has it".to_owned()))?;
         match profile {
             Profile { key: Some(key), secret: Some(secret), token, .. } => {
@@ -218,6 +224,11 @@ impl Finder {
             _ => Err(error("it has no aws_access_key_id with an aws_secret_access_key".to_owned())),
         }
     }
+}
+
+/// Whether a file below HOME can't be read because that is another user's, or no folder.
+fn is_of_another(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory)
 }
 
 /// `region`, which is from `what`, if any can be called so.
@@ -295,6 +306,20 @@ mod tests {
             let error = region(profile, &[home, variable]).expect_err(what);
             assert!(error.starts_with(what), "{error}");
         }
+    }
+
+    #[test]
+    fn files_of_somebody_else_do_not_end_the_search() {
+        // No folder, which root can't read either.
+        let home = ("HOME", "/dev/null");
+        let machine = ("AWS_EC2_METADATA_DISABLED", "true");
+        let error = |variables: &[(&str, &str)]| key(&finder("s3://cache", variables)).expect_err("none");
+        assert!(error(&[home, machine]).contains("AWS_EC2_METADATA_DISABLED"), "{}", error(&[home, machine]));
+        for named in [("AWS_PROFILE", "ci"), ("AWS_CONFIG_FILE", "/dev/null/x")] {
+            assert!(error(&[home, machine, named]).starts_with("/dev/null/"), "{}", error(&[home, machine, named]));
+        }
+        assert!(is_of_another(&io::ErrorKind::PermissionDenied.into()));
+        assert!(!is_of_another(&io::ErrorKind::InvalidData.into()));
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Profiles {
             }
             if let Some(name) = line.strip_prefix('[') {
                 let name = name.split(']').next().unwrap_or_default().trim();
-                section = match (kind, name.strip_prefix("profile").map(str::trim)) {
+                section = match (kind, name.strip_prefix("profile").map(|name| unquoted(name.trim()))) {
                     (Kind::Config, Some(name)) if !name.is_empty() => Some(name.to_owned()),
                     (Kind::Config, _) => Some(name.to_owned()).filter(|name| name == DEFAULT),
                     (Kind::Credentials, _) => Some(name.to_owned()),
@@ -96,6 +96,12 @@ impl Profiles {
     }
 }
 
+/// A name without the quotes that one with a space has to have.
+fn unquoted(name: &str) -> &str {
+    let inner = |quote: char| name.strip_prefix(quote)?.strip_suffix(quote);
+    inner('"').or_else(|| inner('\'')).unwrap_or(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +118,8 @@ mod tests {
         let default = profiles.get(DEFAULT).expect("there");
         assert_eq!(default.region.as_deref(), Some("eu-west-1"));
         assert!(!default.names_somebody() && ci.names_somebody());
+        profiles.add("[profile \"my ci\"]\nregion = r\n[profile 'b']\nregion = r\n", Kind::Config);
+        assert!(profiles.get("my ci").is_some() && profiles.get("b").is_some());
         assert!(profiles.get("y").is_none() && profiles.get("services x").is_none());
     }
 }
