@@ -9,18 +9,23 @@ use jiff::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use rusty_s3::Credentials;
 use serde::Deserialize;
-use ureq::Agent;
+use ureq::http::Response;
+use ureq::{Agent, Body, Timeout};
 
 use super::super::Access;
 use super::super::error::{Complaint, S3Error, element};
 use super::Found;
 use crate::registry::agent::{self, Patience};
+use crate::registry::connection::pause;
 use crate::registry::origin::Origin;
 
 /// A service on the network.
 const FAR: Patience = Patience { connect: Duration::from_secs(15), silence: Duration::from_secs(30) };
 /// A service on this machine or its host: where there is none, nobody wants to wait.
 const NEAR: Patience = Patience { connect: Duration::from_secs(1), silence: Duration::from_secs(2) };
+
+/// How often a service is asked before it counts as failed.
+const ATTEMPTS: u32 = 3;
 
 /// How large an answer may be, in bytes.
 const LIMIT: u64 = 256 << 10;
@@ -57,16 +62,9 @@ pub(super) fn of_web_identity(access: &Access, region: Option<&str>, file: &str,
     );
     let failed = |problem: String| error(&format!("asking {url} for credentials for {role}"), problem);
     let agent = far(access, &url).map_err(&failed)?;
-    let request = agent.post(format!("{}/", url.trim_end_matches('/')));
-    let request = request.header("content-type", "application/x-www-form-urlencoded");
-    let mut answer = request.send(form).map_err(|error| failed(agent::explain(&error)))?;
-    let status = answer.status().as_u16();
-    let body = answer.body_mut().with_config().limit(LIMIT).read_to_vec();
-    let body = body.map_err(|error| failed(agent::explain(&error)))?;
-    if status != 200 {
-        return Err(failed(Complaint::read(status, &body).text));
-    }
-    let text = String::from_utf8_lossy(&body);
+    let place = format!("{}/", url.trim_end_matches('/'));
+    let post = || agent.post(&place).header("content-type", "application/x-www-form-urlencoded").send(&form);
+    let text = ask(post).map_err(&failed)?;
     let part = |name: &str| element(&text, name).ok_or_else(|| failed(format!("the answer has no {name}")));
     let (key, secret, token) = (part("AccessKeyId")?, part("SecretAccessKey")?, part("SessionToken")?);
     Ok(Found {
@@ -94,11 +92,11 @@ pub(super) fn of_container(access: &Access) -> Result<Option<Found>, S3Error> {
         None => sources.get("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(str::to_owned),
     };
     let agent = if origin.is_tls { far(access, &url).map_err(&failed)? } else { agent::agent(None, None, NEAR) };
-    let mut request = agent.get(&url);
-    if let Some(token) = &token {
-        request = request.header("authorization", token.trim());
-    }
-    let text = body(request.call()).map_err(&failed)?;
+    let get = || match &token {
+        Some(token) => agent.get(&url).header("authorization", token.trim()).call(),
+        None => agent.get(&url).call(),
+    };
+    let text = ask(get).map_err(&failed)?;
     found(&text, "of this container").map(Some).map_err(failed)
 }
 
@@ -112,11 +110,12 @@ pub(super) fn of_machine(access: &Access) -> Result<Found, String> {
     let server = server.trim_end_matches('/');
     let agent = agent::agent(None, None, NEAR);
     let asked = |error: String| format!("this is no machine that gives some ({server}: {error})");
-    let request = agent.put(format!("{server}/latest/api/token"));
-    let token = body(request.header("x-aws-ec2-metadata-token-ttl-seconds", "21600").send_empty()).map_err(asked)?;
+    let url = format!("{server}/latest/api/token");
+    let put = || agent.put(&url).header("x-aws-ec2-metadata-token-ttl-seconds", "21600").send_empty();
+    let token = ask(put).map_err(asked)?;
     let get = |path: &str| {
         let url = format!("{server}/latest/meta-data/iam/security-credentials/{path}");
-        body(agent.get(url).header("x-aws-ec2-metadata-token", &token).call())
+        ask(|| agent.get(&url).header("x-aws-ec2-metadata-token", &token).call())
     };
     let roles = get("").map_err(asked)?;
     let role = roles.lines().next().unwrap_or_default().trim();
@@ -139,15 +138,50 @@ fn far(access: &Access, url: &str) -> Result<Agent, String> {
     Ok(agent::agent(tls, proxy, FAR))
 }
 
-/// What an answer says, unless it is that something is wrong.
-fn body(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<String, String> {
-    let mut answer = answer.map_err(|error| agent::explain(&error))?;
+/// What a service answers to `request`, unless it is that something is wrong. What may pass is
+/// asked again; whether there is anybody at all is not.
+fn ask(mut request: impl FnMut() -> Result<Response<Body>, ureq::Error>) -> Result<String, String> {
+    for number in 1.. {
+        let (problem, may_pass) = match read(request()) {
+            Ok(text) => return Ok(text),
+            Err(trouble) => trouble,
+        };
+        if !may_pass || number >= ATTEMPTS {
+            return Err(problem);
+        }
+        tracing::debug!("{problem}; once more");
+        std::thread::sleep(pause(number));
+    }
+    unreachable!("the loop ends by returning")
+}
+
+/// What an answer says; else what is wrong, and whether that may pass.
+fn read(answer: Result<Response<Body>, ureq::Error>) -> Result<String, (String, bool)> {
+    let trouble = |error: ureq::Error| (agent::explain(&error), may_pass(&error));
+    let mut answer = answer.map_err(trouble)?;
     let status = answer.status().as_u16();
-    let body = answer.body_mut().with_config().limit(LIMIT).read_to_vec();
-    let body = body.map_err(|error| agent::explain(&error))?;
-    match status {
-        200 => String::from_utf8(body).map_err(|_| "it is no UTF-8".to_owned()),
-        _ => Err(Complaint::read(status, &body).text),
+    let body = answer.body_mut().with_config().limit(LIMIT).read_to_vec().map_err(trouble)?;
+    if status == 200 {
+        return String::from_utf8(body).map_err(|_| ("it is no UTF-8".to_owned(), false));
+    }
+    let complaint = Complaint::read(status, &body);
+    // STS says these two with a status of 400.
+    let passes = complaint.may_pass() || matches!(&complaint.code[..], "IDPCommunicationError" | "Throttling");
+    Err((complaint.text, passes))
+}
+
+/// Whether the same request may have an answer a moment later: not where nobody takes a
+/// connection, so that a machine without such a service is soon known.
+fn may_pass(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkUnreachable};
+    match error {
+        ureq::Error::Timeout(timeout) => !matches!(timeout, Timeout::Connect | Timeout::Resolve),
+        ureq::Error::Io(problem) => {
+            let is_absent =
+                matches!(problem.kind(), AddrNotAvailable | ConnectionRefused | HostUnreachable | NetworkUnreachable);
+            !is_absent && !agent::is_untrusted(error) && !agent::is_unknown_host(error)
+        }
+        _ => false,
     }
 }
 
@@ -191,7 +225,10 @@ mod tests {
     #[test]
     fn a_web_identity_is_changed_into_credentials() {
         let xml = "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>K</AccessKeyId><SecretAccessKey>S</SecretAccessKey><SessionToken>T</SessionToken><Expiration>2030-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>";
-        let server = Server::start(move |asked, _| {
+        let server = Server::start(move |asked, before| {
+            if before == 0 {
+                return Reply::of(503);
+            }
             let form = String::from_utf8_lossy(&asked.body).into_owned();
             let is_right = form.contains("RoleArn=arn%3Ax") && form.contains("WebIdentityToken=to%2Bken");
             let refusal = "<Error><Code>AccessDenied</Code><Message>no</Message></Error>";
@@ -205,11 +242,14 @@ mod tests {
         check(&of_web_identity(&access, Some("r"), file, "arn:x").expect("given"));
         let error = of_web_identity(&access, Some("r"), file, "arn:y").err().expect("refused").to_string();
         assert!(error.contains("arn:y: AccessDenied no (HTTP 403)"), "{error}");
+        assert_eq!(server.count("POST"), 3, "what is refused is not asked again");
     }
 
     #[test]
     fn containers_and_machines_give_theirs() {
-        let server = Server::start(|asked, _| match &asked.line[..] {
+        let server = Server::start(|asked, before| match &asked.line[..] {
+            _ if before == 0 => Reply::none(),
+            _ if before == 1 => Reply::of(503),
             "GET /task" if asked.header("authorization") == Some("secret") => Reply::of(200).body(GIVEN),
             "PUT /latest/api/token" => Reply::of(200).body("token"),
             _ if asked.header("x-aws-ec2-metadata-token") != Some("token") => Reply::of(401),
@@ -227,5 +267,27 @@ mod tests {
         let far = access(&[("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://10.0.0.1/x")]);
         assert!(of_container(&far).is_err_and(|error| error.to_string().contains("no TLS")));
         check(&of_machine(&access(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url)])).expect("given"));
+    }
+
+    #[test]
+    fn a_service_is_asked_three_times_and_one_that_is_not_there_once() {
+        let server = Server::start(|_, _| Reply::of(429));
+        let url = format!("http://{}", server.host);
+        let error = of_machine(&access(&[("AWS_EC2_METADATA_SERVICE_ENDPOINT", &url)])).err().expect("busy");
+        assert!(error.contains("HTTP status 429") && server.asked().len() == 3, "{error}");
+        let refused = || std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let mut count = 0;
+        let nobody = ask(|| {
+            count += 1;
+            Err(ureq::Error::Io(refused()))
+        });
+        assert!(nobody.is_err() && count == 1);
+        for error in [ureq::Error::Timeout(Timeout::PerRead), std::io::Error::from(std::io::ErrorKind::TimedOut).into()]
+        {
+            assert!(may_pass(&error), "{error}");
+        }
+        for error in [ureq::Error::Timeout(Timeout::Connect), refused().into(), ureq::Error::HostNotFound] {
+            assert!(!may_pass(&error), "{error}");
+        }
     }
 }
