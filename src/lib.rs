@@ -226,6 +226,7 @@
 //! | `registry/upload.rs` | uploads, at once or in chunks | IO |
 //! | `s3/address.rs` | where a bucket is, as Nix writes it | pure |
 //! | `s3/client.rs` | what can be done with a bucket | IO |
+//! | `s3/client/list.rs` | lists what is in a bucket | IO |
 //! | `s3/client/request.rs` | asks a bucket, until there is an answer | IO |
 //! | `s3/credentials.rs` | who asks a bucket | IO |
 //! | `s3/credentials/profiles.rs` | reads profiles of AWS | pure |
@@ -236,6 +237,8 @@
 //! | `s3/redact.rs` | takes signatures out of texts | pure |
 //! | `s3/tests.rs` | tests of the client against a server that does as it is told | IO |
 //! | `s3/tests/bucket.rs` | a server with a bucket, in memory | IO |
+//! | `s3/tests/list.rs` | tests of lists that end, and of others | IO |
+//! | `s3/tests/upload.rs` | tests of large objects | IO |
 //! | `s3/upload.rs` | writes an object while it is made | IO |
 //! | `store/closure.rs` | registrations closed under references | pure |
 //! | `store/content_address.rs` | finds content addresses again that a list has lost | IO |

@@ -2,6 +2,7 @@
 //!
 //! Source: Amazon S3 API Reference.
 
+mod list;
 mod request;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use rusty_s3::actions::ListObjectsV2;
 use rusty_s3::{Bucket, Method};
 use ureq::Agent;
 use ureq::http::header;
@@ -235,55 +235,6 @@ impl Client {
     /// When it can't be deleted.
     pub fn delete(&self, key: &str) -> Result<(), S3Error> {
         self.send(&Request::new(Method::Delete, key, format!("delete {key}"))).map(drop)
-    }
-
-    /// The objects whose keys begin with `prefix`, and the prefixes of those that have a `/`
-    /// after it.
-    ///
-    /// # Errors
-    /// When they can't be listed.
-    pub fn list(&self, prefix: &str) -> Result<Vec<Listed>, S3Error> {
-        let mut listed = Vec::new();
-        let mut token: Option<String> = None;
-        let action = if prefix.is_empty() { "list what is in it".to_owned() } else { format!("list {prefix}") };
-        loop {
-            let mut query: Vec<(&str, &str)> = token.iter().map(|token| ("continuation-token", &token[..])).collect();
-            query.extend([("delimiter", "/"), ("encoding-type", "url"), ("list-type", "2"), ("prefix", prefix)]);
-            let request = Request {
-                method: Method::Get,
-                key: None,
-                query: &query,
-                headers: &[],
-                body: None,
-                action: action.clone(),
-            };
-            let page = self.persist(|| {
-                let mut answer = self.attempt(&request)?;
-                let body = answer.body_mut().with_config().limit(MAX_LIST).read_to_string();
-                let body = body.map_err(|error| self.failure(&error, &request.action))?;
-                let page = ListObjectsV2::parse_response(&body);
-                page.map_err(|error| {
-                    Failure::Final(self.failed(&request.action, &format!("its list is none: {error}")))
-                })
-            })?;
-            listed.extend(page.contents.into_iter().map(|object| Listed {
-                modified: time(object.last_modified.as_deref()),
-                size: Some(object.size.unwrap_or(0)),
-                key: object.key,
-            }));
-            let prefixes = page.common_prefixes.into_iter();
-            let prefix_of = |one: rusty_s3::actions::list_objects_v2::CommonPrefixes| Listed {
-                key: one.prefix,
-                size: None,
-                modified: SystemTime::UNIX_EPOCH,
-            };
-            listed.extend(prefixes.map(prefix_of));
-            match page.next_continuation_token {
-                Some(next) if token.as_ref() != Some(&next) => token = Some(next),
-                Some(_) => return Err(self.failed(&action, "it does not go on with its list")),
-                None => return Ok(listed),
-            }
-        }
     }
 }
 
