@@ -5,9 +5,10 @@ mod list;
 mod upload;
 
 use std::io::Read as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::client::{Failure, Fetched, Object};
+use super::client::{Attempt, Failure, Fetched, Object};
 use super::credentials::Sources;
 use super::download::Download;
 use super::*;
@@ -116,6 +117,27 @@ fn what_passes_is_asked_again_and_nothing_else_is() {
     assert!(matches!(wrong, S3Error::WrongCredentials { .. }), "{wrong}");
     let counts = |begin: &str| paths(&server).iter().filter(|line| *line == begin).count();
     assert_eq!((counts("PUT /cache/full"), counts("PUT /cache/x"), counts("GET /cache/busy")), (1, 1, 8));
+}
+
+#[test]
+fn a_deletion_can_be_tried_once() {
+    let count = AtomicUsize::new(0);
+    let server = Server::start(move |asked, _| match (path(asked), count.fetch_add(1, Ordering::Relaxed)) {
+        ("DELETE /cache/slow", 0) => complaint(503, "SlowDown").header("retry-after", "7"),
+        ("DELETE /cache/slow", 1) => Reply::none(),
+        ("DELETE /cache/slow", _) => Reply::of(204),
+        ("DELETE /cache/gone", _) => complaint(404, "NoSuchKey"),
+        _ => complaint(403, "AccessDenied"),
+    });
+    let client = client(&server.host);
+    for seconds in [7, 0] {
+        let again = client.delete_once("slow").expect("may pass");
+        assert!(matches!(again, Attempt::Again { wait, .. } if wait.as_secs() == seconds), "{again:?}");
+    }
+    assert_eq!(server.asked().len(), 2);
+    assert!(matches!(client.delete_once("slow"), Ok(Attempt::Done)));
+    assert!(matches!(client.delete_once("gone"), Ok(Attempt::Done)));
+    assert!(matches!(client.delete_once("x"), Err(S3Error::Denied { .. })));
 }
 
 #[test]

@@ -85,8 +85,7 @@ impl Client {
                 return Err(error);
             }
             tracing::debug!("{error}; once more");
-            let pause = pause(number);
-            std::thread::sleep(wait.map_or(pause, |wait| wait.clamp(pause, LONGEST_PAUSE)));
+            std::thread::sleep(bounded(wait).max(pause(number)));
         }
         unreachable!("the loop ends by returning")
     }
@@ -237,6 +236,11 @@ impl Client {
             problem: without_queries(problem),
         }
     }
+}
+
+/// How long to wait if a server asks for that.
+pub(super) fn bounded(wait: Option<Duration>) -> Duration {
+    wait.unwrap_or_default().min(LONGEST_PAUSE)
 }
 
 /// The tag of the version that an answer is about.
