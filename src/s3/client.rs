@@ -232,17 +232,8 @@ impl Client {
         let headers = [("x-amz-copy-source", source)];
         let action = format!("copy {from} to {to}");
         let request = Request { headers: &headers, ..Request::new(Method::Put, to, action) };
-        let answer = self.send(&request)?;
-        let status = answer.status().as_u16();
-        let body = rest(answer);
-        match status {
-            404 => Ok(false),
-            // It may begin to answer before it knows.
-            _ if String::from_utf8_lossy(&body).contains("<Error>") => {
-                Err(self.error(&Complaint::read(status, &body), &request.action))
-            }
-            _ => Ok(true),
-        }
+        let (status, _) = self.send_whole(&request)?;
+        Ok(status != 404)
     }
 
     /// Deletes the object `key`; one that is gone is no error.

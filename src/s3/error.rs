@@ -205,7 +205,9 @@ impl Complaint {
     /// Whether the same request may work a little later.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        let passes = matches!(&self.code[..], "RequestTimeout" | "SlowDown" | "OperationAborted");
+        // By their codes, since they may come after a status of 200.
+        let codes = ["RequestTimeout", "SlowDown", "OperationAborted", "InternalError", "ServiceUnavailable"];
+        let passes = codes.contains(&&self.code[..]);
         !self.is_full() && (passes || matches!(self.status, 408 | 425 | 429 | 500 | 502..=504))
     }
 
@@ -220,7 +222,7 @@ impl Complaint {
         self.status == 507
             || self.code.contains("Quota")
             || self.code == "XMinioStorageFull"
-            || matches!(self.status, 403 | 413 | 500)
+            || matches!(self.status, 200 | 403 | 413 | 500)
                 && ["quota", "no space left", "storage full"].iter().any(|words| text.contains(words))
     }
 
@@ -367,7 +369,7 @@ mod tests {
         let may_pass =
             |status, code: &str| Complaint::read(status, format!("<Code>{code}</Code>").as_bytes()).may_pass();
         assert!(may_pass(503, "SlowDown") && may_pass(500, "InternalError") && may_pass(429, ""));
-        assert!(may_pass(400, "RequestTimeout"));
+        assert!(may_pass(400, "RequestTimeout") && may_pass(200, "InternalError") && may_pass(200, "SlowDown"));
         assert!(!may_pass(507, "") && !may_pass(403, "AccessDenied") && !may_pass(400, "InvalidArgument"));
     }
 }

@@ -11,9 +11,10 @@ use std::time::SystemTime;
 
 use rusty_s3::Method;
 use rusty_s3::actions::{CompleteMultipartUploadResponse, CreateMultipartUpload};
+use ureq::http::header;
 
 use super::S3Error;
-use super::client::{Client, Condition, MAX_LIST, Request, rest, tag, time};
+use super::client::{Client, Condition, MAX_LIST, Request, tag, time};
 use super::error::{Complaint, element};
 
 /// How large a part is, in bytes. All are of one size, since some servers want that.
@@ -41,6 +42,14 @@ struct Parts {
     id: String,
     tags: Vec<String>,
     running: VecDeque<JoinHandle<Result<String, S3Error>>>,
+}
+
+/// What tells an object from the one that had its key before, which may well be as large.
+#[derive(PartialEq, Eq)]
+struct Version {
+    size: Option<u64>,
+    tag: Option<String>,
+    modified: Option<String>,
 }
 
 /// An upload that somebody has begun, and not ended.
@@ -114,7 +123,7 @@ impl Upload {
     fn begin(&self) -> Result<String, S3Error> {
         let action = format!("begin to write {}", self.key);
         let request = Request { query: &[("uploads", "")], ..Request::new(Method::Post, &self.key, action) };
-        let body = rest(self.client.send(&request)?);
+        let (_, body) = self.client.send_whole(&request)?;
         let text = String::from_utf8_lossy(&body);
         let answer = CreateMultipartUpload::parse_response(&text);
         let answer =
@@ -130,28 +139,28 @@ impl Upload {
             body: Some(body.as_bytes()),
             ..Request::new(Method::Post, &self.key, action)
         };
-        match self.client.send(&request) {
-            Ok(answer) => {
-                let status = answer.status().as_u16();
-                let body = rest(answer);
-                // It may begin to answer before it knows.
-                match CompleteMultipartUploadResponse::parse(&String::from_utf8_lossy(&body)) {
-                    Ok(_) => Ok(()),
-                    Err(_) => self.is_there(self.client.error(&Complaint::read(status, &body), &request.action)),
-                }
-            }
-            Err(error) => self.is_there(error),
+        let before = self.version();
+        let error = match self.client.send_whole(&request) {
+            Ok((status, body)) => match CompleteMultipartUploadResponse::parse(String::from_utf8_lossy(&body).trim()) {
+                Ok(_) => return Ok(()),
+                Err(_) => self.client.error(&Complaint::read(status, &body), &request.action),
+            },
+            Err(error) => error,
+        };
+        // The answer to an earlier request, which was lost, may have been that it is done.
+        match (before, self.version()) {
+            (Ok(before), Ok(Some(now))) if now.size == Some(self.size) && before.as_ref() != Some(&now) => Ok(()),
+            _ => Err(error),
         }
     }
 
-    /// Whether it is there, though `error` was said: the answer to an earlier request, which was
-    /// lost, may have been that it is.
-    fn is_there(&self, error: S3Error) -> Result<(), S3Error> {
-        let wanted = Some(self.size);
-        match self.client.head(&self.key) {
-            Ok(Some(object)) if object.size == wanted => Ok(()),
-            _ => Err(error),
-        }
+    /// What there is of the object by now.
+    fn version(&self) -> Result<Option<Version>, S3Error> {
+        let answer = self.client.send(&Request::new(Method::Head, &self.key, format!("look for {}", self.key)))?;
+        let text = |name| Some(answer.headers().get(name)?.to_str().ok()?.to_owned());
+        let size = text(header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
+        let version = Version { size, tag: tag(&answer), modified: text(header::LAST_MODIFIED) };
+        Ok(Some(version).filter(|_| answer.status() != 404))
     }
 }
 

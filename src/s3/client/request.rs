@@ -72,6 +72,21 @@ impl Client {
         self.persist(|| self.attempt(request))
     }
 
+    /// Asks until there is an answer, and reads it. What takes long may be answered with 200 before
+    /// it is known how it ends: an error that follows counts as one from the beginning.
+    pub(in crate::s3) fn send_whole(&self, request: &Request<'_>) -> Result<(u16, Vec<u8>), S3Error> {
+        self.persist(|| {
+            let mut answer = self.attempt(request)?;
+            let status = answer.status().as_u16();
+            let body = answer.body_mut().with_config().limit(MAX_COMPLAINT).read_to_vec();
+            let body = body.map_err(|error| self.failure(&error, &request.action))?;
+            match status < 300 && String::from_utf8_lossy(&body).contains("<Error>") {
+                true => Err(self.refusal(request, Complaint::read(status, &body), None)),
+                false => Ok((status, body)),
+            }
+        })
+    }
+
     /// Does `attempt` until it fails or succeeds for good.
     pub(in crate::s3) fn persist<T>(&self, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, S3Error> {
         for number in 1.. {

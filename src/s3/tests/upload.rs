@@ -7,7 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use super::{client, complaint, path, paths};
 use crate::registry::tests::server::{Asked, Reply, Server};
+use crate::s3::S3Error;
 use crate::s3::upload::{self, Upload};
+
+fn result(name: &str, inner: &str) -> Reply {
+    Reply::of(200).body(format!("<{name} xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{inner}</{name}>"))
+}
 
 /// Answers to uploads: `uploadId=1` for whatever begins.
 fn upload_server(is_bad: impl Fn(&Asked) -> bool + Send + Sync + 'static) -> Server {
@@ -15,14 +20,11 @@ fn upload_server(is_bad: impl Fn(&Asked) -> bool + Send + Sync + 'static) -> Ser
         if is_bad(asked) {
             return complaint(400, "InvalidArgument");
         }
-        let xml = |name: &str, inner: &str| {
-            Reply::of(200).body(format!("<{name} xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{inner}</{name}>"))
-        };
         match path(asked) {
             "POST /cache/o" if asked.line.contains("&uploads=") => {
-                xml("InitiateMultipartUploadResult", "<Bucket>cache</Bucket><Key>o</Key><UploadId>1</UploadId>")
+                result("InitiateMultipartUploadResult", "<Bucket>cache</Bucket><Key>o</Key><UploadId>1</UploadId>")
             }
-            "POST /cache/o" => xml("CompleteMultipartUploadResult", "<ETag>\"e\"</ETag>"),
+            "POST /cache/o" => result("CompleteMultipartUploadResult", "<ETag>\"e\"</ETag>"),
             "DELETE /cache/o" => Reply::of(204),
             line if line.starts_with("HEAD") => Reply::of(404),
             _ => Reply::of(200).header("etag", &format!("\"{}\"", asked.body.len())),
@@ -103,4 +105,63 @@ fn what_somebody_began_and_did_not_end_is_found() {
     let found = upload::unfinished(&client(&server.host)).expect("told");
     assert_eq!((found.len(), &found[0].key[..], &found[0].id[..]), (1, "nar/a", "u&1"));
     assert_eq!(found[0].begun, SystemTime::UNIX_EPOCH + Duration::from_secs(1_893_456_000));
+}
+
+/// Uploads 10 MiB to a server that answers to the end of uploads as `complete` says, which is told
+/// how often it was asked. There is an object of that size already, with the tag that `tag` has.
+fn upload_where(
+    complete: impl Fn(usize) -> Reply + Send + Sync + 'static,
+    tag: impl Fn(usize) -> &'static str + Send + Sync + 'static,
+) -> (Result<u64, S3Error>, Server) {
+    let heads = AtomicUsize::new(0);
+    let server = Server::start(move |asked, before| match asked.line.split(['/', '?']).next().unwrap_or_default() {
+        "POST " if asked.line.contains("&uploads=") => {
+            result("InitiateMultipartUploadResult", "<Bucket>cache</Bucket><Key>o</Key><UploadId>1</UploadId>")
+        }
+        "POST " => complete(before),
+        "HEAD " => {
+            let head = Reply::of(200).header("content-length", &(10 << 20).to_string());
+            head.header("etag", tag(heads.fetch_add(1, Ordering::Relaxed)))
+        }
+        _ => Reply::of(200).header("etag", "\"part\""),
+    });
+    let mut upload = Upload::new(&client(&server.host), "o", 10 << 20);
+    upload.write_all(&vec![7; 10 << 20]).expect("taken");
+    (upload.finish(), server)
+}
+
+fn is_taken_back(server: &Server) -> bool {
+    server.lines().last().is_some_and(|line| line.starts_with("DELETE /cache/o?") && line.contains("&uploadId=1"))
+}
+
+#[test]
+fn an_error_after_200_is_tried_again_if_it_may_pass() {
+    let done = || result("CompleteMultipartUploadResult", "<ETag>\"e\"</ETag>");
+    let error = |code: &str| complaint(200, code);
+    let flaky = AtomicUsize::new(0);
+    let complete = move |_| match flaky.fetch_add(1, Ordering::Relaxed) {
+        0 => error("InternalError"),
+        1 => error("SlowDown"),
+        2 => done().cut(20),
+        _ => done(),
+    };
+    let (uploaded, server) = upload_where(complete, |_| "\"old\"");
+    assert_eq!(uploaded.expect("there"), 10 << 20);
+    assert!(!is_taken_back(&server));
+
+    let (uploaded, server) = upload_where(move |_| complaint(200, "InvalidPart"), |_| "\"old\"");
+    let error = uploaded.expect_err("refused").to_string();
+    assert!(error.contains("write o") && error.contains("InvalidPart") && is_taken_back(&server), "{error}");
+}
+
+#[test]
+fn an_older_object_is_not_taken_for_the_new_one() {
+    // The answer is lost, and the server knows nothing of the upload by then.
+    let lost = |before| if before == 0 { Reply::none() } else { complaint(404, "NoSuchUpload") };
+    let (uploaded, server) = upload_where(lost, |_| "\"old\"");
+    let error = uploaded.expect_err("the old one").to_string();
+    assert!(error.contains("NoSuchUpload") && is_taken_back(&server), "{error}");
+    let (uploaded, server) = upload_where(lost, |head| if head == 0 { "\"old\"" } else { "\"new\"" });
+    assert_eq!(uploaded.expect("the new one"), 10 << 20);
+    assert!(!is_taken_back(&server));
 }
