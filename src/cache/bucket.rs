@@ -4,10 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::time::{Duration, SystemTime};
 
 use super::beneath::manage::{Entry, Kind};
-use crate::s3::client::{Fetched, Listed};
+use crate::registry::connection::pause;
+use crate::s3::client::{Attempt, Fetched, Listed};
 use crate::s3::download::Download;
 use crate::s3::upload::{self, Upload};
 use crate::s3::{Client, Condition, S3Error, Written};
+
+/// How often one tries to delete what may not be deleted any more.
+const ATTEMPTS: u32 = 8;
 
 /// The objects of a bucket whose keys begin with a prefix.
 #[derive(Clone, Debug)]
@@ -154,10 +158,21 @@ impl Bucket {
     pub fn remove_older(&self, name: &OsStr, age: Duration) -> Result<bool, S3Error> {
         let is_old = |object: Listed| SystemTime::now().duration_since(object.modified).is_ok_and(|since| since >= age);
         let key = self.key_of(name)?;
-        if !self.client.head(&key)?.is_some_and(is_old) {
-            return Ok(false);
+        for number in 1.. {
+            // Before each attempt, as somebody may have written it since the last one.
+            if !self.client.head(&key)?.is_some_and(is_old) {
+                return Ok(false);
+            }
+            match self.client.delete_once(&key)? {
+                Attempt::Done => break,
+                Attempt::Again { error, .. } if number >= ATTEMPTS => return Err(error),
+                Attempt::Again { error, wait } => {
+                    tracing::debug!("{error}; once more");
+                    std::thread::sleep(wait.max(pause(number)));
+                }
+            }
         }
-        self.client.delete(&key).map(|()| true)
+        Ok(true)
     }
 
     /// Takes back uploads that somebody began `age` ago, and did not end. Not every server can

@@ -92,9 +92,7 @@ pub fn recommendation(settings: &Settings, dir: &Path, kind: Option<CacheKind>) 
     else {
         return Ok(None);
     };
-    // The runner sets it for all jobs.
-    let is_archived = std::env::var_os("GITLAB_CI").is_some();
-    Ok(recommend(kind.unwrap_or(CacheKind::BinaryCache), is_archived, || way(&absolute(folder)?)))
+    Ok(recommend(kind.unwrap_or(CacheKind::BinaryCache), settings::is_in_gitlab(), || way(&absolute(folder)?)))
 }
 
 fn recommend(kind: CacheKind, is_archived: bool, way: impl FnOnce() -> anyhow::Result<Way>) -> Option<String> {

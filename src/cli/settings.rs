@@ -169,6 +169,12 @@ pub fn is_called_as_hook() -> bool {
     name.as_deref().and_then(Path::file_name).is_some_and(|name| name == "stowage-hook")
 }
 
+/// Whether this is a job of GitLab's; its runner says so to all of them.
+#[must_use]
+pub fn is_in_gitlab() -> bool {
+    std::env::var_os("GITLAB_CI").is_some()
+}
+
 /// Whether a hook that fails is to stop Nix: `$STOWAGE_STRICT` is 1.
 #[must_use]
 pub fn is_strict() -> bool {

@@ -249,6 +249,23 @@ fn records_that_become_one_meanwhile_are_read_from_that() {
 }
 
 #[test]
+fn what_is_written_between_two_attempts_to_delete_it_stays() {
+    let before = |line: &str, objects: &Objects| {
+        let is_first = line == "DELETE x" && objects.keys("busy").is_empty();
+        is_first.then(|| {
+            objects.put("busy", b"");
+            objects.put("x", b"");
+            Reply::of(503).body("<Error><Code>SlowDown</Code></Error>")
+        })
+    };
+    let (server, client, objects) = Objects::start(before);
+    objects.put("x", b"");
+    objects.age(2);
+    assert!(!super::super::Bucket::new(client).remove_older(OsStr::new("x"), DAY).expect("asked"));
+    assert_eq!((server.count("DELETE "), objects.keys("x").len()), (1, 1));
+}
+
+#[test]
 fn what_is_old_is_deleted_and_what_is_new_is_not() {
     let (_server, client, objects) = Objects::start(|_, _| None);
     let bucket = super::super::Bucket::new(client);
