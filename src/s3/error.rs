@@ -147,6 +147,16 @@ pub enum S3Error {
         /// What the server says.
         problem: String,
     },
+    /// It has forgotten an upload, since somebody took it back, or another was completed.
+    #[error("the bucket {bucket} knows nothing of an upload any more: can't {action}: {problem}; try again")]
+    NoUpload {
+        /// The bucket.
+        bucket: String,
+        /// What was asked.
+        action: String,
+        /// What the server says.
+        problem: String,
+    },
     /// It says what nobody expects.
     #[error("the bucket {bucket} fails to {action}: {problem}")]
     Failed {
@@ -272,6 +282,7 @@ impl Complaint {
             _ if is_skewed => S3Error::Skewed { server, action, problem },
             _ if is_unknown => S3Error::WrongCredentials { bucket, source_of, action, problem },
             401 | 403 => S3Error::Denied { bucket, source_of, action, problem },
+            _ if self.code == "NoSuchUpload" => S3Error::NoUpload { bucket, action, problem },
             _ if may_pass => S3Error::Busy { bucket, server, action, problem },
             _ => S3Error::Failed { bucket, action, problem },
         }

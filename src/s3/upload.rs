@@ -33,7 +33,7 @@ pub struct Upload {
     key: String,
     part_size: usize,
     buffer: Vec<u8>,
-    parts: Option<Parts>,
+    parts: Option<Box<Parts>>,
     size: u64,
 }
 
@@ -42,6 +42,11 @@ struct Parts {
     id: String,
     tags: Vec<String>,
     running: VecDeque<JoinHandle<Result<String, S3Error>>>,
+    /// What had the key before.
+    before: Result<Option<Version>, S3Error>,
+    /// What the server said, if it forgot the upload: Garage does so with all that began before
+    /// another was completed.
+    forgotten: Option<S3Error>,
 }
 
 /// What tells an object from the one that had its key before, which may well be as large.
@@ -96,14 +101,16 @@ impl Upload {
     /// Sends the buffer as the next part.
     fn send_part(&mut self) -> Result<(), S3Error> {
         if self.parts.is_none() {
+            let before = self.version();
             let id = self.begin()?;
-            self.parts = Some(Parts { id, tags: Vec::new(), running: VecDeque::new() });
+            let parts = Parts { id, tags: Vec::new(), running: VecDeque::new(), before, forgotten: None };
+            self.parts = Some(Box::new(parts));
         }
         while self.parts.as_ref().is_some_and(|parts| parts.running.len() >= AT_ONCE) {
             self.wait_for_one()?;
         }
         let bytes = std::mem::take(&mut self.buffer);
-        if let Some(parts) = &mut self.parts {
+        if let Some(parts) = self.parts.as_mut().filter(|parts| parts.forgotten.is_none()) {
             let number = parts.tags.len() + parts.running.len() + 1;
             let (client, key, id) = (self.client.clone(), self.key.clone(), parts.id.clone());
             parts.running.push_back(std::thread::spawn(move || put_part(&client, &key, &id, number, &bytes)));
@@ -115,8 +122,12 @@ impl Upload {
     fn wait_for_one(&mut self) -> Result<bool, S3Error> {
         let Some(parts) = &mut self.parts else { return Ok(false) };
         let Some(running) = parts.running.pop_front() else { return Ok(false) };
-        let tag = running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        parts.tags.push(tag);
+        match running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)) {
+            Ok(tag) => parts.tags.push(tag),
+            // Whoever was faster may have written the same.
+            Err(error @ S3Error::NoUpload { .. }) => parts.forgotten = Some(error),
+            Err(error) => return Err(error),
+        }
         Ok(true)
     }
 
@@ -132,6 +143,22 @@ impl Upload {
     }
 
     fn complete(&self, parts: &Parts) -> Result<(), S3Error> {
+        let error = match &parts.forgotten {
+            Some(error) => error.clone(),
+            None => match self.ask_to_complete(parts) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            },
+        };
+        // The answer to an earlier request, which was lost, may have been that it is done; or
+        // somebody else has written it. Who writes a key at the same time writes the same.
+        match (&parts.before, self.version()) {
+            (Ok(before), Ok(Some(now))) if now.size == Some(self.size) && before.as_ref() != Some(&now) => Ok(()),
+            _ => Err(error),
+        }
+    }
+
+    fn ask_to_complete(&self, parts: &Parts) -> Result<(), S3Error> {
         let action = format!("write {}", self.key);
         let body = complete_body(&parts.tags);
         let request = Request {
@@ -139,18 +166,10 @@ impl Upload {
             body: Some(body.as_bytes()),
             ..Request::new(Method::Post, &self.key, action)
         };
-        let before = self.version();
-        let error = match self.client.send_whole(&request) {
-            Ok((status, body)) => match CompleteMultipartUploadResponse::parse(String::from_utf8_lossy(&body).trim()) {
-                Ok(_) => return Ok(()),
-                Err(_) => self.client.error(&Complaint::read(status, &body), &request.action),
-            },
-            Err(error) => error,
-        };
-        // The answer to an earlier request, which was lost, may have been that it is done.
-        match (before, self.version()) {
-            (Ok(before), Ok(Some(now))) if now.size == Some(self.size) && before.as_ref() != Some(&now) => Ok(()),
-            _ => Err(error),
+        let (status, body) = self.client.send_whole(&request)?;
+        match CompleteMultipartUploadResponse::parse(String::from_utf8_lossy(&body).trim()) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(self.client.error(&Complaint::read(status, &body), &request.action)),
         }
     }
 

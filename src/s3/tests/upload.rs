@@ -154,6 +154,27 @@ fn an_error_after_200_is_tried_again_if_it_may_pass() {
     assert!(error.contains("write o") && error.contains("InvalidPart") && is_taken_back(&server), "{error}");
 }
 
+/// As Garage does it, with all uploads that have begun before another is completed.
+#[test]
+fn who_is_slower_than_another_who_writes_the_same_is_content() {
+    let forget = |_| complaint(404, "NoSuchUpload");
+    let (uploaded, _server) = upload_where(forget, |head| if head == 0 { "\"old\"" } else { "\"other's\"" });
+    assert_eq!(uploaded.expect("the other's"), 10 << 20);
+
+    // Or when parts are sent: of 20 MiB none is taken.
+    let server = Server::start(|asked, before| match asked.line.split(['/', '?']).next().unwrap_or_default() {
+        "POST " => result("InitiateMultipartUploadResult", "<Bucket>cache</Bucket><Key>o</Key><UploadId>1</UploadId>"),
+        "HEAD " if before == 0 => Reply::of(404),
+        "HEAD " => Reply::of(200).header("content-length", &(20 << 20).to_string()).header("etag", "\"other's\""),
+        _ => complaint(404, "NoSuchUpload"),
+    });
+    for (size, is_same) in [(20 << 20, true), (19 << 20, false)] {
+        let mut upload = Upload::new(&client(&server.host), "o", size as u64);
+        upload.write_all(&vec![7; size]).expect("taken");
+        assert_eq!(upload.finish().is_ok(), is_same, "{size}");
+    }
+}
+
 #[test]
 fn an_older_object_is_not_taken_for_the_new_one() {
     // The answer is lost, and the server knows nothing of the upload by then.
