@@ -21,7 +21,7 @@ use config::{Extent, HookConfig};
 use crate::cache::shelf::ShelfError;
 use crate::cache::{self, CacheError, CacheFolder, Options, Place, Summary, realisation};
 use crate::local_store::LocalStore;
-use crate::s3::address;
+use crate::s3::{S3Error, address};
 use crate::store::db::{DatabaseError, StoreDb};
 use crate::store::derivation::declared_outputs;
 use crate::store::{Closure, ClosureError, NodeId, StoreDir, StoreLocation, StorePath};
@@ -83,7 +83,11 @@ impl HookError {
     /// Whether it is a bucket that does not answer as it should: each try takes its time.
     #[must_use]
     pub fn is_of_bucket(&self) -> bool {
-        matches!(self, Self::Cache(CacheError::Shelf(ShelfError::Bucket(_))))
+        match self {
+            // That concerns one NAR, which is tried again.
+            Self::Cache(CacheError::Shelf(ShelfError::Bucket(error))) => !matches!(error, S3Error::NoUpload { .. }),
+            _ => false,
+        }
     }
 }
 

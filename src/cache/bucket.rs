@@ -156,12 +156,16 @@ impl Bucket {
     /// # Errors
     /// When it can't be deleted.
     pub fn remove_older(&self, name: &OsStr, age: Duration) -> Result<bool, S3Error> {
-        let is_old = |object: Listed| SystemTime::now().duration_since(object.modified).is_ok_and(|since| since >= age);
+        let is_old =
+            |object: &Listed| SystemTime::now().duration_since(object.modified).is_ok_and(|since| since >= age);
         let key = self.key_of(name)?;
         for number in 1.. {
             // Before each attempt, as somebody may have written it since the last one.
-            if !self.client.head(&key)?.is_some_and(is_old) {
-                return Ok(false);
+            match self.client.head(&key)? {
+                // An earlier attempt may have done it, and its answer was lost.
+                None => return Ok(number > 1),
+                Some(object) if !is_old(&object) => return Ok(false),
+                Some(_) => {}
             }
             match self.client.delete_once(&key)? {
                 Attempt::Done => break,

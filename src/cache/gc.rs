@@ -104,8 +104,9 @@ pub fn collect(place: impl Into<Place>, store_dir: &StoreDir, options: &Options)
     };
     let mut gone = plan::plan(&items, &limits);
     let mut removal = Removal::new(&root, &scan, lease);
-    removal.paths(&records, &mut gone)?;
-    removal.rubbish(&rubbish)?;
+    let result = removal.paths(&records, &mut gone).and_then(|()| removal.rubbish(&rubbish));
+    let mended = removal.drop_bereft(&records, &scan.store_dir);
+    result.and(mended)?;
     let mut report = Report { before: items.len(), size_before: scan.size, ..Report::default() };
     report.size = scan.size.saturating_sub(removal.size);
     report.other_files = removal.others;

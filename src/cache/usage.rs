@@ -174,8 +174,9 @@ pub fn refresh(root: &Shelf, paths: &[StorePath]) -> Result<(), ShelfError> {
 /// When that can't be found out.
 pub fn present<'a>(root: &Shelf, paths: &'a [StorePath]) -> Result<Vec<&'a StorePath>, ShelfError> {
     let mut present = Vec::new();
-    for some in paths.chunks(root.threads(1)) {
-        let sizes = parallel(some, some.len(), |path| root.size(&narinfo::file_name(path)));
+    let together = if root.is_shared() { root.threads(1) } else { paths.len().max(1) };
+    for some in paths.chunks(together) {
+        let sizes = parallel(some, root.threads(1), |path| root.size(&narinfo::file_name(path)));
         for (path, size) in some.iter().zip(sizes) {
             match size {
                 Ok(Some(_)) => present.push(path),

@@ -6,9 +6,11 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context as _, anyhow};
 
 use super::settings::{self, Settings};
+use super::wait::absolute;
 use super::{complain, layer_index, output, precompute, worker};
 use crate::hook::config::HookConfig;
 use crate::hook::{self, HookEvent};
+use crate::mark::Marks;
 use crate::queue::{Queue, Record};
 use crate::s3::address;
 
@@ -79,8 +81,8 @@ fn record(is_strict: &mut bool) -> anyhow::Result<()> {
     match queue.push(&location, &record) {
         Ok(()) if config.worker => start_worker(&queue),
         Ok(()) => Ok(()),
-        // Nix would wait for it.
-        Err(error) if address::is_address(&event.destination.to_string_lossy()) => {
+        // Nix would wait for a bucket; and a job's end finds what no hook told of.
+        Err(error) if is_seen_to(&settings, &queue, &event.destination) => {
             let folder = queue.folder().display();
             Err(anyhow!("recording it in {folder}: {error}; `stowage cache wait` exports it at the job's end"))
         }
@@ -92,6 +94,12 @@ fn record(is_strict: &mut bool) -> anyhow::Result<()> {
             worker::deliver(&settings, &location, &[&record])
         }
     }
+}
+
+/// Whether the cache is a bucket, and it is noted when the job began.
+fn is_seen_to(settings: &Settings, queue: &Queue, cache: &Path) -> bool {
+    let mark = |cache: PathBuf| Marks::new(queue, settings.state_home.clone()).get_recent(&cache);
+    address::is_address(&cache.to_string_lossy()) && absolute(cache).is_ok_and(|cache| mark(cache).is_some())
 }
 
 /// Whether the file has a spec; says so where it has none, since nobody hears the worker.

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::database::{self, Database, Row};
 use super::modes::{self, State};
 use super::notes::{Note, Notes};
-use super::{LocalStore, LocalStoreError, io_error};
+use super::{LocalStore, LocalStoreError, MARK, io_error};
 use crate::nar;
 use crate::parallel::parallel;
 use crate::store::NarHash;
@@ -146,7 +146,7 @@ fn look(store: &LocalStore, notes: &Notes, row: &Row, state: Option<State>) -> R
     let path = store.path(base);
     let looks = match modes::set(&path, state) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Fault::Missing)),
-        Err(error) if Errno::from_io_error(&error).is_some_and(is_of_machine) => return Err(io_error(&path, error)),
+        Err(error) if errno_of(&error).is_some_and(is_of_machine) => return Err(io_error(&path, error)),
         Err(error) => return Ok(Some(Fault::Unreadable(error.to_string()))),
         Ok(looks) => looks,
     };
@@ -221,6 +221,13 @@ fn drop_leftovers(store: &LocalStore) -> Result<Option<String>, LocalStoreError>
 /// Empties the store. What is registered nowhere can't be told from what was lost.
 fn drop_all(store: &LocalStore) -> Result<(), LocalStoreError> {
     let nix = store.dir().join("nix");
-    modes::clear(&nix).map_err(|error| io_error(&nix, error))?;
+    // Whoever is killed here leaves a cache, too.
+    store.make()?;
+    for entry in std::fs::read_dir(&nix).map_err(|error| io_error(&nix, error))? {
+        let entry = entry.map_err(|error| io_error(&nix, error))?;
+        if entry.file_name() != MARK {
+            modes::clear(&entry.path()).map_err(|error| io_error(&entry.path(), error))?;
+        }
+    }
     store.make()
 }

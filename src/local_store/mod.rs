@@ -151,9 +151,7 @@ impl LocalStore {
             return Err(LocalStoreError::BinaryCache(dir.to_owned()));
         }
         let store = Self::open(dir, store_dir)?;
-        if store.has_files() {
-            store.is_cache()?;
-        }
+        store.is_cache()?;
         store.make()?;
         Ok(store)
     }
@@ -190,7 +188,8 @@ impl LocalStore {
         if is_root {
             return Err(LocalStoreError::Root(self.dir.clone()));
         }
-        match self.mark().symlink_metadata().is_ok() || notes::Notes::file(self).symlink_metadata().is_ok() {
+        let is_there = |file: PathBuf| file.symlink_metadata().is_ok();
+        match is_there(self.mark()) || is_there(notes::Notes::file(self)) || !self.has_files() {
             true => Ok(()),
             false => Err(LocalStoreError::Unmarked(self.dir.clone())),
         }

@@ -267,10 +267,17 @@ fn a_store_that_is_no_cache_is_left_alone() {
     assert!(!file(&store, 'a').exists() && dir.path().join("nix").join(MARK).exists());
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("it was walked")]
+struct Walked(#[source] std::io::Error);
+
 #[test]
 fn what_the_machine_lacks_is_no_fault_of_a_path() {
     for (errno, is_of_machine) in [(Errno::MFILE, true), (Errno::NOMEM, true), (Errno::IO, false)] {
         let error = crate::tree::TreeError::Io { path: "/x".into(), source: errno.into() };
+        // As walkdir has it.
+        let walked = std::io::Error::other(Walked(errno.into()));
+        assert_eq!(begin::errno_of(&walked).is_some_and(begin::is_of_machine), is_of_machine, "{errno}");
         let error = crate::nar::NarError::Tree(error);
         assert_eq!(begin::errno_of(&error).is_some_and(begin::is_of_machine), is_of_machine, "{errno}");
     }

@@ -181,12 +181,12 @@ fn is_bucket(name: &str) -> bool {
 }
 
 /// What [`is_region`] says.
-pub(super) const REGION_RULE: &str = "regions have small letters, digits and dashes only, as eu-west-1";
+pub(super) const REGION_RULE: &str = "regions have letters, digits, dashes and underscores only, as eu-west-1";
 
 /// Whether a region can be called so. It becomes a part of hosts, where a dot would lead elsewhere.
 #[must_use]
 pub fn is_region(name: &str) -> bool {
-    let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     !name.is_empty() && name.bytes().all(is_letter)
 }
 

@@ -129,7 +129,7 @@ impl Finder {
             bucket: address.bucket.clone(),
             profile: address.profile.clone(),
             // Others call themselves as they like.
-            region: address.endpoint.is_none().then(|| region.to_owned()),
+            region: is_of_aws(address).then(|| region.to_owned()),
             found: Mutex::default(),
         }
     }
@@ -231,6 +231,12 @@ fn is_of_another(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotADirectory)
 }
 
+/// Whether AWS has the bucket: its services have regions of the same name.
+fn is_of_aws(address: &Address) -> bool {
+    let host = address.endpoint.as_deref().map(|endpoint| endpoint.split(':').next().unwrap_or_default());
+    host.is_none_or(|host| host.ends_with(".amazonaws.com"))
+}
+
 /// `region`, which is from `what`, if any can be called so.
 fn checked_region(what: &str, region: &str) -> Result<String, S3Error> {
     match is_region(region) {
@@ -298,9 +304,11 @@ mod tests {
         assert_eq!(region(None, &[home]), named("r1"));
         assert_eq!(region(Some("ci"), &[home]), named("r2"));
         assert_eq!(region(Some("ci"), &[home, ("AWS_REGION", "r3")]), named("r3"));
+        // As OpenStack calls them.
+        assert_eq!(region(None, &[("AWS_REGION", "RegionOne")]), named("RegionOne"));
         for (profile, variable, what) in [
             (None, ("AWS_REGION", "a.b"), "AWS_REGION: \"a.b\" is no region"),
-            (None, ("AWS_DEFAULT_REGION", "R"), "AWS_DEFAULT_REGION: \"R\" is no region"),
+            (None, ("AWS_DEFAULT_REGION", "R S"), "AWS_DEFAULT_REGION: \"R S\" is no region"),
             (Some("odd"), ("x", "y"), "the region of the profile odd: \"a/b\" is no region"),
         ] {
             let error = region(profile, &[home, variable]).expect_err(what);

@@ -19,12 +19,14 @@ pub struct Quarantine<'a> {
     root: &'a Shelf,
     folder: Option<Shelf>,
     report: &'a mut Report,
+    /// The NARs of narinfos that are not sound, and stay: somebody has changed them meanwhile.
+    spared: HashSet<String>,
 }
 
 impl<'a> Quarantine<'a> {
     /// The quarantine of the cache in `root`.
     pub fn new(root: &'a Shelf, report: &'a mut Report) -> Self {
-        Self { root, folder: None, report }
+        Self { root, folder: None, report, spared: HashSet::new() }
     }
 
     /// Takes the narinfos that are not sound; of a bucket only those that are, with their NARs,
@@ -54,6 +56,7 @@ impl<'a> Quarantine<'a> {
                     };
                 if !is_same {
                     tracing::info!("{}: {fault}; it was changed meanwhile, and stays", one.name);
+                    self.spared.extend(one.nar.clone());
                     continue;
                 }
                 self.take(None, name, fault.clone())?;
@@ -78,7 +81,7 @@ impl<'a> Quarantine<'a> {
             let fault = match entry.kind {
                 Kind::File(0) if !name.contains("tmp") => Fault::Empty,
                 Kind::File(_) => match bad.get(&*name) {
-                    Some(fault) if !good.contains(&*name) => (*fault).clone(),
+                    Some(fault) if !good.contains(&*name) && !self.spared.contains(&*name) => (*fault).clone(),
                     _ => continue,
                 },
                 _ => Fault::NotAFile,

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use crate::cache::beneath::manage::Lock;
 use crate::cache::shelf::{Shelf, ShelfError, Version};
 use crate::cache::usage::FOLDER;
-use crate::s3::Written;
 
 /// The object.
 const FILE: &str = "collecting";
@@ -44,9 +43,11 @@ impl<'a> Lease<'a> {
         }
         let begin = Instant::now();
         let own = crate::digest::hex(&random(root)?);
+        // Dropped where it is not taken, so that nothing stays of an attempt whose answer was lost.
+        let lease = Self { object: Some((root, own.clone())), renewed: begin };
         loop {
-            if is_free(root)? && write(root, &own)? {
-                return Ok(Some(Self { object: Some((root, own)), renewed: Instant::now() }));
+            if write(root, &own, begin)? {
+                return Ok(Some(lease));
             }
             if begin.elapsed() >= patience {
                 return Ok(None);
@@ -63,7 +64,7 @@ impl<'a> Lease<'a> {
         let Some((root, own)) = self.object.as_ref().filter(|_| self.renewed.elapsed() >= RENEWED) else {
             return Ok(());
         };
-        if !write(root, own)? {
+        if !write(root, own, self.renewed)? {
             let problem = std::io::Error::other("somebody else deletes from this cache now; try again later");
             return Err(root.folder(FOLDER)?.failure(FILE, problem));
         }
@@ -78,7 +79,7 @@ impl Drop for Lease<'_> {
         let end = || -> Result<(), ShelfError> {
             let folder = root.folder(FOLDER)?;
             match folder.read(FILE, LIMIT)? {
-                Some(text) if text == own.as_bytes() => folder.remove(OsStr::new(FILE)),
+                Some(text) if text.starts_with(own.as_bytes()) => folder.remove(OsStr::new(FILE)),
                 _ => Ok(()),
             }
         };
@@ -98,19 +99,19 @@ pub fn is_free(root: &Shelf) -> Result<bool, ShelfError> {
 }
 
 /// Writes the object, where it is one's own, or there is none, or nobody's; tells whether it is
-/// one's own then.
-fn write(root: &Shelf, own: &str) -> Result<bool, ShelfError> {
+/// one's own then. What is written differs by when it was `last`, so that others' conditions do.
+fn write(root: &Shelf, own: &str, last: Instant) -> Result<bool, ShelfError> {
     let folder = root.folder(FOLDER)?;
+    let is_own = |found: Option<Vec<u8>>| found.is_some_and(|found| found.starts_with(own.as_bytes()));
     let (found, version) = folder.look(FILE, LIMIT)?;
-    let is_own = found.is_some_and(|found| found == own.as_bytes());
-    if version != Version::NONE && !is_own && !is_free(root)? {
+    if version != Version::NONE && !is_own(found) && !is_free(root)? {
         return Ok(false);
     }
-    if folder.replace(FILE, own.as_bytes(), &version)? == Written::Conflict {
-        return Ok(false);
-    }
-    // Not every server knows conditions.
-    Ok(folder.read(FILE, LIMIT)?.is_some_and(|found| found == own.as_bytes()))
+    let text = format!("{own} {}", last.elapsed().as_nanos());
+    // A conflict may be with one's own request, if its answer was lost; and not every server
+    // knows conditions.
+    folder.replace(FILE, text.as_bytes(), &version)?;
+    Ok(is_own(folder.read(FILE, LIMIT)?))
 }
 
 fn random(root: &Shelf) -> Result<[u8; 16], ShelfError> {

@@ -2,17 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::time::SystemTime;
 
 use super::lease::Lease;
 use super::{ABANDONED, Rubbish};
-use crate::cache::beneath::manage::Kind;
-use crate::cache::check::metadata::hash_part;
+use crate::cache::beneath::manage::{Entry, Kind};
+use crate::cache::check::metadata::{self, hash_part};
 use crate::cache::check::realisations::{self, Realisation};
 use crate::cache::scan::{Path, Scan};
 use crate::cache::shelf::{Shelf, ShelfError, Version};
 use crate::cache::{narinfo, usage};
 use crate::parallel::parallel;
-use crate::store::StorePath;
+use crate::store::{StoreDir, StorePath};
 
 /// After how many it is said that one is still at work.
 const BATCH: usize = 256;
@@ -27,6 +28,8 @@ pub struct Removal<'a> {
     pub size: u64,
     /// How many files went that were no path's.
     pub others: usize,
+    /// The NARs that went.
+    nars: HashSet<OsString>,
 }
 
 /// A narinfo that is deleted.
@@ -39,7 +42,7 @@ struct Deleted {
 impl<'a> Removal<'a> {
     /// Deletes from `root` what is in `scan`, if there is a lease.
     pub fn new(root: &'a Shelf, scan: &'a Scan, lease: Option<Lease<'a>>) -> Self {
-        Self { root, scan, lease, size: 0, others: 0 }
+        Self { root, scan, lease, size: 0, others: 0, nars: HashSet::new() }
     }
 
     /// Deletes the paths `gone`, in that order, but for those that somebody needs who has begun
@@ -55,13 +58,8 @@ impl<'a> Removal<'a> {
             self.put_back(&deleted, gone, &claimed)?;
         }
         result?;
-        let nars = self.nars(gone)?;
-        self.logs_and_listings(gone)?;
-        if self.lease.is_some() && self.root.is_shared() && !nars.is_empty() {
-            let claimed = usage::read_since(self.root, records)?.used;
-            self.drop_bereft(gone, &claimed, &nars)?;
-        }
-        Ok(())
+        self.nars(gone)?;
+        self.logs_and_listings(gone)
     }
 
     /// Does the same with many things at once, as far as it is done here.
@@ -149,8 +147,8 @@ impl<'a> Removal<'a> {
         (paths(going), paths(staying))
     }
 
-    /// NARs that only what is gone named; tells which are gone.
-    fn nars(&mut self, gone: &[usize]) -> Result<HashSet<OsString>, ShelfError> {
+    /// NARs that only what is gone named.
+    fn nars(&mut self, gone: &[usize]) -> Result<(), ShelfError> {
         let (going, staying) = self.parted(gone);
         let nar = |path: &&'a Path| (&path.metadata.nar_file[..], path.nar_size);
         let mut nars: HashSet<(&str, Option<u64>)> = going.iter().map(nar).collect();
@@ -160,22 +158,29 @@ impl<'a> Removal<'a> {
         let mut nars: Vec<(OsString, u64)> =
             nars.into_iter().map(|(name, size)| (name.into(), size.unwrap_or(0))).collect();
         nars.sort();
-        self.delete_nars(&nars)
+        self.delete_nars(&nars).map(drop)
     }
 
-    fn delete_nars(&mut self, nars: &[(OsString, u64)]) -> Result<HashSet<OsString>, ShelfError> {
-        let mut deleted = HashSet::new();
-        let Some(folder) = self.root.existing("nar")? else { return Ok(deleted) };
-        let is_dry = self.lease.is_none();
+    /// Tells how many went.
+    fn delete_nars(&mut self, nars: &[(OsString, u64)]) -> Result<usize, ShelfError> {
+        let Some(folder) = self.root.existing("nar")? else { return Ok(0) };
+        let (root, is_dry) = (self.root, self.lease.is_none());
+        let now = SystemTime::now();
+        let is_new = |entry: &&Entry| now.duration_since(entry.modified).is_ok_and(|age| age < ABANDONED);
+        let new: HashSet<&OsStr> = self.scan.nars.iter().filter(is_new).map(|entry| &*entry.name).collect();
         // Others write those anew that they need.
-        let delete = |(name, _): &(OsString, u64)| Ok(is_dry || folder.remove_older(name, ABANDONED)?);
+        let delete = |(name, _): &(OsString, u64)| match is_dry {
+            true => Ok(!root.is_shared() || !new.contains(&**name)),
+            false => folder.remove_older(name, ABANDONED),
+        };
+        let before = self.nars.len();
         self.each(nars, delete, |own, (name, size), is_gone| {
             if is_gone {
                 own.size += size;
-                deleted.insert(name.clone());
+                own.nars.insert(name.clone());
             }
         })?;
-        Ok(deleted)
+        Ok(self.nars.len() - before)
     }
 
     /// Listings of what is gone, and logs of what made only that.
@@ -210,27 +215,33 @@ impl<'a> Removal<'a> {
         self.each(files, delete, |own, (_, size), ()| own.size += size)
     }
 
-    /// Narinfos that somebody wrote when their NARs had just been deleted which he had written.
-    fn drop_bereft(
-        &mut self,
-        gone: &[usize],
-        claimed: &usage::Used,
-        nars: &HashSet<OsString>,
-    ) -> Result<(), ShelfError> {
-        let Some(folder) = self.root.existing("nar")? else { return Ok(()) };
-        for path in gone.iter().map(|at| &self.scan.paths[*at]) {
-            let name = format!("{}.narinfo", path.hash);
-            let nar = &path.metadata.nar_file;
-            if claimed.contains_key(&path.hash)
-                && nars.contains(OsStr::new(nar))
-                && self.root.size(&name)?.is_some()
-                && folder.size(nar)?.is_none()
-            {
-                tracing::warn!("{name} goes, since its NAR went while somebody wrote it; it is missing until then");
-                self.root.remove(OsStr::new(&name))?;
-            }
+    /// Deletes narinfos that somebody wrote when NARs had just been deleted here which he had
+    /// written. `records` are what was known before.
+    ///
+    /// # Errors
+    /// When that can't be found out, or they not be deleted.
+    pub fn drop_bereft(&mut self, records: &usage::Records, store_dir: &StoreDir) -> Result<(), ShelfError> {
+        let root = self.root;
+        let Some(folder) = root.existing("nar")?.filter(|_| self.lease.is_some() && root.is_shared()) else {
+            return Ok(());
+        };
+        let nars = std::mem::take(&mut self.nars);
+        if nars.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let claimed: Vec<String> = usage::read_since(root, records)?.used.into_keys().collect();
+        let drop_one = |hash: &String| -> Result<(), ShelfError> {
+            let name = format!("{hash}.narinfo");
+            let contents = root.read(&name, narinfo::SIZE_LIMIT)?.unwrap_or_default();
+            let Ok(metadata) = metadata::judge(store_dir, &name, &contents) else { return Ok(()) };
+            let nar = &metadata.nar_file;
+            if nars.contains(OsStr::new(nar)) && folder.size(nar)?.is_none() {
+                tracing::warn!("{name} goes, since its NAR went while somebody wrote it; the next export adds both");
+                root.remove(OsStr::new(&name))?;
+            }
+            Ok(())
+        };
+        self.each(&claimed, drop_one, |_, _, ()| {})
     }
 
     /// What no path needs.
@@ -248,7 +259,7 @@ impl<'a> Removal<'a> {
         for name in folders {
             let files = in_folder(name);
             match name {
-                "nar" => self.others += self.delete_nars(&files)?.len(),
+                "nar" => self.others += self.delete_nars(&files)?,
                 _ => {
                     let below = if name.is_empty() { None } else { self.root.existing(name)? };
                     match below {

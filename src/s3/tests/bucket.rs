@@ -19,17 +19,24 @@ pub type Contents = BTreeMap<String, (Vec<u8>, SystemTime)>;
 pub struct Objects(Arc<Mutex<Contents>>);
 
 /// Is told of each request before it is answered, and may answer in its place.
-type Before = dyn Fn(&str, &Objects) -> Option<Reply> + Send + Sync;
+type Before = dyn Fn(&str, &Objects, &[u8]) -> Option<Reply> + Send + Sync;
 
 impl Objects {
     /// Starts a server that has them.
     pub fn start(before: impl Fn(&str, &Self) -> Option<Reply> + Send + Sync + 'static) -> (Server, Client, Self) {
+        Self::start_with_bodies(move |line, objects, _| before(line, objects))
+    }
+
+    /// Likewise; `before` gets the requests' bodies, too.
+    pub fn start_with_bodies(
+        before: impl Fn(&str, &Self, &[u8]) -> Option<Reply> + Send + Sync + 'static,
+    ) -> (Server, Client, Self) {
         let objects = Self::default();
         let (own, before): (_, Box<Before>) = (objects.clone(), Box::new(before));
         let server = Server::start(move |asked, _| {
             let line = super::path(asked).replacen("/cache/", "", 1);
             let line = percent_decode_str(&line).decode_utf8().expect("UTF-8").into_owned();
-            before(&line, &own).unwrap_or_else(|| own.answer(&line, asked))
+            before(&line, &own, &asked.body).unwrap_or_else(|| own.answer(&line, asked))
         });
         let client = super::client(&server.host);
         (server, client, objects)

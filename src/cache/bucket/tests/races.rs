@@ -146,6 +146,89 @@ fn one_deletes_at_a_time_and_whoever_was_killed_is_not_waited_for() {
     assert!(objects.keys("").is_empty());
 }
 
+#[test]
+fn a_lease_whose_answer_was_lost_is_taken_nevertheless() {
+    // It is written, and a proxy says that it is not.
+    let before = |line: &str, objects: &Objects| {
+        let is_first = line == "PUT stowage/collecting" && objects.keys("lost").is_empty();
+        is_first.then(|| {
+            objects.put("lost", b"");
+            objects.put("stowage/collecting", b"another");
+            Reply::of(503)
+        })
+    };
+    let (_server, client, objects) = Objects::start(before);
+    let root = place(client).open().expect("opens");
+    // Somebody else's it was.
+    assert!(Lease::take(&root, Duration::ZERO).expect("asked").is_none());
+    assert_eq!(objects.text("stowage/collecting"), "another");
+
+    let before = |line: &str, objects: &Objects, body: &[u8]| {
+        let is_first = line == "PUT stowage/collecting" && objects.keys("lost").is_empty();
+        is_first.then(|| {
+            objects.put("lost", b"");
+            objects.put("stowage/collecting", body);
+            Reply::of(503)
+        })
+    };
+    let (_server, client, objects) = Objects::start_with_bodies(before);
+    let root = place(client).open().expect("opens");
+    let lease = Lease::take(&root, Duration::ZERO).expect("asked").expect("one's own");
+    drop(lease);
+    assert_eq!(objects.keys("stowage/").len(), 0);
+}
+
+#[test]
+fn a_nar_that_nobody_named_and_somebody_needs_when_it_goes() {
+    let store = Store::new();
+    let gone: Mutex<Vec<(String, Vec<u8>)>> = Mutex::default();
+    let before = move |line: &str, objects: &Objects, record: &[u8]| {
+        let mut gone = gone.lock().expect("no panic");
+        // Nobody names them: somebody was killed, or gc was.
+        if line == "GET " && gone.is_empty() {
+            for name in objects.keys("").into_iter().filter(|key| key.ends_with(".narinfo")) {
+                gone.push((name.clone(), objects.lock().remove(&name).expect("there").0));
+            }
+        }
+        if line.starts_with("DELETE nar/") {
+            objects.put("stowage/begun/9-x", record);
+            gone.iter().for_each(|(key, text)| objects.put(key, text));
+        }
+        None
+    };
+    let (_server, place, objects) = old_bucket(&store, 'a', before);
+    assert!(removed(collect(&place, &StoreDir::default(), &options(1))).is_empty());
+    assert!(!objects.keys("").contains(&store.narinfo('a')), "its NAR went");
+}
+
+#[test]
+fn the_nar_of_a_narinfo_that_was_changed_meanwhile_stays() {
+    let store = Store::new();
+    let text: Arc<Mutex<Option<(String, String)>>> = Arc::default();
+    let own = Arc::clone(&text);
+    let before = move |line: &str, objects: &Objects| {
+        if line.starts_with("HEAD ")
+            && line.ends_with(".narinfo")
+            && let Some((key, text)) = own.lock().expect("no panic").take()
+        {
+            objects.put(&key, text.as_bytes());
+        }
+        None
+    };
+    let (_server, client, objects) = Objects::start(before);
+    let place = place(client);
+    store.add(&place, KEY).expect("exports");
+    // The narinfo is of a NAR that was compressed otherwise; soon there is the right one.
+    let (key, right) = (store.narinfo('b'), objects.text(&store.narinfo('b')));
+    let size = right.lines().find_map(|line| line.strip_prefix("FileSize: ")).expect("a size");
+    objects.put(&key, right.replace(&format!("FileSize: {size}"), "FileSize: 7").as_bytes());
+    objects.age(1);
+    *text.lock().expect("no panic") = Some((key, right));
+    is_sound(&place);
+    assert_eq!(objects.keys("nar/").len(), 2);
+    is_sound(&place);
+}
+
 /// One output of a derivation of which the other is not in the cache.
 fn add_output(place: &Place) {
     let folder = tempfile::tempdir().expect("a folder");
