@@ -4,14 +4,10 @@ use std::ffi::{OsStr, OsString};
 use std::time::{Duration, SystemTime};
 
 use super::beneath::manage::{Entry, Kind};
-use crate::registry::connection::pause;
-use crate::s3::client::{Attempt, Fetched, Listed};
+use crate::s3::client::{Fetched, Listed};
 use crate::s3::download::Download;
 use crate::s3::upload::{self, Upload};
 use crate::s3::{Client, Condition, S3Error, Written};
-
-/// How often one tries to delete what may not be deleted any more.
-const ATTEMPTS: u32 = 8;
 
 /// The objects of a bucket whose keys begin with a prefix.
 #[derive(Clone, Debug)]
@@ -158,25 +154,7 @@ impl Bucket {
     pub fn remove_older(&self, name: &OsStr, age: Duration) -> Result<bool, S3Error> {
         let is_old =
             |object: &Listed| SystemTime::now().duration_since(object.modified).is_ok_and(|since| since >= age);
-        let key = self.key_of(name)?;
-        for number in 1.. {
-            // Before each attempt, as somebody may have written it since the last one.
-            match self.client.head(&key)? {
-                // An earlier attempt may have done it, and its answer was lost.
-                None => return Ok(number > 1),
-                Some(object) if !is_old(&object) => return Ok(false),
-                Some(_) => {}
-            }
-            match self.client.delete_once(&key)? {
-                Attempt::Done => break,
-                Attempt::Again { error, .. } if number >= ATTEMPTS => return Err(error),
-                Attempt::Again { error, wait } => {
-                    tracing::debug!("{error}; once more");
-                    std::thread::sleep(wait.max(pause(number)));
-                }
-            }
-        }
-        Ok(true)
+        self.client.delete_if(&self.key_of(name)?, is_old)
     }
 
     /// Takes back uploads that somebody began `age` ago, and did not end. Not every server can

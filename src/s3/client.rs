@@ -7,7 +7,7 @@ mod request;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use rusty_s3::{Bucket, Method};
@@ -18,7 +18,6 @@ use super::credentials::Finder;
 use super::error::Complaint;
 use super::{Access, Address, S3Error, address};
 use crate::registry::origin::Origin;
-use request::bounded;
 pub(super) use request::{Answer, Failure, Request, rest, tag};
 
 /// How large a list of at most a thousand objects may be, in bytes.
@@ -59,21 +58,6 @@ pub enum Written {
     Done,
     /// Somebody else was faster, and the condition does not hold.
     Conflict,
-}
-
-/// How one attempt went.
-#[derive(Clone, Debug)]
-pub enum Attempt {
-    /// It is done.
-    Done,
-    /// Another may succeed.
-    Again {
-        /// Why this one did not.
-        error: S3Error,
-        /// How long the server asks to be left alone; zero where it does not say. Who tries again
-        /// waits at least as long as [`crate::registry::connection::pause`] says, too.
-        wait: Duration,
-    },
 }
 
 /// What was found of an object.
@@ -244,17 +228,22 @@ impl Client {
         self.send(&deletion(key)).map(drop)
     }
 
-    /// The same, tried once: for who has to look, before each further attempt, whether the object
-    /// is still to be deleted. One that did not succeed may have deleted it even so.
+    /// Deletes the object `key` if it `may_go`, and tells whether that is done. It is looked at
+    /// before each attempt: while a server is busy, somebody may write it anew.
     ///
     /// # Errors
-    /// When no further attempt will delete it.
-    pub fn delete_once(&self, key: &str) -> Result<Attempt, S3Error> {
-        match self.attempt(&deletion(key)) {
-            Ok(_) => Ok(Attempt::Done),
-            Err(Failure::Passing(error, wait)) => Ok(Attempt::Again { error, wait: bounded(wait) }),
-            Err(Failure::Final(error)) => Err(error),
-        }
+    /// When it can't be deleted.
+    pub fn delete_if(&self, key: &str, may_go: impl Fn(&Listed) -> bool) -> Result<bool, S3Error> {
+        let mut is_tried = false;
+        self.persist(|| match self.head(key).map_err(Failure::Final)? {
+            // An earlier attempt has done it, and its answer was lost.
+            None => Ok(is_tried),
+            Some(object) if !may_go(&object) => Ok(false),
+            Some(_) => {
+                is_tried = true;
+                self.attempt(&deletion(key)).map(|_| true)
+            }
+        })
     }
 }
 

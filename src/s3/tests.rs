@@ -8,7 +8,7 @@ use std::io::Read as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use super::client::{Attempt, Failure, Fetched, Object};
+use super::client::{Failure, Fetched, Object};
 use super::credentials::Sources;
 use super::download::Download;
 use super::*;
@@ -120,24 +120,23 @@ fn what_passes_is_asked_again_and_nothing_else_is() {
 }
 
 #[test]
-fn a_deletion_can_be_tried_once() {
+fn an_object_is_looked_at_before_each_attempt_to_delete_it() {
+    let head = || Reply::of(200).header("content-length", "7");
     let count = AtomicUsize::new(0);
     let server = Server::start(move |asked, _| match (path(asked), count.fetch_add(1, Ordering::Relaxed)) {
-        ("DELETE /cache/slow", 0) => complaint(503, "SlowDown").header("retry-after", "7"),
-        ("DELETE /cache/slow", 1) => Reply::none(),
-        ("DELETE /cache/slow", _) => Reply::of(204),
-        ("DELETE /cache/gone", _) => complaint(404, "NoSuchKey"),
+        ("HEAD /cache/slow", 0..3) | ("HEAD /cache/changed", _) | ("HEAD /cache/x", _) => head(),
+        ("DELETE /cache/slow", _) => complaint(503, "SlowDown"),
+        ("HEAD /cache/slow" | "HEAD /cache/gone", _) => Reply::of(404),
         _ => complaint(403, "AccessDenied"),
     });
     let client = client(&server.host);
-    for seconds in [7, 0] {
-        let again = client.delete_once("slow").expect("may pass");
-        assert!(matches!(again, Attempt::Again { wait, .. } if wait.as_secs() == seconds), "{again:?}");
-    }
-    assert_eq!(server.asked().len(), 2);
-    assert!(matches!(client.delete_once("slow"), Ok(Attempt::Done)));
-    assert!(matches!(client.delete_once("gone"), Ok(Attempt::Done)));
-    assert!(matches!(client.delete_once("x"), Err(S3Error::Denied { .. })));
+    // The server has done it the second time, in spite of what it said.
+    assert!(client.delete_if("slow", |object| object.size == Some(7)).expect("done"));
+    assert_eq!((server.count("HEAD"), server.count("DELETE")), (3, 2));
+    assert!(!client.delete_if("gone", |_| true).expect("asked"));
+    assert!(!client.delete_if("changed", |_| false).expect("asked"));
+    assert_eq!(server.count("DELETE"), 2);
+    assert!(matches!(client.delete_if("x", |_| true), Err(S3Error::Denied { .. })));
 }
 
 #[test]
