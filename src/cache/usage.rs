@@ -51,7 +51,7 @@ use super::shelf::{Shelf, ShelfError, Version};
 use crate::parallel::parallel;
 use crate::store::{Closure, NodeId, StorePath};
 pub use text::{Use, Used};
-use text::{merge, parse, render, render_line};
+use text::{merge, parse, render};
 
 /// The folder for what stowage alone reads.
 pub const FOLDER: &str = "stowage";
@@ -61,8 +61,11 @@ const FILE: &str = "used";
 /// In a bucket, the folder of what exports have begun and not ended.
 const BEGUN: &str = "begun";
 
-/// No record is longer, in bytes: that is one of a million paths.
+/// No record is longer, in bytes.
 const LIMIT: u64 = 64 << 20;
+
+/// How many paths are in one that is made of several: lines have 270 bytes at the most.
+const MOST: usize = 200_000;
 
 /// How often the records are listed where some went meanwhile.
 const TRIES: u32 = 4;
@@ -283,11 +286,9 @@ pub fn retain(root: &Shelf, keep: &dyn Fn(&str, &Use) -> bool) -> Result<(), She
         return Ok(());
     }
     // One that is too large would be read by nobody.
-    let most = usize::try_from(LIMIT / 2).unwrap_or(usize::MAX);
-    let lines: Vec<(&String, &Use)> = used.iter().collect();
-    let largest = lines.iter().map(|line| render_line(line).len()).max().unwrap_or(1);
-    for some in lines.chunks((most / largest).max(1)) {
-        add(root, FILE, &some.iter().map(|(hash, one)| ((*hash).clone(), (*one).clone())).collect())?;
+    let mut left = used.into_iter().peekable();
+    while left.peek().is_some() {
+        add(root, FILE, &left.by_ref().take(MOST).collect())?;
     }
     // Nobody changes a record that is there, so what is deleted is what was read.
     let folder = root.folder(FOLDER)?.folder(FILE)?;
@@ -323,12 +324,20 @@ pub fn size(root: &Shelf) -> Result<u64, ShelfError> {
 /// Adds a record of one's own, and tells its name.
 fn add(root: &Shelf, kind: &str, used: &Used) -> Result<String, ShelfError> {
     let day = seconds(SystemTime::now()) / DAY.as_secs();
+    let name = format!("{day}-{}", unused_name(root)?);
+    root.folder(FOLDER)?.folder(kind)?.write(&name, render(used).as_bytes())?;
+    Ok(name)
+}
+
+/// A name that nobody else has, nor can guess.
+///
+/// # Errors
+/// When the system has no random numbers.
+pub fn unused_name(root: &Shelf) -> Result<String, ShelfError> {
     let mut random = [0; 16];
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
         .map_err(|errno| root.failure(FOLDER, errno.into()))?;
-    let name = format!("{day}-{}", crate::digest::hex(&random));
-    root.folder(FOLDER)?.folder(kind)?.write(&name, render(used).as_bytes())?;
-    Ok(name)
+    Ok(crate::digest::hex(&random))
 }
 
 fn names(folder: &Shelf) -> Result<Vec<String>, ShelfError> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::cache::beneath::manage::Lock;
 use crate::cache::shelf::{Shelf, ShelfError, Version};
-use crate::cache::usage::FOLDER;
+use crate::cache::usage::{self, FOLDER};
 
 /// The object.
 const FILE: &str = "collecting";
@@ -42,7 +42,7 @@ impl<'a> Lease<'a> {
             return Ok(root.lock(Lock::Deleting, patience).then_some(Self { object: None, renewed }));
         }
         let begin = Instant::now();
-        let own = crate::digest::hex(&random(root)?);
+        let own = usage::unused_name(root)?;
         // Dropped where it is not taken, so that nothing stays of an attempt whose answer was lost.
         let lease = Self { object: Some((root, own.clone())), renewed: begin };
         loop {
@@ -112,11 +112,4 @@ fn write(root: &Shelf, own: &str, last: Instant) -> Result<bool, ShelfError> {
     // knows conditions.
     folder.replace(FILE, text.as_bytes(), &version)?;
     Ok(is_own(folder.read(FILE, LIMIT)?))
-}
-
-fn random(root: &Shelf) -> Result<[u8; 16], ShelfError> {
-    let mut random = [0; 16];
-    rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| root.failure(FOLDER, errno.into()))?;
-    Ok(random)
 }

@@ -57,13 +57,12 @@ pub(super) fn parse(contents: &[u8]) -> Option<Used> {
 }
 
 pub(super) fn render(used: &Used) -> String {
-    let lines = used.iter().map(|line| render_line(&line));
+    let line = |(hash, one): (&String, &Use)| {
+        let deriver = one.deriver.as_ref().map_or_else(|| "-".to_owned(), StorePath::to_basename);
+        format!("{hash} {} {deriver}\n", one.time)
+    };
+    let lines = used.iter().map(line);
     std::iter::once(format!("{HEADER}\n")).chain(lines).collect()
-}
-
-pub(super) fn render_line((hash, one): &(&String, &Use)) -> String {
-    let deriver = one.deriver.as_ref().map_or_else(|| "-".to_owned(), StorePath::to_basename);
-    format!("{hash} {} {deriver}\n", one.time)
 }
 
 #[cfg(test)]
