@@ -20,7 +20,7 @@ pub mod lease;
 pub mod plan;
 mod removal;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::time::{Duration, SystemTime};
 
@@ -153,18 +153,18 @@ fn paths_size(items: &[Item]) -> u64 {
     items.iter().map(|item| item.size).sum::<u64>() + nars.into_iter().map(|(_, size)| size).sum::<u64>()
 }
 
-/// What no path needs: (folder, name, size) of each.
-struct Rubbish(Vec<(&'static str, OsString, u64)>);
+/// What no path needs, by folder: the name and the size of each file.
+struct Rubbish(BTreeMap<&'static str, Vec<(OsString, u64)>>);
 
 impl Rubbish {
     /// `unnamed` is the age from which on a NAR or a listing that nobody names is nobody's.
     fn find(scan: &Scan, options: &Options, now: SystemTime, unnamed: Duration) -> Self {
         let age = |entry: &Entry| now.duration_since(entry.modified).unwrap_or_default();
         let named: HashSet<&OsStr> = scan.paths.iter().map(|path| OsStr::new(&path.metadata.nar_file)).collect();
-        let mut found = Vec::new();
+        let mut found: BTreeMap<&'static str, Vec<(OsString, u64)>> = BTreeMap::new();
         let mut add = |folder: &'static str, entry: &Entry| {
             if let Kind::File(size) = entry.kind {
-                found.push((folder, entry.name.clone(), size));
+                found.entry(folder).or_default().push((entry.name.clone(), size));
             }
         };
         let abandoned = |entry: &&Entry| is_temporary(&entry.name) && age(entry) > ABANDONED;
@@ -192,7 +192,7 @@ impl Rubbish {
     }
 
     fn size(&self) -> u64 {
-        self.0.iter().map(|(_, _, size)| size).sum()
+        self.0.values().flatten().map(|(_, size)| size).sum()
     }
 }
 

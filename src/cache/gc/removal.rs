@@ -206,13 +206,14 @@ impl<'a> Removal<'a> {
                 found.push((entry.name.clone(), size));
             }
         }
-        self.files(&folder, &found)
+        self.files(&folder, &found).map(drop)
     }
 
-    fn files(&mut self, folder: &Shelf, files: &[(OsString, u64)]) -> Result<(), ShelfError> {
+    /// Tells how many went.
+    fn files(&mut self, folder: &Shelf, files: &[(OsString, u64)]) -> Result<usize, ShelfError> {
         let is_dry = self.lease.is_none();
         let delete = |(name, _): &(OsString, u64)| if is_dry { Ok(()) } else { folder.remove(name) };
-        self.each(files, delete, |own, (_, size), ()| own.size += size)
+        self.each(files, delete, |own, (_, size), ()| own.size += size).map(|()| files.len())
     }
 
     /// Deletes narinfos that somebody wrote when NARs had just been deleted here which he had
@@ -249,27 +250,15 @@ impl<'a> Removal<'a> {
     /// # Errors
     /// When it can't be deleted.
     pub fn rubbish(&mut self, rubbish: &Rubbish) -> Result<(), ShelfError> {
-        let in_folder = |wanted: &str| -> Vec<(OsString, u64)> {
-            let found = rubbish.0.iter().filter(|(folder, ..)| *folder == wanted);
-            found.map(|(_, name, size)| (name.clone(), *size)).collect()
-        };
-        let mut folders: Vec<&str> = rubbish.0.iter().map(|(folder, ..)| *folder).collect();
-        folders.sort_unstable();
-        folders.dedup();
-        for name in folders {
-            let files = in_folder(name);
-            match name {
-                "nar" => self.others += self.delete_nars(&files)?,
-                _ => {
-                    let below = if name.is_empty() { None } else { self.root.existing(name)? };
-                    match below {
-                        Some(folder) => self.files(&folder, &files)?,
-                        None if name.is_empty() => self.files(self.root, &files)?,
-                        None => continue,
-                    }
-                    self.others += files.len();
-                }
-            }
+        for (name, files) in &rubbish.0 {
+            self.others += match *name {
+                "" => self.files(self.root, files)?,
+                "nar" => self.delete_nars(files)?,
+                name => match self.root.existing(name)? {
+                    Some(folder) => self.files(&folder, files)?,
+                    None => 0,
+                },
+            };
         }
         Ok(())
     }
@@ -299,7 +288,7 @@ impl<'a> Removal<'a> {
             None => {}
         })?;
         gone.extend(realisations::incomplete(&left).into_iter().map(|(name, _)| (name.into(), 0)));
-        self.files(&folder, &gone)
+        self.files(&folder, &gone).map(drop)
     }
 }
 
