@@ -148,34 +148,23 @@ fn one_deletes_at_a_time_and_whoever_was_killed_is_not_waited_for() {
 
 #[test]
 fn a_lease_whose_answer_was_lost_is_taken_nevertheless() {
-    // It is written, and a proxy says that it is not.
-    let before = |line: &str, objects: &Objects| {
-        let is_first = line == "PUT stowage/collecting" && objects.keys("lost").is_empty();
-        is_first.then(|| {
-            objects.put("lost", b"");
-            objects.put("stowage/collecting", b"another");
-            Reply::of(503)
-        })
-    };
-    let (_server, client, objects) = Objects::start(before);
-    let root = place(client).open().expect("opens");
-    // Somebody else's it was.
-    assert!(Lease::take(&root, Duration::ZERO).expect("asked").is_none());
-    assert_eq!(objects.text("stowage/collecting"), "another");
-
-    let before = |line: &str, objects: &Objects, body: &[u8]| {
-        let is_first = line == "PUT stowage/collecting" && objects.keys("lost").is_empty();
-        is_first.then(|| {
-            objects.put("lost", b"");
-            objects.put("stowage/collecting", body);
-            Reply::of(503)
-        })
-    };
-    let (_server, client, objects) = Objects::start_with_bodies(before);
-    let root = place(client).open().expect("opens");
-    let lease = Lease::take(&root, Duration::ZERO).expect("asked").expect("one's own");
-    drop(lease);
-    assert_eq!(objects.keys("stowage/").len(), 0);
+    for is_own in [true, false] {
+        // One's own or somebody else's is written, and a proxy says that it is not.
+        let before = move |line: &str, objects: &Objects, body: &[u8]| {
+            let is_first = line == "PUT stowage/collecting" && objects.keys("lost").is_empty();
+            is_first.then(|| {
+                objects.put("lost", b"");
+                objects.put("stowage/collecting", if is_own { body } else { b"another" });
+                Reply::of(503)
+            })
+        };
+        let (_server, client, objects) = Objects::start_with_bodies(before);
+        let root = place(client).open().expect("opens");
+        let lease = Lease::take(&root, Duration::ZERO).expect("asked");
+        assert_eq!(lease.is_some(), is_own);
+        drop(lease);
+        assert_eq!(objects.keys("stowage/").len(), usize::from(!is_own));
+    }
 }
 
 #[test]
