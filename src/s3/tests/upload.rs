@@ -171,7 +171,8 @@ fn who_is_slower_than_another_who_writes_the_same_is_content() {
     for (size, is_same) in [(20 << 20, true), (19 << 20, false)] {
         let mut upload = Upload::new(&client(&server.host), "o", size as u64);
         upload.write_all(&vec![7; size]).expect("taken");
-        assert_eq!(upload.finish().is_ok(), is_same, "{size}");
+        let finished = upload.finish();
+        assert_eq!(finished.is_ok(), is_same, "{size}: {finished:?}");
     }
 }
 
