@@ -15,6 +15,7 @@ use layers::{Layers, Said};
 use crate::cache::setup;
 pub use crate::destination::Place;
 use crate::destination::{self, Delivery, DestinationError, ImageReference, UnreadableLayers};
+use crate::image::extras::Extras;
 use crate::image::manifest::{Descriptor, ManifestFormat};
 use crate::image::note::Note;
 use crate::image::spec::SpecError;
@@ -41,6 +42,10 @@ pub struct Build<'a> {
     pub closure: &'a Closure,
     /// Those of them that are laid out at `/`.
     pub contents: &'a [StorePath],
+    /// What is there beside contents, and why.
+    pub extras: &'a Extras,
+    /// Where the files of store paths are.
+    pub files: &'a StoreFiles,
     /// The store that they come from.
     pub location: &'a StoreLocation,
     /// What is known of layers made before.
@@ -109,13 +114,12 @@ fn put(build: &Build<'_>, places: &[Place]) -> anyhow::Result<Vec<Image>> {
     check_parent(build.parent, places)?;
     check_cache_store(build.spec, places)?;
     let base = Base::new(build.parent, build.spec, build.closure)?;
-    let files = StoreFiles::open(&build.location.real_dir)?;
     for path in base.wanted().into_iter().chain(build.contents) {
-        restore::check(&files, build.location, path)?;
+        restore::check(build.files, build.location, path)?;
     }
-    let Layers { layers, history } = Layers::plan(build, &base, &files)?;
+    let Layers { layers, history } = Layers::plan(build, &base)?;
     let (jobs, said): (Vec<LayerJob<'_>>, Vec<Said>) = layers.into_iter().map(|layer| (layer.job, layer.said)).unzip();
-    let source = Source { files: &files, store_dir: base.image_dir() };
+    let source = Source { files: build.files, store_dir: base.image_dir() };
     let mut delivery =
         Delivery { source, jobs, compression: Compression::None, threads: build.threads, progress: build.progress };
     let mut images = Vec::new();
@@ -217,6 +221,9 @@ fn assemble(
         "amd64".to_owned()
     });
     let mut container = inherited.container(&spec.config, &base.user, spec.user.is_some());
+    if !build.extras.trees.is_empty() {
+        container.lead_to(&build.extras.trees, base.all.store_dir(), &spec.config);
+    }
     if let Some(dir) = &spec.cache_store {
         container.set_default("NIX_REMOTE", &setup::of_linked(Path::new(dir)));
         container.enter_by(&[&format!("/{}", system::PROGRAM), "enter"]);
@@ -226,10 +233,15 @@ fn assemble(
     Ok(Image { name: build.name.clone(), config, manifest, layers })
 }
 
+/// What holds all that is in the store.
+fn held(build: &Build<'_>, base: &Base<'_>) -> Vec<StorePath> {
+    base.held().into_iter().filter(|path| !build.files.is_elsewhere(path)).collect()
+}
+
 /// Before any file is read, so that no collector takes one away meanwhile.
 fn hold(build: &Build<'_>, base: &Base<'_>, folder: &Path) {
     if build.hold
-        && let Err(error) = roots::hold(build.location, &folder.join("roots"), &base.held())
+        && let Err(error) = roots::hold(build.location, &folder.join("roots"), &held(build, base))
     {
         tracing::warn!("the store paths of {} are not held against garbage collection: {error}", folder.display());
     }
@@ -237,7 +249,7 @@ fn hold(build: &Build<'_>, base: &Base<'_>, folder: &Path) {
 
 fn release(build: &Build<'_>, base: &Base<'_>, folder: &Path) {
     if build.hold
-        && let Err(error) = roots::release_others(&folder.join("roots"), &base.held())
+        && let Err(error) = roots::release_others(&folder.join("roots"), &held(build, base))
     {
         tracing::warn!("store paths of an older image are still held by {}: {error}", folder.display());
     }

@@ -69,6 +69,7 @@
 //! | `cli/args.rs` | the command line as clap reads it | pure |
 //! | `cli/args/cache.rs` | the arguments of `stowage cache` and `stowage env` | pure |
 //! | `cli/args/look.rs` | the arguments of what looks at images | pure |
+//! | `cli/args/needs.rs` | the arguments for what an image has so that something can be built in it | pure |
 //! | `cli/build.rs` | `stowage build` | IO |
 //! | `cli/cache.rs` | `stowage cache` | IO |
 //! | `cli/cache_check.rs` | `stowage cache check`, `gc` and `info` | IO |
@@ -80,6 +81,7 @@
 //! | `cli/env.rs` | `stowage env` | IO |
 //! | `cli/exit.rs` | what exit codes say | pure |
 //! | `cli/export.rs` | how to export, as the command line says | IO |
+//! | `cli/gather.rs` | gathers the store paths of an image | IO |
 //! | `cli/hook.rs` | `stowage hook` | IO |
 //! | `cli/index.rs` | `stowage index` | IO |
 //! | `cli/inspect.rs` | `stowage inspect` | IO |
@@ -118,6 +120,7 @@
 //! | `image/contents.rs` | lays out contents at `/` | IO |
 //! | `image/contents/links.rs` | follows links within the store | IO |
 //! | `image/contents/tests.rs` | tests of the layout | IO |
+//! | `image/extras.rs` | what an image has beside its contents, and why | pure |
 //! | `image/ground.rs` | where a layer's entries belong on a parent's file system | pure |
 //! | `image/inherit.rs` | what a parent's config hands on | pure |
 //! | `image/items.rs` | the entries of a layer that is made in memory | IO |
@@ -132,11 +135,19 @@
 //! | `image/note.rs` | what manifests tell others of layers | pure |
 //! | `image/platform.rs` | the machines that images are for | pure |
 //! | `image/spec.rs` | what an image is to be | pure |
+//! | `image/spec/error.rs` | what can be wrong with a spec | pure |
 //! | `image/spec/tests.rs` | tests of the spec | pure |
 //! | `image/spec/values.rs` | what single keys of a spec say | pure |
 //! | `image/system.rs` | the system layer | IO |
+//! | `image/system/state.rs` | Nix's own state in an image: its database, and roots | IO |
 //! | `image/system/tests.rs` | tests of the system layer | pure |
+//! | `image/trees.rs` | source trees in an image, and how Nix finds them there | pure |
 //! | `image/user.rs` | the image's user | pure |
+//! | `inputs/missing.rs` | what a derivation needs and a store has not | pure |
+//! | `inputs/mod.rs` | what it takes to run a derivation's builder, and nothing else | pure |
+//! | `inputs/modulo.rs` | the names that Nix gives to what content-addressed derivations have made | pure |
+//! | `inputs/store.rs` | looks at derivations in a store | IO |
+//! | `inputs/tests.rs` | tests of what it takes | pure |
 //! | `layer/blob.rs` | layers that are there already, taken as they are | pure |
 //! | `layer/chunks.rs` | a layer's bytes in chunks | pure |
 //! | `layer/compress.rs` | the forms that a layer's bytes can have | pure |
@@ -205,6 +216,7 @@
 //! | `plan/stable/model.rs` | what changes together, as far as one can tell | pure |
 //! | `plan/stable/tests.rs` | tests of the strategy | pure |
 //! | `plan/tests.rs` | what must hold for every strategy | pure |
+//! | `plan/volatile.rs` | what changes so often that it goes into layers of its own | pure |
 //! | `queue.rs` | what was built and has not gone out yet, on disk | IO |
 //! | `queue/record.rs` | a build that has not gone out yet | IO |
 //! | `registry/agent.rs` | what sends requests over HTTP | IO |
@@ -240,9 +252,11 @@
 //! | `s3/tests/list.rs` | tests of lists that end, and of others | IO |
 //! | `s3/tests/upload.rs` | tests of large objects | IO |
 //! | `s3/upload.rs` | writes an object while it is made | IO |
+//! | `store/adopt.rs` | takes files and folders that are not in the store for store paths | IO |
 //! | `store/closure.rs` | registrations closed under references | pure |
 //! | `store/content_address.rs` | finds content addresses again that a list has lost | IO |
 //! | `store/db.rs` | reads a live Nix database | IO |
+//! | `store/db/derivations.rs` | what a database knows of derivations | IO |
 //! | `store/db/realisations.rs` | what builds of content-addressed derivations have made | IO |
 //! | `store/db/row.rs` | what the rows of a Nix database say | pure |
 //! | `store/db/tests.rs` | tests of the reader | IO |
@@ -257,6 +271,10 @@
 //! | `store/roots.rs` | indirect GC roots | IO |
 //! | `store/source.rs` | where registrations come from | IO |
 //! | `tree.rs` | walks and reads store paths | IO |
+//! | `tree/elsewhere.rs` | store paths whose files are not in the store | IO |
+//! | `tree/error.rs` | why a store path can't be read | pure |
+//! | `tree/exclude.rs` | what of a source tree does not go into an image | pure |
+//! | `tree/sink.rs` | where the bytes of files come from, and where they are read to | pure |
 //! | `url.rs` | paths in URLs | pure |
 //! | `worker.rs` | works off the queue of builds | IO |
 
@@ -270,6 +288,7 @@ pub mod digest;
 pub mod fs;
 pub mod hook;
 pub mod image;
+pub mod inputs;
 pub mod layer;
 pub mod local_store;
 pub mod mark;

@@ -5,6 +5,12 @@
 //! bit, contents and link targets. So whatever is made of these entries depends
 //! on the NAR hash alone, not on owners, other modes, times or hard links.
 
+pub mod elsewhere;
+mod error;
+pub mod exclude;
+mod sink;
+
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -17,6 +23,10 @@ use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags, RawDir, Stat};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::store::StorePath;
+use elsewhere::Elsewhere;
+pub use error::TreeError;
+use sink::WholeFile;
+pub use sink::{Files, Sink};
 
 /// How much of a file is announced, in bytes; the system itself reads ahead in larger ones.
 const ANNOUNCED: u64 = 16 << 20;
@@ -50,82 +60,6 @@ pub enum Node {
     },
 }
 
-/// Why a store path can't be read as its registration says.
-#[derive(Debug, thiserror::Error)]
-pub enum TreeError {
-    /// The database knows it, the disk does not.
-    #[error("{0} is registered, but gone from disk; restore it with `nix-store --repair-path {0}`")]
-    Gone(PathBuf),
-    /// Neither the disk knows it, nor the database: it was collected.
-    #[error("{path} is gone, and this store does not know it any more; restore it with `{command}`")]
-    Collected {
-        /// The path.
-        path: PathBuf,
-        /// The command that brings it back.
-        command: String,
-    },
-    /// Store paths never change; one that does would give a wrong layer.
-    #[error(
-        "{path} changed while it was read: it was {expected} bytes long, and is {found} now; check its store path with `nix-store --verify-path`"
-    )]
-    Changed {
-        /// The file.
-        path: PathBuf,
-        /// The size that the walk found, in bytes.
-        expected: u64,
-        /// What it is now: a size, or "longer".
-        found: String,
-    },
-    /// A device, socket or pipe, which no NAR can have.
-    #[error("{0} is neither a file, nor a folder, nor a symbolic link; no store path may have such a file")]
-    Special(PathBuf),
-    /// Anything else that the system says.
-    #[error("reading {path}: {source}")]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-}
-
-/// Where the bytes of files are read to.
-pub trait Sink {
-    /// What goes wrong beyond reading.
-    type Error: From<TreeError>;
-    /// Free space, at least one byte of it.
-    ///
-    /// # Errors
-    /// When none can be made.
-    fn space(&mut self) -> Result<&mut [u8], Self::Error>;
-    /// Says that the first `length` bytes of the space are written.
-    fn advance(&mut self, length: usize);
-    /// Adds `bytes`, which are in memory.
-    ///
-    /// # Errors
-    /// When no space can be made.
-    fn add(&mut self, mut bytes: &[u8]) -> Result<(), Self::Error> {
-        while !bytes.is_empty() {
-            let space = self.space()?;
-            let (now, later) = bytes.split_at(bytes.len().min(space.len()));
-            space[..now.len()].copy_from_slice(now);
-            self.advance(now.len());
-            bytes = later;
-        }
-        Ok(())
-    }
-}
-
-/// Where the contents of files come from.
-pub trait Files {
-    /// Reads the file `path`, below the store dir, which is `size` bytes long, into
-    /// `sink`.
-    ///
-    /// # Errors
-    /// When it is of another size, or can't be read.
-    fn read<S: Sink>(&self, path: &[u8], size: u64, sink: &mut S) -> Result<(), S::Error>;
-}
-
 impl Files for StoreFiles {
     fn read<S: Sink>(&self, path: &[u8], size: u64, sink: &mut S) -> Result<(), S::Error> {
         self.read(path, size, sink)
@@ -137,6 +71,8 @@ impl Files for StoreFiles {
 pub struct StoreFiles {
     folder: OwnedFd,
     path: PathBuf,
+    /// Those that are not there, by their base names.
+    elsewhere: BTreeMap<Vec<u8>, Elsewhere>,
 }
 
 impl StoreFiles {
@@ -148,7 +84,23 @@ impl StoreFiles {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::open(path, flags, Mode::empty())
             .map_err(|errno| TreeError::Io { path: path.to_owned(), source: errno.into() })?;
-        Ok(Self { folder, path: path.to_owned() })
+        Ok(Self { folder, path: path.to_owned(), elsewhere: BTreeMap::new() })
+    }
+
+    /// Takes the files of the store path `path` from elsewhere.
+    pub fn put_elsewhere(&mut self, path: &StorePath, elsewhere: Elsewhere) {
+        self.elsewhere.insert(path.to_basename().into_bytes(), elsewhere);
+    }
+
+    /// Those whose files are elsewhere.
+    pub fn elsewhere(&self) -> impl Iterator<Item = &Elsewhere> {
+        self.elsewhere.values()
+    }
+
+    /// Whether the files of `path` are elsewhere than in the store.
+    #[must_use]
+    pub fn is_elsewhere(&self, path: &StorePath) -> bool {
+        self.elsewhere.contains_key(path.to_basename().as_bytes())
     }
 
     /// Finds out whether `path` is there, without opening it.
@@ -156,6 +108,9 @@ impl StoreFiles {
     /// # Errors
     /// When it is not.
     pub fn check(&self, path: &StorePath) -> Result<(), TreeError> {
+        if self.is_elsewhere(path) {
+            return Ok(());
+        }
         self.stat(path.to_basename().as_bytes()).map(drop).map_err(|error| missing_root(error, self, path))
     }
 
@@ -165,6 +120,9 @@ impl StoreFiles {
     /// When it is gone, can't be read, or has a file of a kind that no NAR has.
     pub fn walk(&self, path: &StorePath) -> Result<Vec<Entry>, TreeError> {
         let base = path.to_basename().into_bytes();
+        if let Some(elsewhere) = self.elsewhere.get(&base) {
+            return Ok(elsewhere.entries(&base));
+        }
         let mut walk = Walk { files: self, entries: Vec::new(), buffer: vec![MaybeUninit::uninit(); 32 * 1024] };
         walk.add(base, FileType::Unknown).map_err(|error| missing_root(error, self, path))?;
         Ok(walk.entries)
@@ -177,6 +135,13 @@ impl StoreFiles {
     /// When it can't be read.
     pub fn children(&self, path: &[u8]) -> Result<Option<Vec<Entry>>, TreeError> {
         let mut buffer = vec![MaybeUninit::uninit(); 32 * 1024];
+        if let Some((elsewhere, rest)) = self.elsewhere_of(path) {
+            if elsewhere.node(rest)? != Node::Directory {
+                return Ok(None);
+            }
+            let names = elsewhere.names(rest).into_iter();
+            return names.map(|name| self.entry(&join(path, &name))).collect::<Result<_, _>>().map(Some);
+        }
         if FileType::from_raw_mode(self.stat(path)?.st_mode) != FileType::Directory {
             return Ok(None);
         }
@@ -214,6 +179,9 @@ impl StoreFiles {
     /// See there.
     pub fn read_noting<S: Sink>(&self, path: &[u8], size: u64, sink: &mut S, cold: &mut bool) -> Result<(), S::Error> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        if let Some((elsewhere, rest)) = self.elsewhere_of(path) {
+            return elsewhere.read(rest, sink);
+        }
         let file =
             rustix::fs::openat(&self.folder, path, flags, Mode::empty()).map_err(|errno| self.error(path, errno))?;
         let mut is_first = true;
@@ -261,7 +229,9 @@ impl StoreFiles {
     /// can't, that is found out when the file is read.
     pub fn announce(&self, path: &[u8]) {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        if let Ok(file) = rustix::fs::openat(&self.folder, path, flags, Mode::empty()) {
+        if let Some((elsewhere, rest)) = self.elsewhere_of(path) {
+            elsewhere.announce(rest, ANNOUNCED);
+        } else if let Ok(file) = rustix::fs::openat(&self.folder, path, flags, Mode::empty()) {
             let _ = rustix::fs::fadvise(&file, 0, NonZeroU64::new(ANNOUNCED), Advice::WillNeed);
         }
     }
@@ -281,6 +251,9 @@ impl StoreFiles {
     }
 
     fn node(&self, path: &[u8], kind: FileType) -> Result<Node, TreeError> {
+        if let Some((elsewhere, rest)) = self.elsewhere_of(path) {
+            return elsewhere.node(rest);
+        }
         match kind {
             FileType::Directory => Ok(Node::Directory),
             FileType::Symlink => {
@@ -328,30 +301,24 @@ impl StoreFiles {
         rustix::fs::statat(&self.folder, path, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.error(path, errno))
     }
 
+    /// The store path elsewhere that `path` is in, and what is left of it.
+    fn elsewhere_of<'s>(&'s self, path: &'s [u8]) -> Option<(&'s Elsewhere, &'s [u8])> {
+        if self.elsewhere.is_empty() {
+            return None;
+        }
+        let end = path.iter().position(|byte| *byte == b'/').unwrap_or(path.len());
+        Some((self.elsewhere.get(&path[..end])?, &path[end..]))
+    }
+
     fn full(&self, path: &[u8]) -> PathBuf {
-        self.path.join(OsStr::from_bytes(path))
+        match self.elsewhere_of(path) {
+            None => self.path.join(OsStr::from_bytes(path)),
+            Some((elsewhere, rest)) => elsewhere.full(rest),
+        }
     }
 
     fn error(&self, path: &[u8], errno: Errno) -> TreeError {
         TreeError::Io { path: self.full(path), source: errno.into() }
-    }
-}
-
-/// A file's bytes in memory, with room for one more.
-struct WholeFile {
-    bytes: Vec<u8>,
-    filled: usize,
-}
-
-impl Sink for WholeFile {
-    type Error = TreeError;
-
-    fn space(&mut self) -> Result<&mut [u8], TreeError> {
-        Ok(&mut self.bytes[self.filled..])
-    }
-
-    fn advance(&mut self, length: usize) {
-        self.filled += length;
     }
 }
 
@@ -387,7 +354,7 @@ fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
 fn missing_root(error: TreeError, files: &StoreFiles, path: &StorePath) -> TreeError {
     match error {
         TreeError::Io { path: at, source }
-            if source.kind() == std::io::ErrorKind::NotFound && at == files.path.join(path.to_basename()) =>
+            if source.kind() == std::io::ErrorKind::NotFound && at == files.full(path.to_basename().as_bytes()) =>
         {
             TreeError::Gone(at)
         }

@@ -20,7 +20,6 @@ use crate::parent::compression::{Compression, taken};
 use crate::parent::{LayerBytes, Parent, ParentLayer};
 use crate::plan::saved;
 use crate::store::StorePath;
-use crate::tree::StoreFiles;
 
 /// What the history says of the hook's layer.
 const HOOK_COMMENT: &str = "stowage and its post-build hook";
@@ -88,11 +87,15 @@ impl<'a> Layers<'a> {
     ///
     /// # Errors
     /// When there would be too many; or as [`SystemLayer::make`].
-    pub fn plan(build: &Build<'a>, base: &'a Base<'a>, files: &'a StoreFiles) -> anyhow::Result<Self> {
+    pub fn plan(build: &Build<'a>, base: &'a Base<'a>) -> anyhow::Result<Self> {
         let hook = hook(build, base);
         let of_parent = base.parent.map_or(&[][..], |parent| &parent.layers[..]);
         let limit = limit(build.spec, base.parent, !base.new.is_empty(), hook.is_some())?;
-        let plan = plans::plan(&base.new, &build.spec.policy(limit, build.previous.to_vec()), build.index);
+        let plan = plans::plan(
+            &base.new,
+            &build.spec.policy(limit, &build.extras.volatile, build.previous.to_vec()),
+            build.index,
+        );
         // A first plan knows nothing but what the layers' comments tell anyway; over a parent
         // it tells which of them are ours.
         let is_told = plan.history.revisions > 0 || base.parent.is_some();
@@ -104,7 +107,8 @@ impl<'a> Layers<'a> {
             let owner = build.spec.owner.clone();
             let key = LayerKey::of_store_paths(base.image_dir(), &owner, infos.clone());
             let paths: Vec<StorePath> = infos.map(|info| info.path.clone()).collect();
-            let content = Content::Store { paths, owner };
+            let elsewhere = paths.iter().any(|path| build.files.is_elsewhere(path));
+            let content = Content::Store { paths, owner, elsewhere };
             let job = LayerJob {
                 key,
                 content,
@@ -118,7 +122,7 @@ impl<'a> Layers<'a> {
         }
         layers.extend(hook);
         let is_first = layers.len() == of_parent.len();
-        let system = system(build, base, files);
+        let system = system(build, base);
         // All the same, if nothing lies between them.
         if let Some(top) = of_parent.last().filter(|_| is_first)
             && digest(&system.job, build.index)? == top.record.diff_id
@@ -164,7 +168,7 @@ fn kept(number: usize, layer: &ParentLayer) -> Planned<'static> {
     let compression = Compression::of_media_type(&blob.media_type);
     let (key, content) = match &layer.bytes {
         LayerBytes::Store { key, owner, .. } => {
-            (*key, Content::Store { paths: layer.paths.clone(), owner: owner.clone() })
+            (*key, Content::Store { paths: layer.paths.clone(), owner: owner.clone(), elsewhere: false })
         }
         LayerBytes::Blob { open, origin } => {
             let mut hasher = KeyHasher::new("stowage parent layer v1");
@@ -202,9 +206,10 @@ fn hook<'a>(build: &Build<'a>, base: &'a Base<'a>) -> Option<Planned<'a>> {
     Some(Planned { job, said: Said { comment: HOOK_COMMENT.to_owned(), blob: None, known_as: None } })
 }
 
-fn system<'a>(build: &Build<'a>, base: &'a Base<'a>, files: &'a StoreFiles) -> Planned<'a> {
-    let Build { spec, contents, index, .. } = *build;
-    let system = SystemLayer { spec, user: &base.user, closure: &base.all, contents, index, ground: base.ground() };
+fn system<'a>(build: &Build<'a>, base: &'a Base<'a>) -> Planned<'a> {
+    let Build { spec, contents, extras, files, index, .. } = *build;
+    let (user, closure, ground) = (&base.user, &base.all, base.ground());
+    let system = SystemLayer { spec, user, closure, contents, extras, index, ground };
     let key = system.key();
     let content = Content::Made(Box::new(move || system.make(files)));
     let job = LayerJob { key, content, estimate: 0, known: index.get(&key), packed: None };

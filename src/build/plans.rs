@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::layer::LayerKey;
 use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
-use crate::plan::{self, History, LayerPlan, PlannedLayer, Policy};
+use crate::plan::{self, LayerPlan, PlannedLayer, Policy};
 use crate::store::{Closure, NodeId};
 
 /// Fewer paths are planned as quickly as a file is read.
@@ -41,7 +41,7 @@ impl Remembered {
     /// The plan, if it is one for `closure`.
     fn plan(self, closure: &Closure, policy: &Policy) -> Option<LayerPlan> {
         let layers = self.layers.into_iter().map(|(paths, why)| PlannedLayer { paths, why }).collect();
-        let plan = LayerPlan { layers, history: History::of(closure, &policy.previous) };
+        let plan = LayerPlan { layers, history: plan::history(closure, policy) };
         let is_whole = plan.layers.iter().flat_map(|layer| &layer.paths).all(|id| *id < closure.len());
         // Groups may make more layers than the limit; planning is what says so.
         let limit = NonZeroUsize::new(closure.len()).unwrap_or(NonZeroUsize::MIN);

@@ -2,6 +2,7 @@
 
 mod cache;
 mod look;
+mod needs;
 
 use std::path::PathBuf;
 
@@ -18,12 +19,14 @@ pub use cache::{
     WaitArguments,
 };
 pub use look::{DiffArguments, InspectArguments, WhyArguments};
+pub use needs::{NeedsArguments, NixpkgsArgument};
 
 const AFTER_HELP: &str = "\
 Examples:
   stowage build ./result --name ci --to docker-archive:- | docker load
   stowage build --spec ci.json --to docker://registry.example/team/ci:latest
   stowage build ./result --from stowage:./tools --to stowage:./project
+  stowage build ./tools --build-deps-of ./result --nixpkgs ./nixpkgs --to docker-daemon:ci
   stowage index stowage:./amd64 stowage:./arm64 --to docker://registry.example/team/ci:latest
   stowage plan ./result --previous oci:layout:latest
   stowage diff oci:layout:old oci:layout:new
@@ -218,6 +221,9 @@ pub struct BuildArguments {
     /// paths that it has are not written again, and the image's database knows all of them.
     #[arg(long, value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
     pub from: Option<String>,
+    /// What else goes into the image
+    #[command(flatten)]
+    pub needs: NeedsArguments,
     /// What to call the image; by default like the first path
     #[arg(long, value_name = "NAME[:TAG]")]
     pub name: Option<String>,
@@ -276,6 +282,9 @@ pub struct PlanArguments {
     /// The image to build on, as for `build`: what it has is not planned again
     #[arg(long, value_name = "IMAGE", value_hint = ValueHint::AnyPath)]
     pub from: Option<String>,
+    /// What else goes into the image
+    #[command(flatten)]
+    pub needs: NeedsArguments,
     /// Show only the layer of this path, all that is in it, and why
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub why: Option<PathBuf>,

@@ -1,7 +1,7 @@
 //! `stowage build`.
 
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -9,21 +9,23 @@ use serde_json::json;
 use super::args::BuildArguments;
 use super::earlier;
 use super::exit::UsageError;
+use super::gather::{self, Gathered};
 use super::layer_index;
 use super::output::{self, Meter};
+use super::parent;
 use super::settings::Settings;
-use super::{parent, paths};
 use crate::build::{self, Build, Place};
 use crate::destination::{DestinationError, ImageReference};
 use crate::digest::Digest;
+use crate::image::extras::{Extras, Reason};
 use crate::image::manifest::ManifestFormat;
 use crate::image::spec::MAX_LAYERS;
-use crate::image::{Image, ImageName, ImageSpec, config};
+use crate::image::{Image, ImageName, ImageSpec};
 use crate::layer::compress::Compression;
 use crate::parent::Parent;
-use crate::plan::{self, Strategy};
+use crate::plan::Strategy;
 use crate::store::source::RegistrationSource;
-use crate::store::{Closure, StoreLocation, StorePath, content_address};
+use crate::store::{Closure, PathInfo, content_address};
 use crate::tree::StoreFiles;
 
 /// Builds an image.
@@ -52,12 +54,17 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     let mut index = layer_index::open(settings, &arguments.index)?;
     let previous = earlier::previous(&arguments.previous, &settings.registries, spec.platform().as_ref())?;
     layer_index::add_previous(&mut index, &arguments.previous, &settings.registries);
-    let contents = contents(&location, &arguments.paths, &spec)?;
+    gather::add_arguments(&mut spec, arguments.needs)?;
     let source = arguments.source.registrations();
-    let mut closure = closure(&source, &location, &contents, &spec)?;
+    let mut gathered = gather::gather(&source, &location, &arguments.paths, &spec)?;
+    let files = gathered.files(&location)?;
+    check_places(&files, &places)?;
+    let name = name(&spec, &gathered);
+    let Gathered { contents, mut closure, extras, .. } = gathered;
+    warn_of_outputs(&closure, &extras);
     content_address::restore_recursive(&mut closure);
     if source != RegistrationSource::Database {
-        content_address::restore_files(&mut closure, &StoreFiles::open(&location.real_dir)?, &settings.index)?;
+        content_address::restore_files(&mut closure, &files, &settings.index)?;
     }
     let program = spec.has_program().then(own_program).transpose()?;
     let parent = spec.from_image.as_ref();
@@ -68,11 +75,13 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     let meter = Meter::new(total(&closure, parent.as_ref()), settings.quiet);
     let images = build::build(
         &Build {
-            name: name(&spec, &closure, &contents),
+            name,
             spec: &spec,
             parent: parent.as_ref(),
             closure: &closure,
             contents: &contents,
+            extras: &extras,
+            files: &files,
             location: &location,
             index: &index,
             hook: program.as_deref(),
@@ -234,59 +243,56 @@ fn read_spec(path: &Path) -> anyhow::Result<ImageSpec> {
     })
 }
 
-/// The store paths that are laid out at `/`, each once.
-///
-/// # Errors
-/// When one is none.
-pub fn contents(location: &StoreLocation, paths: &[PathBuf], spec: &ImageSpec) -> anyhow::Result<Vec<StorePath>> {
-    let mut contents = Vec::new();
-    for path in paths.iter().map(PathBuf::as_path).chain(spec.contents.iter().map(Path::new)) {
-        let path = paths::resolve(location, path)?;
-        if !contents.contains(&path) {
-            contents.push(path);
-        }
-    }
-    Ok(contents)
-}
-
-/// All store paths of the image: what contents and config reach.
-///
-/// # Errors
-/// When there is none, or a registration is missing.
-pub fn closure(
-    source: &RegistrationSource,
-    location: &StoreLocation,
-    contents: &[StorePath],
-    spec: &ImageSpec,
-) -> anyhow::Result<Closure> {
-    let mentions = paths::mentions(location, &texts(spec)?);
-    if contents.is_empty() && mentions.is_empty() && *source == RegistrationSource::Database {
-        // On a parent, a config alone is worth an image.
-        if spec.from_image.is_some() {
-            return Ok(Closure::new(&location.store_dir, Vec::new(), None)?);
-        }
-        return Err(UsageError("nothing to put into the image: name a PATH, or a spec with contents".to_owned()).into());
-    }
-    let closure = source.closure(location, contents, &mentions)?;
-    for pattern in plan::unmatched(&closure, &spec.groups, &spec.hints) {
-        tracing::warn!("{pattern:?} in the spec's `layers` or `popularity` names no store path of the image");
-    }
-    Ok(closure)
-}
-
-/// All texts of the image that may name store paths, which must be in it then.
-fn texts(spec: &ImageSpec) -> anyhow::Result<String> {
-    let user = spec.user.clone().unwrap_or_default();
-    let config = config::with_defaults(spec.config.clone(), &user);
-    let settings: Vec<&String> = spec.nix_conf.values().collect();
-    Ok(serde_json::to_string(&(config, &user.home, &user.shell, settings))?)
-}
-
 /// What the image is called.
 #[must_use]
-pub fn name(spec: &ImageSpec, closure: &Closure, contents: &[StorePath]) -> ImageName {
-    let first = || contents.first().or_else(|| closure.unreferenced().first().map(|id| &closure.info(*id).path));
-    spec.name.clone().unwrap_or_else(|| ImageName::from_store_name(first().map_or("image", |path| path.name())))
+pub fn name(spec: &ImageSpec, gathered: &Gathered) -> ImageName {
+    let Gathered { closure, .. } = gathered;
+    let first = || closure.unreferenced().first().map(|id| closure.info(*id).path.name());
+    let name = || gathered.name().or_else(first).unwrap_or("image");
+    spec.name.clone().unwrap_or_else(|| ImageName::from_store_name(name()))
+}
+
+/// An image that goes into a source tree would be in the tree the next time.
+fn check_places(files: &StoreFiles, places: &[Place]) -> Result<(), UsageError> {
+    for place in places {
+        let (ImageReference::DockerArchive { file: path, .. }
+        | ImageReference::OciArchive { file: path, .. }
+        | ImageReference::Oci { folder: path, .. }
+        | ImageReference::Folder { folder: path }) = &place.reference
+        else {
+            continue;
+        };
+        if place.reference.is_stdout() {
+            continue;
+        }
+        // It need not be there yet.
+        let around = crate::fs::folder_of(path).canonicalize().unwrap_or_default();
+        let path = path.canonicalize().unwrap_or_else(|_| around.join(path.file_name().unwrap_or_default()));
+        if let Some(tree) = files.elsewhere().find(|tree| tree.would_have(&path)) {
+            let (place, tree) = (&place.reference, tree.path().display());
+            return Err(UsageError(format!(
+                "{place} is in the source tree {tree}, and would go into the next image; name another place, or leave it out with --exclude"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Where what is to be built is there already, nothing is built.
+fn warn_of_outputs(closure: &Closure, extras: &Extras) {
+    let derivations = extras.roots.get(&Reason::Derivation).into_iter().flatten();
+    for derivation in derivations {
+        let is_own = |info: &&PathInfo| info.deriver.as_ref() == Some(derivation);
+        let is_input = |info: &&PathInfo| {
+            let inputs = extras.roots.iter().filter(|(reason, _)| matches!(reason, Reason::InputOf(_)));
+            !inputs.flat_map(|(_, paths)| paths).any(|path| *path == info.path)
+        };
+        if let Some(own) = closure.infos().iter().filter(is_own).find(is_input) {
+            let (own, derivation) =
+                (closure.store_dir().render_path(&own.path), closure.store_dir().render_path(derivation));
+            tracing::warn!("{own} is in the image, so building {derivation} there builds nothing");
+        }
+    }
 }
 
 /// This very program, if it runs anywhere.

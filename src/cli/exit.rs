@@ -13,6 +13,7 @@ use crate::image::contents::ContentsError;
 use crate::image::inherit::PlatformError;
 use crate::image::name::NameError;
 use crate::image::spec::SpecError;
+use crate::inputs::missing::{MissingError, NoDerivation};
 use crate::layer::blob::BlobError;
 use crate::layer::chunks::PackError;
 use crate::layer::deliver::SpoolError;
@@ -154,7 +155,9 @@ impl Exit {
             Some(_) => return Some(Self::Contents),
             None => {}
         }
-        (cause.is::<TreeError>() || cause.is::<PathError>()).then_some(Self::StorePath)
+        let is_path = cause.is::<TreeError>() || cause.is::<PathError>();
+        let is_input = cause.is::<MissingError>() || cause.is::<NoDerivation>();
+        (is_path || is_input).then_some(Self::StorePath)
     }
 
     fn of_cache(error: &CacheError) -> Self {

@@ -17,6 +17,19 @@ pub enum PathError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// Likewise, of a source tree.
+    #[error("the source tree {path:?}: {source}; name a folder, a file, or a store path")]
+    NoTree {
+        /// What was typed.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A part of what refers to other store paths: nobody knows to which of them it does.
+    #[error(
+        "{0} refers to other store paths, so it goes into an image whole or not at all; leave out --exclude, or name a copy of it outside the store"
+    )]
+    Part(String),
     /// A file outside of the store.
     #[error(
         "{path} is neither in the store {store_dir} nor a link to a path there; build it first, or add it with `nix-store --add`"
@@ -29,36 +42,60 @@ pub enum PathError {
     },
 }
 
+/// Where a path is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Located {
+    /// In a store path, at what is left of it; the store path itself where nothing is.
+    InStore(StorePath, PathBuf),
+    /// Elsewhere, links followed.
+    Outside(PathBuf),
+}
+
 /// The store path that `path` is, is in, or leads to, as Nix's
 /// `followLinksToStorePath`.
 ///
 /// # Errors
 /// When there is none.
 pub fn resolve(location: &StoreLocation, path: &Path) -> Result<StorePath, PathError> {
-    let missing = |source| PathError::Missing { path: path.to_owned(), source };
-    let mut at = std::path::absolute(path).map_err(missing)?;
+    match locate(location, path).map_err(|source| PathError::Missing { path: path.to_owned(), source })? {
+        Located::InStore(found, _) => Ok(found),
+        Located::Outside(_) => {
+            Err(PathError::Outside { path: path.to_owned(), store_dir: location.store_dir.to_string() })
+        }
+    }
+}
+
+/// Where `path` is, or leads to. What a store below some root calls `/nix/store/…` is there.
+///
+/// # Errors
+/// When nothing is there.
+pub fn locate(location: &StoreLocation, path: &Path) -> std::io::Result<Located> {
+    let mut at = std::path::absolute(path)?;
     for _ in 0..MAX_LINKS {
-        if let Some(found) = in_store(location, &at) {
-            return Ok(found);
+        if let Some((found, rest)) = in_store(location, &at) {
+            return Ok(Located::InStore(found, rest));
         }
         match std::fs::read_link(&at) {
             Ok(target) => at = crate::fs::folder_of(&at).join(target),
             Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => break,
-            Err(error) => return Err(missing(error)),
+            Err(error) => return Err(error),
         }
     }
     // A folder on the way may be a link.
-    let real = path.canonicalize().map_err(missing)?;
-    in_store(location, &real)
-        .ok_or_else(|| PathError::Outside { path: path.to_owned(), store_dir: location.store_dir.to_string() })
+    let real = path.canonicalize()?;
+    let found = in_store(location, &real);
+    Ok(found.map_or(Located::Outside(real), |(found, rest)| Located::InStore(found, rest)))
 }
 
-/// The store path that `path` is in, by the store's name or where it really is.
-fn in_store(location: &StoreLocation, path: &Path) -> Option<StorePath> {
-    let folders = [Path::new(location.store_dir.as_str()), &location.real_dir];
-    let rest = folders.iter().find_map(|folder| path.strip_prefix(folder).ok())?;
-    let name = rest.components().next()?;
-    StorePath::from_basename(name.as_os_str().as_encoded_bytes()).ok()
+/// The store path that `path` is in, by the store's name or where it really is, and where in it.
+fn in_store(location: &StoreLocation, path: &Path) -> Option<(StorePath, PathBuf)> {
+    let real = location.real_dir.canonicalize().ok();
+    let folders = [Some(Path::new(location.store_dir.as_str())), Some(&*location.real_dir), real.as_deref()];
+    let rest = folders.into_iter().flatten().find_map(|folder| path.strip_prefix(folder).ok())?;
+    let mut components = rest.components();
+    let name = components.next()?;
+    let found = StorePath::from_basename(name.as_os_str().as_encoded_bytes()).ok()?;
+    Some((found, components.as_path().to_owned()))
 }
 
 /// The places where `text` names store paths.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::args::PlanArguments;
 use super::exit::UsageError;
+use super::gather::{self, Gathered};
 use super::paths;
 use super::settings::Settings;
 use super::{build, earlier, output, parent};
@@ -11,7 +12,6 @@ use crate::build::layers;
 use crate::plan::diff::Layout;
 use crate::plan::saved::SavedPlan;
 use crate::plan::{self, LayerPlan, PlannedLayer};
-use crate::store::source::RegistrationSource;
 use crate::store::{Closure, StoreLocation};
 
 /// Shows a layer plan.
@@ -19,21 +19,11 @@ use crate::store::{Closure, StoreLocation};
 /// # Errors
 /// See [`super::exit::Exit`].
 pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> {
-    let spec = build::spec(arguments.spec.as_deref(), None, arguments.strategy, arguments.max_layers)?;
+    let mut spec = build::spec(arguments.spec.as_deref(), None, arguments.strategy, arguments.max_layers)?;
     let location = settings.location(arguments.source.store.root.as_deref());
-    let contents = build::contents(&location, &arguments.paths, &spec)?;
+    gather::add_arguments(&mut spec, arguments.needs)?;
     let source = arguments.source.registrations();
-    if contents.is_empty() && arguments.spec.is_none() && source == RegistrationSource::Database {
-        return Err(UsageError(
-            "nothing to plan: name a PATH, or give registrations with --registration or --closure".to_owned(),
-        )
-        .into());
-    }
-    // Only a spec has a config, whose closure is in the image, too.
-    let closure = match arguments.spec {
-        Some(_) => build::closure(&source, &location, &contents, &spec)?,
-        None => source.closure(&location, &contents, &[])?,
-    };
+    let Gathered { closure, extras, .. } = gather::gather(&source, &location, &arguments.paths, &spec)?;
     let platform = spec.platform();
     let read = |text: &String| earlier::read(text, &settings.registries, platform.as_ref());
     let old = arguments.previous.iter().map(read).collect::<Result<Vec<_>, _>>()?;
@@ -47,7 +37,7 @@ pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> 
         Some(parent) => closure.without(&parent.paths()),
     };
     let limit = layers::limit(&spec, parent.as_ref(), !closure.is_empty(), spec.has_program())?;
-    let plan = plan::plan(&closure, &spec.policy(limit, previous));
+    let plan = plan::plan(&closure, &spec.policy(limit, &extras.volatile, previous));
     let saved = SavedPlan::new(&closure, &plan, spec.strategy);
     let old = (!layouts.is_empty())
         .then(|| Layout { layers: layouts.into_iter().flat_map(|layout| layout.layers).collect() });

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::args::LayerIndexArguments;
+use super::gather::{self, Gathered};
 use super::settings::{self, Settings};
 use super::{build, layer_index, parent};
 use crate::build::Build;
@@ -54,18 +55,22 @@ fn with_output(
         settings,
         &LayerIndexArguments { layer_index: shared.map(str::to_owned).into_iter().collect() },
     )?;
-    let contents = build::contents(location, &[PathBuf::from(location.print(output))], spec)?;
-    let closure = build::closure(&RegistrationSource::Database, location, &contents, spec)?;
+    let paths = [PathBuf::from(location.print(output))];
+    let mut gathered = gather::gather(&RegistrationSource::Database, location, &paths, spec)?;
+    let (files, name) = (gathered.files(location)?, build::name(spec, &gathered));
+    let Gathered { contents, closure, extras, .. } = gathered;
     let program = spec.has_program().then(build::own_program).transpose()?;
     let parent = spec.from_image.as_ref();
     let parent =
         parent.map(|text| parent::parent(text, spec, &closure, location, &settings.registries, true)).transpose()?;
     let build = Build {
-        name: build::name(spec, &closure, &contents),
+        name,
         spec,
         parent: parent.as_ref(),
         closure: &closure,
         contents: &contents,
+        extras: &extras,
+        files: &files,
         location,
         index: &index,
         hook: program.as_deref(),

@@ -68,6 +68,11 @@ struct Layer {
     blob: Option<Descriptor>,
 }
 
+/// Whether a layer is only named: all of its store paths are in the store, and never change.
+fn is_named(job: &LayerJob<'_>) -> bool {
+    matches!(job.content, Content::Store { elsewhere: false, .. })
+}
+
 /// Whom the store paths of a layer belong to.
 fn owner<'a>(job: &'a LayerJob<'_>) -> Option<&'a Owner> {
     match &job.content {
@@ -108,11 +113,8 @@ impl ImageFolder {
 
 impl Destination for ImageFolder {
     fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<Delivered>> {
-        let is_there = |job: &LayerJob<'_>, expected: &Delivered| match job.content {
-            Content::Store { .. } => true,
-            Content::Made(_) | Content::Blob(_) | Content::Tar(_) => {
-                self.blobs.has(&expected.blob.digest, expected.blob.size)
-            }
+        let is_there = |job: &LayerJob<'_>, expected: &Delivered| {
+            is_named(job) || self.blobs.has(&expected.blob.digest, expected.blob.size)
         };
         super::put_missing(delivery, &self.folder, &NoStorePaths(&self.blobs), is_there)
     }
@@ -185,15 +187,17 @@ impl Index {
 impl Layer {
     fn new(job: &LayerJob<'_>, layer: &ImageLayer, store_dir: &StoreDir, image_owner: &Owner) -> Self {
         let paths = match &job.content {
-            Content::Store { paths, .. } => paths.iter().map(|path| store_dir.render_path(path)).collect(),
-            Content::Made(_) | Content::Blob(_) | Content::Tar(_) => Vec::new(),
+            Content::Store { paths, .. } if is_named(job) => {
+                paths.iter().map(|path| store_dir.render_path(path)).collect()
+            }
+            _ => Vec::new(),
         };
         Self {
             key: job.key,
             record: layer.record.clone(),
             comment: layer.comment.clone(),
             paths,
-            made: matches!(job.content, Content::Made(_)),
+            made: matches!(job.content, Content::Made(_) | Content::Store { elsewhere: true, .. }),
             owner: owner(job).filter(|owner| *owner != image_owner).cloned(),
             blob: Some(layer.blob.clone()).filter(|blob| blob.digest != layer.record.diff_id),
         }
@@ -210,10 +214,7 @@ struct NoStorePaths<'a>(&'a Blobs);
 
 impl BlobSink for NoStorePaths<'_> {
     fn open(&self, job: &LayerJob<'_>) -> anyhow::Result<Box<dyn BlobWriter + '_>> {
-        match job.content {
-            Content::Made(_) | Content::Blob(_) | Content::Tar(_) => self.0.open(job),
-            Content::Store { .. } => OnlyHash.open(job),
-        }
+        if is_named(job) { OnlyHash.open(job) } else { self.0.open(job) }
     }
 }
 
@@ -289,7 +290,7 @@ fn job(layer: Layer, blobs: &Blobs, store_dir: &StoreDir, owner: &Owner) -> Resu
     } else {
         let parse = |path: &String| store_dir.parse_path(path.as_bytes()).map_err(|error| format!("{path}: {error}"));
         let paths = layer.paths.iter().map(parse).collect::<Result<Vec<StorePath>, _>>()?;
-        Content::Store { paths, owner: layer.owner.unwrap_or_else(|| owner.clone()) }
+        Content::Store { paths, owner: layer.owner.unwrap_or_else(|| owner.clone()), elsewhere: false }
     };
     Ok(LayerJob { key: layer.key, content, estimate: layer.record.size, known: Some(layer.record), packed: None })
 }

@@ -12,8 +12,10 @@ use serde_json::{Map, Value};
 
 use super::ImageLayer;
 use super::inherit::Inherited;
+use super::trees::{self, Tree};
 use super::user::User;
 use crate::digest::Digest;
+use crate::store::StoreDir;
 
 /// How a container runs: the part of the config that a spec gives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +57,19 @@ impl ContainerConfig {
         if !self.env.iter().any(is_set) {
             self.env.push(format!("{name}={value}"));
         }
+    }
+
+    /// Has `NIX_PATH` lead to `trees`, unless `own` says where it leads; what a parent says of
+    /// others stays.
+    pub fn lead_to(&mut self, trees: &BTreeMap<String, Tree>, store_dir: &StoreDir, own: &Self) {
+        let value = |entry: &String| entry.strip_prefix("NIX_PATH=").map(str::to_owned);
+        if own.env.iter().any(|entry| value(entry).is_some()) {
+            tracing::warn!("the config sets NIX_PATH, so it does not lead to the source trees");
+            return;
+        }
+        let before = self.env.iter().find_map(value).unwrap_or_default();
+        self.env.retain(|entry| value(entry).is_none());
+        self.env.push(format!("NIX_PATH={}", trees::nix_path(trees, store_dir, &before)));
     }
 
     /// Has `program` start what would be started otherwise.

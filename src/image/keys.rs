@@ -6,7 +6,7 @@ use super::config::ContainerConfig;
 use super::spec::SpecError;
 
 /// The keys that work.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 26] = [
     "name",
     "tag",
     "fromImage",
@@ -30,16 +30,16 @@ const KEYS: [&str; 24] = [
     "compression",
     "precompute",
     "cacheStore",
+    "buildDepsOf",
+    "nixpkgs",
     "$schema",
 ];
 
 /// The keys that are known, but not built yet.
-const LATER: [&str; 14] = [
+const LATER: [&str; 12] = [
     "mtime",
     "extraCommands",
     "fakeRootCommands",
-    "buildDepsOf",
-    "nixpkgs",
     "perms",
     "annotations",
     "storeOwner",

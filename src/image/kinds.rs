@@ -27,6 +27,12 @@ fn kind(key: &str) -> &'static str {
         "config" | "user" | "nixConf" | "Healthcheck" => OBJECT,
         "pathsPerLayer" => "a list of whole numbers, 1 or more each",
         "precompute" => "a list of patterns, e.g. [\"ci-*\"]",
+        "buildDepsOf" => {
+            "a path, a list of paths, or an object {\"of\": paths, \"drvs\": true or false, \"depth\": \"direct\" or \"all\"}"
+        }
+        "nixpkgs" => {
+            "the path of a source tree, or an object of names with a path each, or with {\"path\": …, \"exclude\": patterns}"
+        }
         "popularity" => "an object of patterns with a number each, e.g. {\"glibc\": 2.5}",
         "layers" => "a list of lists of patterns, e.g. [[\"glibc\", \"gcc-*\"]]",
         "Env" | "Entrypoint" | "Cmd" | "OnBuild" | "Shell" | "Test" => TEXTS,

@@ -3,6 +3,7 @@
 
 pub mod config;
 pub mod contents;
+pub mod extras;
 pub mod ground;
 pub mod inherit;
 pub mod items;
@@ -16,6 +17,7 @@ pub mod note;
 pub mod platform;
 pub mod spec;
 pub mod system;
+pub mod trees;
 pub mod user;
 
 use crate::digest::Digest;

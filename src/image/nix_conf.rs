@@ -28,6 +28,15 @@ pub fn write(own: &BTreeMap<&str, &str>, parent: &str) -> String {
     included + &plain.into_iter().chain(extra).map(line).collect::<String>()
 }
 
+/// The values that the text `text` gives to the setting `name`; the last line counts.
+pub fn values(text: &str, name: &str) -> impl Iterator<Item = String> {
+    let found = lines(text).filter_map(|line| match line {
+        Line::Setting { name: other, values } if other == name => Some(values),
+        _ => None,
+    });
+    found.last().unwrap_or_default().into_iter().map(str::to_owned).collect::<Vec<_>>().into_iter()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

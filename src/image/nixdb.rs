@@ -8,8 +8,11 @@
 //! Source of the schema and of the columns' forms: Nix 2.8,
 //! `src/libstore/schema.sql` and `local-store.cc` (`addValidPath`).
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, MAIN_DB, params};
 
+use crate::store::db::realisations::Realisation;
 use crate::store::derivation::DeclaredOutput;
 use crate::store::{Closure, NodeId};
 
@@ -58,36 +61,73 @@ create trigger DeleteSelfRefs before delete on ValidPaths
 create index IndexDerivationOutputs on DerivationOutputs(path);
 ";
 
-/// The database with a row for each path of `closure`. A deriver is kept where
-/// it is in the closure; `outputs` are those of the closure's derivations.
+/// Nix makes these once content-addressed derivations are switched on, unless they are there; up to
+/// 2.34. Source: `src/libstore/ca-specific-schema.sql` of 2.8.
+const REALISATIONS: &str = "
+create table Realisations (
+    id integer primary key autoincrement not null,
+    drvPath text not null,
+    outputName text not null,
+    outputPath integer not null,
+    signatures text,
+    foreign key (outputPath) references ValidPaths(id) on delete cascade
+);
+create index IndexRealisations on Realisations(drvPath, outputName);
+create table RealisationsRefs (
+    referrer integer not null,
+    realisationReference integer,
+    foreign key (referrer) references Realisations(id) on delete cascade,
+    foreign key (realisationReference) references Realisations(id) on delete restrict
+);
+create index IndexRealisationsRefs on RealisationsRefs(referrer);
+create index IndexRealisationsRefsOnOutputPath on Realisations(outputPath);
+";
+
+/// The database with a row for each path of `closure`; `outputs` are those of the closure's
+/// derivations. A path's deriver is the first of these that declares it, whichever has made it
+/// where the image is built; otherwise it is kept where it is in the closure. `realisations`
+/// have tables where there are any.
 ///
 /// # Errors
 /// When SQLite fails, which it does only for want of memory.
-pub fn serialise(closure: &Closure, outputs: &[DeclaredOutput]) -> rusqlite::Result<Vec<u8>> {
+pub fn serialise(
+    closure: &Closure,
+    outputs: &[DeclaredOutput],
+    realisations: &[Realisation],
+) -> rusqlite::Result<Vec<u8>> {
     let mut connection = Connection::open_in_memory()?;
     connection.execute_batch("pragma page_size = 4096; pragma encoding = 'UTF-8'; pragma auto_vacuum = 0;")?;
     connection.execute_batch(TABLES)?;
     let transaction = connection.transaction()?;
-    insert_paths(&transaction, closure)?;
+    insert_paths(&transaction, closure, outputs)?;
     insert_references(&transaction, closure)?;
     insert_outputs(&transaction, outputs)?;
     transaction.execute_batch(INDEXES)?;
+    if !realisations.is_empty() {
+        transaction.execute_batch(REALISATIONS)?;
+        insert_realisations(&transaction, closure, realisations)?;
+    }
     transaction.commit()?;
     Ok(connection.serialize(MAIN_DB)?.to_vec())
 }
 
-fn insert_paths(connection: &Connection, closure: &Closure) -> rusqlite::Result<()> {
+fn insert_paths(connection: &Connection, closure: &Closure, outputs: &[DeclaredOutput]) -> rusqlite::Result<()> {
+    let mut derivers: HashMap<&str, NodeId> = HashMap::new();
+    for output in outputs {
+        derivers.entry(&output.path).or_insert(output.derivation);
+    }
     let mut insert = connection.prepare(
         "insert into ValidPaths (id, path, hash, registrationTime, deriver, narSize, ca) values (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?;
     for (id, info) in closure.infos().iter().enumerate() {
-        let deriver =
-            info.deriver.as_ref().and_then(|deriver| closure.find(deriver)).map(|deriver| closure.print(deriver));
+        let path = closure.print(id);
+        let declaring = derivers.get(&*path).copied();
+        let deriver = declaring.or_else(|| closure.find(info.deriver.as_ref()?)).map(|deriver| closure.print(deriver));
         // Nix leaves out a size that it does not know.
         let nar_size = (info.nar_size != 0).then(|| info.nar_size.cast_signed());
         insert.execute(params![
             row(id),
-            closure.print(id),
+            path,
             format!("sha256:{}", info.nar_hash.to_hex()),
             REGISTRATION_TIME,
             deriver,
@@ -116,6 +156,32 @@ fn insert_outputs(connection: &Connection, outputs: &[DeclaredOutput]) -> rusqli
     Ok(())
 }
 
+fn insert_realisations(
+    connection: &Connection,
+    closure: &Closure,
+    realisations: &[Realisation],
+) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare(
+        "insert into Realisations (id, drvPath, outputName, outputPath, signatures) values (?1, ?2, ?3, ?4, '')",
+    )?;
+    let mut refer =
+        connection.prepare("insert into RealisationsRefs (referrer, realisationReference) values (?1, ?2)")?;
+    let mut rows: HashMap<&str, i64> = HashMap::new();
+    for realisation in realisations {
+        let (Some(path), Some((hash, output))) = (closure.find(&realisation.out_path), realisation.id.split_once('!'))
+        else {
+            continue;
+        };
+        let own = rows.len() as i64 + 1;
+        insert.execute(params![own, hash, output, row(path)])?;
+        for other in realisation.dependent.keys().filter_map(|id| rows.get(&**id)) {
+            refer.execute([own, *other])?;
+        }
+        rows.insert(&realisation.id, own);
+    }
+    Ok(())
+}
+
 /// SQLite numbers rows from 1.
 fn row(id: NodeId) -> i64 {
     id as i64 + 1
@@ -140,7 +206,7 @@ mod tests {
     #[test]
     fn rows_are_in_the_forms_that_nix_writes() {
         let outputs = [DeclaredOutput { derivation: 2, name: "out".to_owned(), path: "/nix/store/x".to_owned() }];
-        let bytes = serialise(&closure(), &outputs).expect("memory");
+        let bytes = serialise(&closure(), &outputs, &[]).expect("memory");
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), &bytes).expect("writable");
         let database = Connection::open(file.path()).expect("a database");
@@ -157,11 +223,11 @@ mod tests {
 
     #[test]
     fn the_header_tells_nothing_of_this_machine_and_needs_no_wal() {
-        let bytes = serialise(&closure(), &[]).expect("memory");
+        let bytes = serialise(&closure(), &[], &[]).expect("memory");
         // SQLite's file format: 18 and 19 are 1 for rollback journals, 24 to 27
         // count changes, 92 to 99 name the version that changed it last.
         assert_eq!(bytes[18..20], [1, 1]);
         assert_eq!((&bytes[24..28], &bytes[92..100]), (&[0; 4][..], &[0; 8][..]));
-        assert_eq!(bytes, serialise(&closure(), &[]).expect("memory"));
+        assert_eq!(bytes, serialise(&closure(), &[], &[]).expect("memory"));
     }
 }

@@ -4,6 +4,7 @@
 //! A key that nobody knows is an error which names the nearest known one; a key
 //! that is known, but not built yet, is an error that says so.
 
+mod error;
 mod values;
 
 use std::collections::BTreeMap;
@@ -13,12 +14,14 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::config::ContainerConfig;
-use super::name::{ImageName, NameError};
+use super::name::ImageName;
 use super::user::User;
 use super::{Platform, keys, kinds};
+use crate::inputs::Depth;
 use crate::layer::compress::Compression;
 use crate::layer::{Owner, elf};
-use crate::plan::{Hint, Pattern, Policy, Previous, Strategy};
+use crate::plan::{Hint, Pattern, Policy, Previous, Strategy, Volatile};
+pub use error::SpecError;
 use values::{compression, groups, hints, is_date, name, nix_conf, patterns, strategy};
 
 /// Docker runs this many layers, and no more.
@@ -66,49 +69,30 @@ pub struct ImageSpec {
     /// The cache, an absolute path, that `/nix` leads into: the image's own store is put there
     /// when a container begins, and Nix builds there.
     pub cache_store: Option<String>,
+    /// What can be built in the image.
+    pub build_deps: BuildDeps,
+    /// Source trees, by the names that expressions find them by.
+    pub trees: BTreeMap<String, SourceTree>,
 }
 
-/// What is wrong with a spec.
-#[derive(Debug, thiserror::Error)]
-pub enum SpecError {
-    /// Neither JSON nor TOML.
-    #[error("the spec is no JSON: {0}")]
-    Json(#[source] serde_json::Error),
-    /// Likewise, in a file named `.toml`.
-    #[error("the spec is no TOML: {0}")]
-    Toml(#[source] Box<toml::de::Error>),
-    /// A key that nobody knows: often a typing error, whose effect would be missed.
-    #[error("unknown key {key:?} in {place}{}", keys::suggest(nearest))]
-    UnknownKey {
-        /// The key.
-        key: String,
-        /// Where it is.
-        place: &'static str,
-        /// The known key that is most like it.
-        nearest: Option<&'static str>,
-    },
-    /// A key of dockerTools or of a later version.
-    #[error("the spec's {0:?} is not built yet in this version of stowage; leave it out")]
-    NotBuilt(String),
-    /// A value of another kind than the key asks for.
-    #[error("the spec{}{key} must be {expected}", if key.is_empty() { "" } else { "'s " })]
-    Kind {
-        /// The key, after those that it is in; of the spec itself none.
-        key: String,
-        /// What its value has to be.
-        expected: &'static str,
-    },
-    /// A value that makes no sense.
-    #[error("the spec's {key}: {problem}")]
-    Nonsense {
-        /// The key.
-        key: &'static str,
-        /// What is wrong with its value.
-        problem: String,
-    },
-    /// A name that Docker refuses.
-    #[error(transparent)]
-    Name(#[from] NameError),
+/// What can be built in an image, without anything else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildDeps {
+    /// The derivations, their outputs, or links to either.
+    pub of: Vec<String>,
+    /// Whether the derivations are in the image, so that nothing must be instantiated anew.
+    pub drvs: bool,
+    /// How far back it can build.
+    pub depth: Depth,
+}
+
+/// A source tree that goes into an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceTree {
+    /// The file or folder, or a store path.
+    pub path: String,
+    /// What of it is left out, as in a `.gitignore`.
+    pub exclude: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -139,10 +123,12 @@ struct Keys {
     compression: Option<String>,
     precompute: Option<Vec<String>>,
     cache_store: Option<String>,
+    build_deps_of: Option<values::BuildDepsOf>,
+    nixpkgs: Option<values::Trees>,
 }
 
 /// A path, or a list of them, as dockerTools takes either.
-#[derive(Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 enum Contents {
     Many(Vec<String>),
@@ -152,6 +138,21 @@ enum Contents {
 impl Default for Contents {
     fn default() -> Self {
         Self::Many(Vec::new())
+    }
+}
+
+impl From<Contents> for Vec<String> {
+    fn from(contents: Contents) -> Self {
+        match contents {
+            Contents::Many(paths) => paths,
+            Contents::One(path) => vec![path],
+        }
+    }
+}
+
+impl Default for BuildDeps {
+    fn default() -> Self {
+        Self { of: Vec::new(), drvs: true, depth: Depth::default() }
     }
 }
 
@@ -177,6 +178,8 @@ impl Default for ImageSpec {
             compression: None,
             precompute: Vec::new(),
             cache_store: None,
+            build_deps: BuildDeps::default(),
+            trees: BTreeMap::new(),
         }
     }
 }
@@ -214,10 +217,7 @@ impl ImageSpec {
         let spec = Self {
             name: name(keys.name, keys.tag)?,
             from_image: keys.from_image,
-            contents: match keys.contents {
-                Contents::Many(paths) => paths,
-                Contents::One(path) => vec![path],
-            },
+            contents: keys.contents.into(),
             config: keys.config.unwrap_or_default(),
             architecture: keys.architecture,
             created: keys.created.unwrap_or(default.created),
@@ -239,6 +239,8 @@ impl ImageSpec {
             compression: keys.compression.map(compression).transpose()?,
             precompute: patterns("precompute", keys.precompute.iter().flatten())?,
             cache_store: keys.cache_store,
+            build_deps: keys.build_deps_of.map(BuildDeps::from).unwrap_or_default(),
+            trees: keys.nixpkgs.map(BTreeMap::from).unwrap_or_default(),
         };
         spec.check()?;
         Ok(spec)
@@ -283,6 +285,13 @@ impl ImageSpec {
         if self.hook && !self.include_nix_db {
             return nonsense("hook", "the hook needs a Nix database in the image (includeNixDB)".to_owned());
         }
+        let builds = [("buildDepsOf", self.build_deps.of.is_empty()), ("nixpkgs", self.trees.is_empty())];
+        if let Some((key, _)) = builds.iter().find(|(_, is_empty)| !is_empty && !self.include_nix_db) {
+            return nonsense(key, "what is built in the image needs a Nix database there (includeNixDB)".to_owned());
+        }
+        if let Some(problem) = self.trees.keys().find_map(|name| super::trees::name_problem(name)) {
+            return nonsense("nixpkgs", problem);
+        }
         if let Some(problem) = self.cache_store.as_deref().and_then(|dir| self.cache_store_problem(dir)) {
             return nonsense("cacheStore", problem);
         }
@@ -317,16 +326,17 @@ impl ImageSpec {
         self.hook || self.cache_store.is_some()
     }
 
-    /// How its store paths are planned, in at most `limit` layers, knowing `previous`
-    /// plans.
+    /// How its store paths are planned, in at most `limit` layers, with what is `volatile` apart,
+    /// knowing `previous` plans.
     #[must_use]
-    pub fn policy(&self, limit: NonZeroUsize, previous: Vec<Previous>) -> Policy {
+    pub fn policy(&self, limit: NonZeroUsize, volatile: &[Volatile], previous: Vec<Previous>) -> Policy {
         Policy {
             strategy: self.strategy,
             limit,
             paths_per_layer: self.paths_per_layer.clone(),
             hints: self.hints.clone(),
             groups: self.groups.clone(),
+            volatile: volatile.to_vec(),
             previous,
         }
     }

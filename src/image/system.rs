@@ -5,28 +5,26 @@
 //! What Nix needs, each point found by leaving it out, is told in
 //! `tests/debnix/README.md`, "The image".
 
+mod state;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
 use super::contents::{Layout, StoredLayout};
+use super::extras::Extras;
 use super::ground::{Below, Ground};
 use super::items::{Item, Items, Node, parents};
 use super::spec::ImageSpec;
 use super::user::User;
-use super::{nix_conf, nixdb};
+use super::{nix_conf, trees};
 use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
 use crate::layer::{LayerKey, Owner};
 use crate::local_store::seed::SHIPPED;
-use crate::mark::{self, Mark};
-use crate::parent::{self, Entry};
-use crate::store::derivation::{self, DeclaredOutput};
 use crate::store::{Closure, StorePath};
 use crate::tree::StoreFiles;
 
 /// Changes whenever the same arguments would give other bytes.
-const VERSION: &str = "stowage system layer v2";
+const VERSION: &str = "stowage system layer v3";
 
 /// Where stowage is in an image with a hook.
 pub const PROGRAM: &str = "usr/bin/stowage";
@@ -34,9 +32,8 @@ pub const PROGRAM: &str = "usr/bin/stowage";
 /// What nix.conf calls there: stowage is the hook when it is called so.
 pub const HOOK: &str = "usr/bin/stowage-hook";
 
-/// What Nix locks, and what tells of processes: below its state, and none of it is true
-/// in another container.
-const LOCKS: [&str; 5] = ["gc.lock", "gc-socket", "temproots", "userpool", "userpool2"];
+/// The system's flake registry.
+const REGISTRY: &str = "etc/nix/registry.json";
 
 /// Folders that are the image's own even where contents have but a link to one,
 /// since something is put there, or looked for.
@@ -66,17 +63,13 @@ pub struct SystemLayer<'a> {
     pub closure: &'a Closure,
     /// What is laid out at `/`.
     pub contents: &'a [StorePath],
+    /// What is there beside contents, and why.
+    pub extras: &'a Extras,
     /// Remembers what was found out of contents and derivations, none of which the
     /// layer's bytes depend on.
     pub index: &'a LayerIndex,
     /// The parent's file system.
     pub ground: Ground<'a>,
-}
-
-/// What is remembered of a derivation.
-#[derive(Serialize, Deserialize)]
-struct Outputs {
-    outputs: BTreeMap<String, String>,
 }
 
 impl<'a> SystemLayer<'a> {
@@ -116,6 +109,18 @@ impl<'a> SystemLayer<'a> {
         self.ground.add_to(&mut hasher);
         if let Some(dir) = &self.spec.cache_store {
             hasher.add(dir.as_bytes());
+        }
+        for (link, path) in self.extras.links() {
+            hasher.add(link.as_bytes());
+            hasher.add(path.to_basename().as_bytes());
+        }
+        if let Some(registry) = self.registry() {
+            hasher.add(registry.as_bytes());
+        }
+        for realisation in &self.extras.realisations {
+            hasher.add(realisation.id.as_bytes());
+            hasher.add(realisation.out_path.to_basename().as_bytes());
+            hasher.add_all(realisation.dependent.keys());
         }
         hasher.finish()
     }
@@ -198,11 +203,18 @@ impl<'a> SystemLayer<'a> {
         add("etc/passwd", self.user.passwd(&layout.passwd, self.ground.text("etc/passwd")));
         add("etc/group", self.user.group(&layout.group, self.ground.text("etc/group")));
         add("etc/nix/nix.conf", self.nix_conf());
+        if let Some(registry) = self.registry() {
+            add(REGISTRY, registry);
+        }
         let nsswitch = b"etc/nsswitch.conf";
         if !layout.placed.contains_key(&nsswitch[..]) && self.ground.below(nsswitch) == Below::Nothing {
             // Without it, glibc asks DNS for names before /etc/hosts.
             add("etc/nsswitch.conf", "hosts: files dns\n".to_owned());
         }
+    }
+
+    fn registry(&self) -> Option<String> {
+        trees::registry(&self.extras.trees, self.closure.store_dir(), self.ground.text(REGISTRY))
     }
 
     fn nix_conf(&self) -> String {
@@ -214,8 +226,26 @@ impl<'a> SystemLayer<'a> {
         if self.spec.cache_store.is_some() {
             own.insert("allow-symlinked-store", "true");
         }
+        let registry = format!("/{REGISTRY}");
+        let parent = self.ground.text("etc/nix/nix.conf");
+        let features: BTreeSet<String> = nix_conf::values(parent, "extra-experimental-features")
+            .chain(["flakes".to_owned(), "nix-command".to_owned()])
+            .collect();
+        let features = features.into_iter().collect::<Vec<_>>().join(" ");
+        if self.registry().is_some() {
+            let names = ["experimental-features", "extra-experimental-features"];
+            let said: Vec<&String> = names.iter().filter_map(|name| self.spec.nix_conf.get(*name)).collect();
+            if said.is_empty() {
+                own.insert("extra-experimental-features", &features);
+            }
+            // Nix asks for the global registry before it looks at any, and fails without a network;
+            // and without flakes it warns of the setting.
+            if said.is_empty() || said.iter().any(|features| features.contains("flakes")) {
+                own.insert("flake-registry", &registry);
+            }
+        }
         own.extend(self.spec.nix_conf.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        nix_conf::write(&own, self.ground.text("etc/nix/nix.conf"))
+        nix_conf::write(&own, parent)
     }
 
     fn add_folders(&self, items: &mut Items<'_>) {
@@ -243,108 +273,6 @@ impl<'a> SystemLayer<'a> {
         for folder in [self.home().to_vec(), store.to_vec()].into_iter().chain(links) {
             items.put(&folder, self.of_user(Node::Directory));
         }
-    }
-
-    /// The database, and a GC root for each row that no other row refers to. For a
-    /// collector that comes to a path of root's deletes its row, and only then
-    /// finds that it may not delete the path.
-    fn add_database(&self, items: &mut Items<'_>, outputs: &[DeclaredOutput]) -> anyhow::Result<()> {
-        self.take_over_state(items);
-        // Nix makes all else below these. That it makes gcroots/profiles only
-        // together with gcroots is why that link is here.
-        for folder in [
-            "nix/var",
-            "nix/var/nix",
-            "nix/var/nix/db",
-            "nix/var/nix/gcroots",
-            "nix/var/nix/gcroots/stowage",
-            "nix/var/nix/profiles",
-        ] {
-            items.put(folder.as_bytes(), self.of_user(Node::Directory));
-        }
-        if self.ground.below(b"nix/var/nix/gcroots/profiles") != Below::Directory {
-            items.put(b"nix/var/nix/gcroots/profiles", self.of_user(Node::Link(b"/nix/var/nix/profiles".to_vec())));
-        }
-        let database = nixdb::serialise(self.closure, outputs)?;
-        items.put(b"nix/var/nix/db/db.sqlite", self.of_user(Node::File(database)));
-        items.put(b"nix/var/nix/db/schema", self.of_user(Node::File(nixdb::SCHEMA_VERSION.into())));
-        if self.spec.hook {
-            // What a job builds in the image has higher numbers.
-            let mark = Mark { last_id: i64::try_from(self.closure.len()).unwrap_or(i64::MAX) };
-            items.put(b"nix/var/nix/stowage", self.of_user(Node::Directory));
-            let path = format!("nix/var/nix/stowage/{}", mark::OF_IMAGE);
-            items.put(path.as_bytes(), self.of_user(Node::File(serde_json::to_vec(&mark)?)));
-        }
-        for id in self.closure.unreferenced() {
-            let path = format!("nix/var/nix/gcroots/stowage/{}", self.closure.info(id).path.to_basename());
-            items.put(path.as_bytes(), self.of_user(Node::Link(self.closure.print(id).into_bytes())));
-        }
-        Ok(())
-    }
-
-    /// What the parent has of Nix's state: its folders become the user's, and its locks
-    /// go, and so does all of its database, since SQLite would apply the old one's log
-    /// to ours. Its profiles and roots stay.
-    fn take_over_state(&self, items: &mut Items<'_>) {
-        const STATE: &str = "nix/var/nix";
-        const DATABASE: &[u8] = b"nix/var/nix/db/";
-        let is_folder = |entry: &Entry| entry.node == parent::Node::Directory;
-        if self
-            .ground
-            .within("nix/var/nix/db")
-            .any(|(path, _)| !matches!(&path[DATABASE.len()..], b"db.sqlite" | b"schema"))
-        {
-            items.hide_all_in(b"nix/var/nix/db");
-        }
-        for name in LOCKS {
-            items.hide(format!("{STATE}/{name}").as_bytes());
-        }
-        let is_gone = |path: &[u8]| {
-            let name = path[STATE.len() + 1..].split(|byte| *byte == b'/').next().unwrap_or_default();
-            name == b"db" || LOCKS.iter().any(|lock| lock.as_bytes() == name)
-        };
-        for (path, entry) in self.ground.within("nix/var").filter(|(path, _)| !path.starts_with(STATE.as_bytes())) {
-            if is_folder(entry) {
-                items.put(path, self.of_user(Node::Directory));
-            }
-        }
-        for (path, entry) in self.ground.within(STATE).filter(|(path, _)| !is_gone(path)) {
-            if is_folder(entry) {
-                items.put(path, self.of_user(Node::Directory));
-            } else if entry.node == parent::Node::Other && path.ends_with(b".lock") {
-                items.hide(path);
-            }
-        }
-    }
-
-    /// The outputs that the closure's derivations declare. Nix keeps them in the
-    /// database, too, but no list of registrations has them.
-    fn declared_outputs(&self, files: &StoreFiles) -> anyhow::Result<Vec<DeclaredOutput>> {
-        let mut declared = Vec::new();
-        for (id, info) in self.closure.infos().iter().enumerate().filter(|(_, info)| info.path.is_derivation()) {
-            let mut hasher = KeyHasher::new("stowage declared outputs v1");
-            hasher.add(self.closure.print(id).as_bytes());
-            hasher.add(info.nar_hash.as_bytes());
-            let key = hasher.finish();
-            let known = Some(&info.outputs).filter(|outputs| !outputs.is_empty());
-            let known = known.map(|outputs| Outputs { outputs: outputs.clone() });
-            let outputs = match known.or_else(|| self.index.recall::<Outputs>("outputs", &key)) {
-                Some(outputs) => outputs,
-                // One of the parent's, which need not be in this store.
-                None if self.ground.is_there() && files.check(&info.path).is_err() => {
-                    tracing::warn!("what {} declares is not known in the image", self.closure.print(id));
-                    continue;
-                }
-                None => {
-                    let outputs = Outputs { outputs: derivation::outputs(files, self.closure, id)? };
-                    self.index.remember("outputs", &key, &outputs);
-                    outputs
-                }
-            };
-            let output = |(name, path)| DeclaredOutput { derivation: id, name, path };
-            declared.extend(outputs.outputs.into_iter().map(output));
-        }
-        Ok(declared)
     }
 
     fn home(&self) -> &[u8] {

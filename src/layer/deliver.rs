@@ -76,6 +76,8 @@ pub enum Content<'a> {
         paths: Vec<StorePath>,
         /// Whom they belong to in the image.
         owner: Owner,
+        /// Whether files of some are elsewhere than in the store, where they may change.
+        elsewhere: bool,
     },
     /// A tar that is made in memory when it is needed.
     Made(Maker<'a>),
@@ -203,7 +205,7 @@ fn make_tar(source: Source<'_>, job: &LayerJob<'_>, out: &mut dyn Write) -> anyh
             out.write_all(&bytes)?;
             Ok(LayerRecord::of_tar(&bytes))
         }
-        Content::Store { paths, owner } => {
+        Content::Store { paths, owner, .. } => {
             let layer = source.walk(paths, owner)?;
             let pack = if layer.size() < BIG { stream::hash_here } else { stream::hash_aside };
             Ok(pack(&layer, out)?)

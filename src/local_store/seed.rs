@@ -12,6 +12,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use walkdir::WalkDir;
+
 use super::database::{Database, Row};
 use super::modes::{self, State};
 use super::{LocalStore, LocalStoreError, io_error};
@@ -116,16 +118,20 @@ fn copy_state(store: &LocalStore, image: &LocalStore) -> Result<(), LocalStoreEr
 fn take_roots(store: &LocalStore, image: &LocalStore) -> Result<(), LocalStoreError> {
     let folder = |of: &LocalStore| of.location().state_dir.join("gcroots").join(OF_IMAGE);
     let (from, to) = (folder(image), folder(store));
-    let names = |folder: &Path| -> BTreeSet<PathBuf> {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.map(|entry| entry.file_name().into()).collect()
+    // By their paths below the folder: some are in folders that say why they are there.
+    let links = |folder: &Path| -> BTreeSet<PathBuf> {
+        let entries = WalkDir::new(folder).into_iter().flatten().filter(|entry| entry.path_is_symlink());
+        entries.filter_map(|entry| Some(entry.path().strip_prefix(folder).ok()?.to_owned())).collect()
     };
     let take = || -> io::Result<()> {
         std::fs::create_dir_all(&to)?;
-        for name in names(&from) {
-            replace_link(&to.join(&name), &std::fs::read_link(from.join(&name))?)?;
+        let wanted = links(&from);
+        for link in &wanted {
+            let place = to.join(link);
+            std::fs::create_dir_all(crate::fs::folder_of(&place))?;
+            replace_link(&place, &std::fs::read_link(from.join(link))?)?;
         }
-        names(&to).difference(&names(&from)).try_for_each(|name| std::fs::remove_file(to.join(name)))
+        links(&to).difference(&wanted).try_for_each(|link| std::fs::remove_file(to.join(link)))
     };
     take().map_err(|error| io_error(&to, error))
 }

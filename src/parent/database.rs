@@ -251,7 +251,7 @@ mod tests {
     fn database() -> Vec<u8> {
         let (a, b, c) = (path('a', "a"), path('b', "b"), path('c', "c"));
         let infos = vec![info(&a, &[&a, &b, &c]), info(&b, &[]), info(&c, &[])];
-        nixdb::serialise(&Closure::new(&StoreDir::default(), infos, None).expect("closed"), &[]).expect("memory")
+        nixdb::serialise(&Closure::new(&StoreDir::default(), infos, None).expect("closed"), &[], &[]).expect("memory")
     }
 
     fn read_all(files: &DatabaseFiles) -> Result<Rows, LayerProblem> {

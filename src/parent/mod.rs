@@ -103,7 +103,7 @@ pub struct Root {
 }
 
 /// The files whose contents images built on it have to know.
-pub const WANTED: [&str; 3] = ["etc/passwd", "etc/group", "etc/nix/nix.conf"];
+pub const WANTED: [&str; 4] = ["etc/passwd", "etc/group", "etc/nix/nix.conf", "etc/nix/registry.json"];
 
 /// An entry of a [`Root`].
 #[derive(Clone, Debug, PartialEq, Eq)]

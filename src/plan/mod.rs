@@ -10,6 +10,7 @@ mod popularity;
 pub mod saved;
 mod size;
 mod stable;
+mod volatile;
 
 use std::num::NonZeroUsize;
 
@@ -18,6 +19,7 @@ use crate::store::{Closure, NodeId};
 pub use groups::{Hint, Pattern, PatternError, unmatched};
 pub use history::{History, Previous};
 pub use popularity::scores as popularity_scores;
+pub use volatile::Volatile;
 
 /// The version of what the strategies do. It changes whenever any of them gives
 /// another plan for the same.
@@ -59,6 +61,8 @@ pub struct Policy {
     pub hints: Vec<Hint>,
     /// Layers of their own: the paths that match one of the patterns of each.
     pub groups: Vec<Vec<Pattern>>,
+    /// What goes into layers of its own, above all others.
+    pub volatile: Vec<Volatile>,
     /// Plans of earlier revisions, the newest last.
     pub previous: Vec<Previous>,
 }
@@ -73,6 +77,7 @@ impl Policy {
             paths_per_layer: Vec::new(),
             hints: Vec::new(),
             groups: Vec::new(),
+            volatile: Vec::new(),
             previous: Vec::new(),
         }
     }
@@ -112,6 +117,31 @@ pub enum PlanFault {
 /// Puts `closure` into layers.
 #[must_use]
 pub fn plan(closure: &Closure, policy: &Policy) -> LayerPlan {
+    let volatile = volatile::take(closure, policy);
+    if volatile.is_empty() {
+        return plan_all(closure, policy);
+    }
+    // What is left is planned as if nothing else were there.
+    let taken = volatile.iter().flat_map(|layer| &layer.paths).map(|id| &closure.info(*id).path).collect();
+    let rest = closure.without(&taken);
+    let policy = Policy { limit: volatile::left(policy, volatile.len()), ..policy.clone() };
+    let mut plan = plan_all(&rest, &policy);
+    for id in plan.layers.iter_mut().flat_map(|layer| &mut layer.paths) {
+        *id = closure.find(&rest.info(*id).path).unwrap_or_default();
+    }
+    plan.layers.extend(volatile);
+    plan
+}
+
+/// The history that a plan of `closure` knows.
+#[must_use]
+pub fn history(closure: &Closure, policy: &Policy) -> History {
+    let volatile = volatile::take(closure, policy);
+    let taken = volatile.iter().flat_map(|layer| &layer.paths).map(|id| &closure.info(*id).path).collect();
+    History::of(&closure.without(&taken), &policy.previous)
+}
+
+fn plan_all(closure: &Closure, policy: &Policy) -> LayerPlan {
     let history = History::of(closure, &policy.previous);
     let (mut layers, free) = groups::take(closure, policy);
     let left = NonZeroUsize::new(policy.limit.get().saturating_sub(layers.len())).unwrap_or(NonZeroUsize::MIN);

@@ -82,6 +82,44 @@ proptest! {
     }
 
     #[test]
+    fn what_is_volatile_is_above_all_others_and_changes_nothing_of_them(
+        edges in vec((0..20_usize, 0..20_usize), 0..60),
+        sizes in vec(0..100_000_000_u64, 20),
+        most in 1..25_usize,
+        old in vec(0..3_usize, 20),
+        new in vec(0..3_usize, 20),
+        volatile in vec(0..3_usize, 20),
+    ) {
+        // What is numbered 0 is stable.
+        let new: Vec<usize> = new.iter().enumerate().map(|(id, new)| if volatile[id] == 0 { old[id] } else { *new }).collect();
+        let (before, closure) = (closure_of(&edges, &sizes, &old), closure_of(&edges, &sizes, &new));
+        let group = |closure: &Closure, number: usize| {
+            let of_group = closure.infos().iter().zip(&volatile).filter(|(_, group)| **group == number);
+            Volatile { what: number.to_string(), paths: of_group.map(|(info, _)| info.path.clone()).collect() }
+        };
+        for strategy in Strategy::ALL {
+            let with = |closure: &Closure| {
+                Policy { volatile: vec![group(closure, 1), group(closure, 2)], ..policy(strategy, most, &[]) }
+            };
+            let (first, second) = (plan(&before, &with(&before)), plan(&closure, &with(&closure)));
+            prop_assert_eq!(second.check(&closure, limit(most)), Ok(()));
+            let groups: usize = (1..3).filter(|number| volatile.contains(number)).count();
+            let is_mixed = volatile.contains(&0);
+            let above = groups.min(most - usize::from(is_mixed));
+            let (stable, others) = second.layers.split_at(second.layers.len() - above);
+            if above > 0 {
+                let all = |layers: &[PlannedLayer], is: fn(usize) -> bool| {
+                    layers.iter().flat_map(|layer| &layer.paths).all(|id| is(volatile[*id]))
+                };
+                prop_assert!(all(stable, |group| group == 0) && all(others, |group| group > 0));
+                let stable = |plan: &LayerPlan, closure| layers(closure, plan)[..stable.len()].to_vec();
+                prop_assert_eq!(stable(&first, &before), stable(&second, &closure));
+            }
+            prop_assert_eq!(&history(&closure, &with(&closure)), &second.history);
+        }
+    }
+
+    #[test]
     fn plans_do_not_depend_on_the_order_of_the_input(
         edges in vec((0..20_usize, 0..20_usize), 0..60),
         sizes in vec(0..100_000_000_u64, 20),

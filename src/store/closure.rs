@@ -1,6 +1,6 @@
 //! Registrations closed under references, as a graph of small numbers.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 
 use super::{PathInfo, StoreDir, StorePath};
 
@@ -206,30 +206,6 @@ impl Closure {
         (0..self.len()).filter(|id| !referenced[*id]).collect()
     }
 
-    /// One of the shortest chains of references from a path that no other refers to
-    /// down to the path with the number `id`; in a cycle that nothing refers to, only
-    /// that path.
-    #[must_use]
-    pub fn chain_to(&self, id: NodeId) -> Vec<NodeId> {
-        let mut came_from = vec![None; self.len()];
-        let mut queue: VecDeque<NodeId> = self.unreferenced().into();
-        let mut seen = vec![false; self.len()];
-        for start in &queue {
-            seen[*start] = true;
-        }
-        while let Some(at) = queue.pop_front() {
-            for reference in &self.references[at] {
-                if !std::mem::replace(&mut seen[*reference], true) {
-                    came_from[*reference] = Some(at);
-                    queue.push_back(*reference);
-                }
-            }
-        }
-        let mut chain: Vec<NodeId> = std::iter::successors(Some(id), |at| came_from[*at]).collect();
-        chain.reverse();
-        chain
-    }
-
     /// What `starts` reach, each path after all that it refers to; a reference that closes
     /// a cycle is passed over.
     #[must_use]
@@ -334,17 +310,6 @@ pub mod tests {
         let (a, b) = (path('a', "a"), path('b', "b"));
         let error = Closure::new(&StoreDir::default(), vec![info(&a, &[&b])], None).expect_err("not closed");
         assert!(error.to_string().contains("-b, which is not among"), "{error}");
-    }
-
-    #[test]
-    fn a_chain_leads_from_where_nothing_refers_to() {
-        let (a, b, c, d) = (path('a', "a"), path('b', "b"), path('c', "c"), path('d', "d"));
-        let infos = vec![info(&a, &[&b, &c]), info(&b, &[&d]), info(&c, &[&c, &b]), info(&d, &[])];
-        let closure = Closure::new(&StoreDir::default(), infos, None).expect("closed");
-        assert_eq!(closure.chain_to(3), [0, 1, 3]);
-        assert_eq!(closure.chain_to(0), [0]);
-        let cycle = vec![info(&a, &[&b]), info(&b, &[&a])];
-        assert_eq!(Closure::new(&StoreDir::default(), cycle, None).expect("closed").chain_to(1), [1]);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //!
 //! Source of the schema: Nix's `src/libstore/schema.sql`, the same from 2.3 on.
 
+mod derivations;
 pub mod realisations;
 mod row;
 
@@ -172,40 +173,6 @@ impl<'a> StoreDb<'a> {
                 .optional()
                 .map_err(|error| self.error(error))?;
             path.map(|path| self.parse(&path)).transpose()
-        })
-    }
-
-    /// The valid outputs of the derivation `drv`: those that it declares, and
-    /// those that name it as their deriver.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub fn outputs(&self, drv: &StorePath) -> Result<Vec<StorePath>, DatabaseError> {
-        const QUERY: &str = "select path from ValidPaths where deriver = ?1
-            union select o.path from DerivationOutputs o
-                join ValidPaths d on d.id = o.drv join ValidPaths v on v.path = o.path where d.path = ?1";
-        self.read(|connection| {
-            let mut query = connection.prepare(QUERY).map_err(|error| self.error(error))?;
-            let rows = query
-                .query_map([self.location.print(drv)], |row| row.get::<_, String>(0))
-                .map_err(|error| self.error(error))?;
-            rows.map(|row| self.parse(&row.map_err(|error| self.error(error))?)).collect()
-        })
-    }
-
-    /// The valid derivations that have `path` among their outputs, be it valid or not.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub fn derivations(&self, path: &StorePath) -> Result<Vec<StorePath>, DatabaseError> {
-        const QUERY: &str = "select d.path from DerivationOutputs o join ValidPaths d on d.id = o.drv
-            where o.path = ?1 order by d.path";
-        self.read(|connection| {
-            let mut query = connection.prepare(QUERY).map_err(|error| self.error(error))?;
-            let rows = query
-                .query_map([self.location.print(path)], |row| row.get::<_, String>(0))
-                .map_err(|error| self.error(error))?;
-            rows.map(|row| self.parse(&row.map_err(|error| self.error(error))?)).collect()
         })
     }
 

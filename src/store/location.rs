@@ -33,6 +33,14 @@ impl StoreLocation {
         }
     }
 
+    /// The root that it is below, if it is not this system's own.
+    #[must_use]
+    pub fn root(&self) -> Option<PathBuf> {
+        let below = self.store_dir.as_str().trim_start_matches('/');
+        let root = self.real_dir.to_str()?.strip_suffix(below)?;
+        Some(PathBuf::from(root)).filter(|root| root != Path::new("/"))
+    }
+
     /// `path` with the logical store dir in front, as Nix prints it.
     #[must_use]
     pub fn print(&self, path: &StorePath) -> String {

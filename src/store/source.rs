@@ -1,11 +1,13 @@
 //! Where registrations come from: a store's database, a text, or JSON.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use super::closure::{Closure, ClosureError};
+use super::db::realisations::Realisation;
 use super::db::{DatabaseError, StoreDb};
-use super::{StoreLocation, StorePath, dump, json};
+use super::{PathInfo, StoreLocation, StorePath, dump, json};
 
 /// Where to look for registrations.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,51 +68,197 @@ pub struct Mention {
     pub text: String,
 }
 
+/// Registrations, where they were found.
+pub struct Registrations<'a> {
+    location: &'a StoreLocation,
+    held: Held<'a>,
+}
+
+enum Held<'a> {
+    Database(StoreDb<'a>),
+    List(Vec<PathInfo>),
+}
+
 impl RegistrationSource {
-    /// What `roots` reach, and what `mentions` name; all that a file has where there
-    /// is no root.
+    /// Opens the database of the store at `location`, or reads the file.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn open<'a>(&self, location: &'a StoreLocation) -> Result<Registrations<'a>, RegistrationError> {
+        let store_dir = &location.store_dir;
+        let (path, infos) = match self {
+            Self::Database => return Ok(Registrations { location, held: Held::Database(StoreDb::open(location)?) }),
+            Self::Dump(path) => (
+                path,
+                dump::parse(&read(path)?, store_dir)
+                    .map_err(|source| RegistrationError::Dump { path: path.clone(), source })?,
+            ),
+            Self::Json(path) => (
+                path,
+                json::parse(&read(path)?, store_dir)
+                    .map_err(|source| RegistrationError::Json { path: path.clone(), source })?,
+            ),
+        };
+        if infos.is_empty() {
+            return Err(RegistrationError::Empty(path.clone()));
+        }
+        Ok(Registrations { location, held: Held::List(infos) })
+    }
+}
+
+impl Registrations<'_> {
+    /// What `roots` reach; without them, all of a list. `others`, which no store has registered,
+    /// are there beside them, and refer to nothing.
     ///
     /// # Errors
     /// When registrations can't be read, or are no closure.
-    pub fn closure(
-        &self,
-        location: &StoreLocation,
-        roots: &[StorePath],
-        mentions: &[Mention],
-    ) -> Result<Closure, RegistrationError> {
-        let mut wanted = roots.to_vec();
-        let infos = match self {
-            Self::Database => {
-                let database = StoreDb::open(location)?;
-                for Mention { hash, text } in mentions {
-                    let named = database.with_hash(hash)?;
-                    wanted.push(named.ok_or_else(|| DatabaseError::NotValid(text.clone()))?);
-                }
-                database.closure(&wanted)?
-            }
-            Self::Dump(path) => {
-                let text = read(path)?;
-                dump::parse(&text, &location.store_dir)
-                    .map_err(|source| RegistrationError::Dump { path: path.clone(), source })?
-            }
-            Self::Json(path) => {
-                let text = read(path)?;
-                json::parse(&text, &location.store_dir)
-                    .map_err(|source| RegistrationError::Json { path: path.clone(), source })?
-            }
+    pub fn closure(&self, roots: Option<&[StorePath]>, others: Vec<PathInfo>) -> Result<Closure, RegistrationError> {
+        let own: BTreeSet<StorePath> = others.iter().map(|info| info.path.clone()).collect();
+        let registered = roots.unwrap_or_default().iter().filter(|path| !own.contains(path));
+        let mut infos = match &self.held {
+            Held::Database(database) => database.closure(&registered.cloned().collect::<Vec<_>>())?,
+            Held::List(infos) => infos.clone(),
         };
-        if let Self::Dump(path) | Self::Json(path) = self {
-            if infos.is_empty() {
-                return Err(RegistrationError::Empty(path.clone()));
+        infos.retain(|info| !own.contains(&info.path));
+        infos.extend(others);
+        let roots = roots.map(|roots| roots.iter().cloned().chain(own).collect::<Vec<_>>());
+        Ok(Closure::new(&self.location.store_dir, infos, roots.as_deref())?)
+    }
+
+    /// The paths that texts name.
+    ///
+    /// # Errors
+    /// When one of them is not registered.
+    pub fn mentioned(&self, mentions: &[Mention]) -> Result<Vec<StorePath>, RegistrationError> {
+        mentions.iter().map(|Mention { hash, text }| self.with_hash(hash, text)).collect()
+    }
+
+    fn with_hash(&self, hash: &str, text: &str) -> Result<StorePath, RegistrationError> {
+        match &self.held {
+            Held::Database(database) => {
+                let named = database.with_hash(hash)?;
+                Ok(named.ok_or_else(|| DatabaseError::NotValid(text.to_owned()))?)
             }
-            for Mention { hash, text } in mentions {
+            Held::List(infos) => {
                 let named = infos.iter().find(|info| info.path.to_basename().starts_with(hash));
-                wanted.push(named.ok_or_else(|| ClosureError::UnknownRoot(text.clone()))?.path.clone());
+                Ok(named.ok_or_else(|| ClosureError::UnknownRoot(text.to_owned()))?.path.clone())
             }
         }
-        let takes_all = roots.is_empty() && *self != Self::Database;
-        Ok(Closure::new(&location.store_dir, infos, (!takes_all).then_some(&wanted))?)
     }
+
+    /// Whether they are in a database, which knows more than a list.
+    #[must_use]
+    pub fn is_database(&self) -> bool {
+        matches!(self.held, Held::Database(_))
+    }
+
+    /// The store that they are of.
+    #[must_use]
+    pub fn location(&self) -> &StoreLocation {
+        self.location
+    }
+
+    /// Which of `paths` are registered.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn valid(&self, paths: &[StorePath]) -> Result<BTreeSet<StorePath>, DatabaseError> {
+        match &self.held {
+            Held::Database(database) => Ok(database.valid(paths)?.into_iter().collect()),
+            Held::List(infos) => {
+                let registered: BTreeSet<&StorePath> = infos.iter().map(|info| &info.path).collect();
+                Ok(paths.iter().filter(|path| registered.contains(path)).cloned().collect())
+            }
+        }
+    }
+
+    /// The derivations that may have made `path`, the likeliest first: that which its
+    /// registration names, be it registered or not, and those that declare it.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn derivers(&self, path: &StorePath) -> Result<Vec<StorePath>, DatabaseError> {
+        match &self.held {
+            Held::Database(database) => {
+                let declaring = database.derivations(path)?;
+                let named = database.deriver(path)?;
+                Ok(named.into_iter().chain(declaring).collect())
+            }
+            Held::List(infos) => {
+                let declares =
+                    |info: &&PathInfo| info.outputs.values().any(|output| *output == self.location.print(path));
+                let named = infos.iter().find(|info| info.path == *path).and_then(|info| info.deriver.clone());
+                let declaring = infos.iter().filter(declares).map(|info| info.path.clone());
+                Ok(named.into_iter().chain(declaring).collect())
+            }
+        }
+    }
+
+    /// What the registered derivation `drv` refers to, and what it declares; `None` where it is
+    /// not registered.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn derivation(&self, drv: &StorePath) -> Result<Option<Registered>, DatabaseError> {
+        let find = |infos: &[PathInfo]| infos.iter().find(|info| info.path == *drv).cloned();
+        let info = match &self.held {
+            Held::Database(database) if database.valid(std::slice::from_ref(drv))?.is_empty() => None,
+            Held::Database(database) => find(&database.closure(std::slice::from_ref(drv))?),
+            Held::List(infos) => find(infos),
+        };
+        let Some(info) = info else { return Ok(None) };
+        let outputs = match &self.held {
+            Held::Database(database) => database.declared(drv)?,
+            Held::List(_) => {
+                let parse = |path: &String| self.location.store_dir.parse_path(path.as_bytes()).ok();
+                info.outputs.iter().filter_map(|(name, path)| Some((name.clone(), parse(path)?))).collect()
+            }
+        };
+        Ok(Some(Registered { references: info.references, outputs }))
+    }
+}
+
+impl Registrations<'_> {
+    /// The store path that the realisation `id` is; a list has none.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn realised(&self, id: &str) -> Result<Option<StorePath>, DatabaseError> {
+        match &self.held {
+            Held::Database(database) => database.realised(id),
+            Held::List(_) => Ok(None),
+        }
+    }
+
+    /// The registered derivations of that name, without `.drv`; a list tells of none.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn derivations_named(&self, name: &str) -> Result<Vec<StorePath>, DatabaseError> {
+        match &self.held {
+            Held::Database(database) => database.derivations_named(name),
+            Held::List(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// What is called `ids`, and all that they depend on, which comes first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn realisations(&self, ids: &BTreeSet<String>) -> Result<Vec<Realisation>, DatabaseError> {
+        match &self.held {
+            Held::Database(database) if !ids.is_empty() => database.realisations_called(ids),
+            _ => Ok(Vec::new()),
+        }
+    }
+}
+
+/// What registrations tell of a derivation whose file is gone.
+pub struct Registered {
+    /// Its sources, and the derivations that it takes outputs of.
+    pub references: Vec<StorePath>,
+    /// The paths that it declares, by the names of its outputs.
+    pub outputs: BTreeMap<String, StorePath>,
 }
 
 fn read(path: &Path) -> Result<String, RegistrationError> {

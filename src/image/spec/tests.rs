@@ -30,6 +30,41 @@ fn keys_of_one_strategy_choose_it() {
 }
 
 #[test]
+fn what_can_be_built_is_said_shortly_or_at_length() {
+    let spec = |text: &str| ImageSpec::from_json(text).expect(text);
+    let deps = |of: &[&str]| BuildDeps { of: of.iter().map(ToString::to_string).collect(), ..BuildDeps::default() };
+    assert_eq!(spec(r#"{"buildDepsOf":"a"}"#).build_deps, deps(&["a"]));
+    assert_eq!(spec(r#"{"buildDepsOf":["a","b"]}"#).build_deps, deps(&["a", "b"]));
+    let long = BuildDeps { drvs: false, depth: Depth::All, ..deps(&["a"]) };
+    assert_eq!(spec(r#"{"buildDepsOf":{"of":["a"],"drvs":false,"depth":"all"}}"#).build_deps, long);
+    assert_eq!(spec(r#"{"buildDepsOf":{"of":"a"}}"#).build_deps, deps(&["a"]));
+    let tree = |path: &str, exclude: &[&str]| SourceTree {
+        path: path.to_owned(),
+        exclude: exclude.iter().map(ToString::to_string).collect(),
+    };
+    assert_eq!(spec(r#"{"nixpkgs":"x"}"#).trees, [("nixpkgs".to_owned(), tree("x", &[]))].into());
+    let trees = [("a".to_owned(), tree("x", &[])), ("b".to_owned(), tree("y", &["doc"]))].into();
+    assert_eq!(spec(r#"{"nixpkgs":{"a":"x","b":{"path":"y","exclude":["doc"]}}}"#).trees, trees);
+    assert_eq!(
+        spec(r#"{"nixpkgs":{"path":"x","exclude":["doc"]}}"#).trees,
+        [("nixpkgs".to_owned(), tree("x", &["doc"]))].into()
+    );
+    for (wrong, message) in [
+        (r#"{"buildDepsOf":[["a"],false,"all"]}"#, "buildDepsOf must be a path"),
+        (r#"{"nixpkgs":{"a":["x",["y"]]}}"#, "nixpkgs must be the path of a source tree"),
+        (r#"{"nixpkgs":["x"]}"#, "nixpkgs must be the path of a source tree"),
+        (r#"{"nixpkgs":"x","includeNixDB":false}"#, "needs a Nix database"),
+        (r#"{"buildDepsOf":{"of":"a","depht":"all"}}"#, "buildDepsOf must be a path"),
+        (r#"{"buildDepsOf":{"of":"a","depth":"some"}}"#, "buildDepsOf must be a path"),
+        (r#"{"nixpkgs":{"a":{"path":"y","exclud":[]}}}"#, "nixpkgs must be the path of a source tree"),
+        (r#"{"nixpkgs":{"a:b":"x"}}"#, "no name for a source tree"),
+    ] {
+        let error = ImageSpec::from_json(wrong).expect_err(wrong).to_string();
+        assert!(error.contains(message), "{error}");
+    }
+}
+
+#[test]
 fn values_of_the_wrong_kind_are_told_of_in_the_words_of_the_spec() {
     for (key, wrong, kind) in [
         ("contents", "{}", "a path, or a list of paths"),

@@ -2,12 +2,87 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Keys, SpecError};
+use super::{BuildDeps, Contents, Keys, SourceTree, SpecError};
 use crate::image::name::ImageName;
+use crate::inputs::Depth;
 use crate::layer::compress::{Compression, CompressionError};
 use crate::plan::{Hint, Pattern, Strategy};
+
+/// `buildDepsOf`: paths, or an object that says more.
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct BuildDepsOf(BuildDeps);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BuildDepsObject {
+    of: Contents,
+    drvs: Option<bool>,
+    #[serde(default)]
+    depth: Depth,
+}
+
+impl TryFrom<Value> for BuildDepsOf {
+    type Error = serde_json::Error;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        // Serde would take a list for an object's values.
+        if !value.is_object() {
+            return Ok(Self(BuildDeps { of: Contents::deserialize(value)?.into(), ..BuildDeps::default() }));
+        }
+        let BuildDepsObject { of, drvs, depth } = serde_json::from_value(value)?;
+        Ok(Self(BuildDeps { of: of.into(), drvs: drvs.unwrap_or(true), depth }))
+    }
+}
+
+impl From<BuildDepsOf> for BuildDeps {
+    fn from(value: BuildDepsOf) -> Self {
+        value.0
+    }
+}
+
+/// `nixpkgs`: one tree of that name, or several by their names.
+#[derive(Deserialize)]
+#[serde(try_from = "Value")]
+pub(super) struct Trees(BTreeMap<String, SourceTree>);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TreeObject {
+    path: String,
+    #[serde(default)]
+    exclude: Vec<String>,
+}
+
+fn tree(value: Value) -> Result<SourceTree, serde_json::Error> {
+    if !value.is_object() {
+        return Ok(SourceTree { path: String::deserialize(value)?, exclude: Vec::new() });
+    }
+    let TreeObject { path, exclude } = serde_json::from_value(value)?;
+    Ok(SourceTree { path, exclude })
+}
+
+impl TryFrom<Value> for Trees {
+    type Error = serde_json::Error;
+
+    fn try_from(value: Value) -> Result<Self, Self::Error> {
+        match value {
+            Value::Object(trees) if !trees.contains_key("path") => {
+                trees.into_iter().map(|(name, value)| Ok((name, tree(value)?))).collect::<Result<_, _>>().map(Self)
+            }
+            one => Ok(Self([("nixpkgs".to_owned(), tree(one)?)].into())),
+        }
+    }
+}
+
+impl From<Trees> for BTreeMap<String, SourceTree> {
+    fn from(trees: Trees) -> Self {
+        trees.0
+    }
+}
 
 pub(super) fn name(name: Option<String>, tag: Option<String>) -> Result<Option<ImageName>, SpecError> {
     match (name, tag) {

@@ -1,5 +1,8 @@
 use super::*;
+use crate::image::extras::Reason;
 use crate::image::ground::tests::root;
+use crate::image::trees::Tree;
+use crate::parent;
 use crate::store::closure::tests::{info, path};
 use crate::store::{NarHash, PathInfo, StoreDir};
 
@@ -12,17 +15,19 @@ struct Inputs {
     store_dir: StoreDir,
     infos: Vec<PathInfo>,
     contents: Vec<StorePath>,
+    extras: Extras,
 }
 
 impl Inputs {
     fn key(&self) -> LayerKey {
         let closure = Closure::new(&self.store_dir, self.infos.clone(), None).expect("closed");
-        let index = LayerIndex::new(std::path::Path::new("/none"));
+        let index = LayerIndex::new(std::path::Path::new("/dev/null/none"));
         SystemLayer {
             spec: &self.spec,
             user: &self.user,
             closure: &closure,
             contents: &self.contents,
+            extras: &self.extras,
             index: &index,
             ground: self.root.as_ref().map_or_else(Ground::default, |root| Ground::new(root, &self.store_dir)),
         }
@@ -42,13 +47,24 @@ fn inputs() -> Inputs {
         store_dir: StoreDir::default(),
         infos: vec![info(&a, &[&b]), info(&b, &[]), info(&drv, &[])],
         contents: vec![a, b],
+        extras: Extras::default(),
     }
+}
+
+/// The source tree `a`, whose hash has this byte.
+fn tree(byte: u8) -> Tree {
+    Tree { path: path('a', "a"), nar_hash: NarHash::new([byte; 32]), is_flake: true }
+}
+
+/// Something to build, for that reason.
+fn root_of(reason: Reason) -> Extras {
+    Extras { roots: [(reason, [path('b', "b")].into())].into(), ..Extras::default() }
 }
 
 #[test]
 fn everything_that_bytes_depend_on_changes_the_key() {
     type Change = fn(&mut Inputs);
-    let changes: [(&str, Change); 29] = [
+    let changes: [(&str, Change); 34] = [
         ("a parent", |inputs| inputs.root = Some(root(&[]))),
         ("a folder of a parent's", |inputs| inputs.root = Some(root(&["a/"]))),
         ("a file of a parent's", |inputs| inputs.root = Some(root(&["a"]))),
@@ -84,6 +100,11 @@ fn everything_that_bytes_depend_on_changes_the_key() {
         ("a deriver in the closure", |inputs| inputs.infos[0].deriver = Some(path('c', "c.drv"))),
         ("no references", |inputs| inputs.infos[0].references.clear()),
         ("a reference to itself", |inputs| inputs.infos[1].references.push(path('b', "b"))),
+        ("a source tree", |inputs| drop(inputs.extras.trees.insert("nixpkgs".to_owned(), tree(1)))),
+        ("a source tree's hash", |inputs| drop(inputs.extras.trees.insert("nixpkgs".to_owned(), tree(2)))),
+        ("a source tree's name", |inputs| drop(inputs.extras.trees.insert("other".to_owned(), tree(1)))),
+        ("an input", |inputs| inputs.extras = root_of(Reason::InputOf("c".to_owned()))),
+        ("another reason", |inputs| inputs.extras = root_of(Reason::SourceOf("c".to_owned()))),
         ("another reference", |inputs| inputs.infos[0].references = vec![path('c', "c.drv")]),
     ];
     let mut keys = BTreeMap::from([(inputs().key(), "nothing")]);
@@ -110,9 +131,11 @@ fn what_the_layer_does_not_have_does_not_change_the_key() {
 /// The names in the layer on a parent's `root`, with their owners.
 fn names_on(root: parent::Root, spec: ImageSpec) -> BTreeMap<String, (u32, u32)> {
     let closure = Closure::new(&StoreDir::default(), vec![info(&path('a', "a"), &[])], None).expect("closed");
-    let index = LayerIndex::new(std::path::Path::new("/none"));
+    let index = LayerIndex::new(std::path::Path::new("/dev/null/none"));
     let (user, ground) = (User::default(), Ground::new(&root, closure.store_dir()));
-    let layer = SystemLayer { spec: &spec, user: &user, closure: &closure, contents: &[], index: &index, ground };
+    let extras = &Extras::default();
+    let layer =
+        SystemLayer { spec: &spec, user: &user, closure: &closure, contents: &[], extras, index: &index, ground };
     let store = tempfile::tempdir().expect("a folder");
     let tar = layer.make(&StoreFiles::open(store.path()).expect("a store")).expect("nothing in the way");
     let mut archive = tar::Archive::new(&tar[..]);

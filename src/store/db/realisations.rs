@@ -31,19 +31,48 @@ impl StoreDb<'_> {
     /// # Errors
     /// When the database can't be read.
     pub fn realisations(&self, paths: &[&StorePath]) -> Result<Vec<Realisation>, DatabaseError> {
+        let paths: BTreeSet<&StorePath> = paths.iter().copied().collect();
+        self.read_realisations(|realisation| paths.contains(&realisation.out_path))
+    }
+
+    fn read_realisations(&self, is_wanted: impl Fn(&Realisation) -> bool) -> Result<Vec<Realisation>, DatabaseError> {
         self.read(|connection| {
             if !has_table(connection).map_err(|error| self.error(error))? {
                 return Ok(Vec::new());
             }
             let mut found = self.query_realisations(connection)?;
             self.add_dependent(connection, &mut found)?;
-            let paths: BTreeSet<&StorePath> = paths.iter().copied().collect();
-            let wanted: Vec<i64> = found
-                .iter()
-                .filter(|(_, found)| paths.contains(&found.realisation.out_path))
-                .map(|(id, _)| *id)
-                .collect();
+            let wanted = found.iter().filter(|(_, found)| is_wanted(&found.realisation));
+            let wanted: Vec<i64> = wanted.map(|(id, _)| *id).collect();
             Ok(in_order(found, wanted))
+        })
+    }
+
+    /// What is called `ids`, and all that they depend on, which comes first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn realisations_called(&self, ids: &BTreeSet<String>) -> Result<Vec<Realisation>, DatabaseError> {
+        self.read_realisations(|realisation| ids.contains(&realisation.id))
+    }
+
+    /// The store path that the realisation `id` is, if there is one.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn realised(&self, id: &str) -> Result<Option<StorePath>, DatabaseError> {
+        const QUERY: &str = "select v.path from Realisations r join ValidPaths v on v.id = r.outputPath
+            where r.drvPath = ?1 and r.outputName = ?2";
+        let Some((hash, output)) = id.split_once('!') else { return Ok(None) };
+        self.read(|connection| {
+            if !has_table(connection).map_err(|error| self.error(error))? {
+                return Ok(None);
+            }
+            let path: Option<String> = connection
+                .query_row(QUERY, [hash, output], |row| row.get(0))
+                .optional()
+                .map_err(|error| self.error(error))?;
+            path.map(|path| self.parse(&path)).transpose()
         })
     }
 

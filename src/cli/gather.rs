@@ -1,0 +1,340 @@
+//! Gathers the store paths of an image: contents, what config names, what can be built there, and
+//! source trees.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::args::NeedsArguments;
+use super::exit::UsageError;
+use super::paths::{self, Located, PathError};
+use crate::image::extras::{Extras, Reason};
+use crate::image::spec::SourceTree;
+use crate::image::trees::{STORE_NAME, Tree};
+use crate::image::{ImageSpec, config};
+use crate::inputs::Depth;
+use crate::inputs::store::StoreRecipes;
+use crate::plan::{self, Volatile};
+use crate::store::adopt::adopt;
+use crate::store::source::{RegistrationSource, Registrations};
+use crate::store::{Closure, NodeId, PathInfo, StoreLocation, StorePath};
+use crate::tree::elsewhere::Elsewhere;
+use crate::tree::exclude::Exclude;
+use crate::tree::{StoreFiles, TreeError};
+
+/// What makes a folder a flake.
+const FLAKE: &str = "flake.nix";
+
+/// The store paths of an image.
+pub struct Gathered {
+    /// Those that are laid out at `/`, each once.
+    pub contents: Vec<StorePath>,
+    /// All of them.
+    pub closure: Closure,
+    /// What is there beside contents, and why.
+    pub extras: Extras,
+    /// Those whose files are elsewhere than in the store.
+    elsewhere: Vec<(StorePath, Elsewhere)>,
+}
+
+impl Gathered {
+    /// Where the files of all of them are.
+    ///
+    /// # Errors
+    /// When there is no store.
+    pub fn files(&mut self, location: &StoreLocation) -> Result<StoreFiles, TreeError> {
+        let mut files = StoreFiles::open(&location.real_dir)?;
+        self.elsewhere.drain(..).for_each(|(path, tree)| files.put_elsewhere(&path, tree));
+        Ok(files)
+    }
+
+    /// What the image is called, if not otherwise.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.contents.first().map(StorePath::name).or(self.extras.name.as_deref())
+    }
+}
+
+/// Gathers all store paths of the image that `spec` describes, with `paths` as its first contents.
+///
+/// # Errors
+/// When there is none, or one is not there.
+pub fn gather(
+    source: &RegistrationSource,
+    location: &StoreLocation,
+    paths: &[PathBuf],
+    spec: &ImageSpec,
+) -> anyhow::Result<Gathered> {
+    let contents = contents(location, paths, spec)?;
+    let mentions = paths::mentions(location, &texts(spec)?);
+    let builds_nothing = spec.build_deps.of.is_empty();
+    let is_empty = contents.is_empty() && mentions.is_empty() && builds_nothing && spec.trees.is_empty();
+    if is_empty && *source == RegistrationSource::Database {
+        // On a parent, a config alone is worth an image.
+        if spec.from_image.is_some() {
+            let closure = Closure::new(&location.store_dir, Vec::new(), None)?;
+            return Ok(Gathered { contents, closure, extras: Extras::default(), elsewhere: Vec::new() });
+        }
+        return Err(UsageError("nothing to put into the image: name a PATH, or a spec with contents".to_owned()).into());
+    }
+    let registrations = source.open(location)?;
+    let mut gathering = Gathering {
+        registrations: &registrations,
+        extras: Extras::default(),
+        others: Vec::new(),
+        elsewhere: Vec::new(),
+    };
+    for (name, tree) in &spec.trees {
+        gathering.add_tree(name, tree)?;
+    }
+    if !builds_nothing {
+        gathering.add_build_deps(spec)?;
+    }
+    let Gathering { mut extras, others, elsewhere, .. } = gathering;
+    let mentioned = registrations.mentioned(&mentions)?;
+    let stable: Vec<StorePath> = contents.iter().chain(&mentioned).cloned().collect();
+    let takes_all = contents.is_empty() && builds_nothing && !registrations.is_database();
+    let roots: Vec<StorePath> = stable.iter().cloned().chain(extras.paths()).collect();
+    let closure = registrations.closure((!takes_all).then_some(&roots), others)?;
+    extras.volatile = volatile(&closure, if takes_all { None } else { Some(&stable) }, &extras);
+    if !extras.is_empty() {
+        extras.roots.insert(Reason::Contents, contents.iter().cloned().collect());
+    }
+    for pattern in plan::unmatched(&closure, &spec.groups, &spec.hints) {
+        tracing::warn!("{pattern:?} in the spec's `layers` or `popularity` names no store path of the image");
+    }
+    Ok(Gathered { contents, closure, extras, elsewhere })
+}
+
+/// The spec with what the command line says beside it.
+///
+/// # Errors
+/// When that makes no sense.
+pub fn add_arguments(spec: &mut ImageSpec, arguments: NeedsArguments) -> anyhow::Result<()> {
+    let NeedsArguments { build_deps_of, without_drvs, depth, nixpkgs, exclude } = arguments;
+    let text = |path: PathBuf| {
+        let text = path.into_os_string().into_string();
+        text.map_err(|path| UsageError(format!("{} is no text in UTF-8", path.to_string_lossy())))
+    };
+    for path in build_deps_of {
+        spec.build_deps.of.push(text(path)?);
+    }
+    if spec.build_deps.of.is_empty() && (without_drvs || depth.is_some()) {
+        let problem =
+            "--without-drvs and --depth are for --build-deps-of, or the spec's buildDepsOf; name what is to be built";
+        return Err(UsageError(problem.to_owned()).into());
+    }
+    spec.build_deps.drvs &= !without_drvs;
+    spec.build_deps.depth = depth.unwrap_or(spec.build_deps.depth);
+    let mut own = BTreeMap::new();
+    for tree in nixpkgs {
+        let path = text(tree.path)?;
+        if own.insert(tree.name.clone(), SourceTree { path, exclude: Vec::new() }).is_some() {
+            return Err(
+                UsageError(format!("two source trees are called {}; name one of them: NAME=PATH", tree.name)).into()
+            );
+        }
+    }
+    spec.trees.extend(own);
+    if spec.trees.is_empty() && !exclude.is_empty() {
+        return Err(UsageError("--exclude is for source trees; name one with --nixpkgs".to_owned()).into());
+    }
+    spec.trees.values_mut().for_each(|tree| tree.exclude.extend(exclude.iter().cloned()));
+    Ok(spec.check()?)
+}
+
+/// The store paths that are laid out at `/`, each once.
+fn contents(location: &StoreLocation, paths: &[PathBuf], spec: &ImageSpec) -> anyhow::Result<Vec<StorePath>> {
+    let mut contents = Vec::new();
+    for path in paths.iter().map(PathBuf::as_path).chain(spec.contents.iter().map(Path::new)) {
+        let path = paths::resolve(location, path)?;
+        if !contents.contains(&path) {
+            contents.push(path);
+        }
+    }
+    Ok(contents)
+}
+
+/// All texts of the image that may name store paths, which must be in it then.
+fn texts(spec: &ImageSpec) -> anyhow::Result<String> {
+    let user = spec.user.clone().unwrap_or_default();
+    let config = config::with_defaults(spec.config.clone(), &user);
+    let settings: Vec<&String> = spec.nix_conf.values().collect();
+    Ok(serde_json::to_string(&(config, &user.home, &user.shell, settings))?)
+}
+
+/// What was gathered till now, beside contents.
+struct Gathering<'a> {
+    registrations: &'a Registrations<'a>,
+    extras: Extras,
+    /// Registrations of what is not in the store.
+    others: Vec<PathInfo>,
+    elsewhere: Vec<(StorePath, Elsewhere)>,
+}
+
+impl Gathering<'_> {
+    fn location(&self) -> &StoreLocation {
+        self.registrations.location()
+    }
+
+    /// A tree is taken from the store as it is, or as what it would be called there.
+    fn add_tree(&mut self, name: &str, tree: &SourceTree) -> anyhow::Result<()> {
+        let path = Path::new(&tree.path);
+        let exclude = Exclude::new(&tree.exclude).map_err(|error| UsageError(error.to_string()))?;
+        let located = paths::locate(self.location(), path);
+        let real = match located.map_err(|source| PathError::NoTree { path: path.to_owned(), source })? {
+            Located::Outside(real) => real,
+            Located::InStore(found, rest) => {
+                let info = self.registration(&found)?;
+                let real = self.location().real_dir.join(found.to_basename()).join(rest.as_os_str());
+                let is_whole = rest.as_os_str().is_empty() && exclude.is_empty();
+                if is_whole && real.join(".git").symlink_metadata().is_err() {
+                    let is_flake = real.join(FLAKE).symlink_metadata().is_ok();
+                    self.take(name, Tree { path: found, nar_hash: info.nar_hash, is_flake });
+                    return Ok(());
+                }
+                if info.references.iter().any(|reference| *reference != found) {
+                    return Err(PathError::Part(self.location().print(&found)).into());
+                }
+                real
+            }
+        };
+        let mut opened = Elsewhere::open(&real, exclude)?;
+        let info = adopt(&mut opened, STORE_NAME, &self.location().store_dir)?;
+        tracing::info!("the source tree {} is {}", tree.path, self.location().print(&info.path));
+        let is_flake = opened.has(FLAKE);
+        self.take(name, Tree { path: info.path.clone(), nar_hash: info.nar_hash, is_flake });
+        // What never changes is better; and image folders name it.
+        let is_there = self.location().real_dir.join(info.path.to_basename()).symlink_metadata().is_ok();
+        if !is_there || self.registrations.valid(std::slice::from_ref(&info.path))?.is_empty() {
+            self.elsewhere.push((info.path.clone(), opened));
+            self.others.push(info);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, name: &str, tree: Tree) {
+        self.extras.name.get_or_insert_with(|| name.to_owned());
+        self.extras.trees.insert(name.to_owned(), tree);
+    }
+
+    /// What is registered of `path`.
+    fn registration(&self, path: &StorePath) -> anyhow::Result<PathInfo> {
+        let closure = self.registrations.closure(Some(std::slice::from_ref(path)), Vec::new())?;
+        let id = closure.find(path).context("a root that is not in its closure; this is a defect of stowage")?;
+        Ok(closure.info(id).clone())
+    }
+
+    fn add_build_deps(&mut self, spec: &ImageSpec) -> anyhow::Result<()> {
+        let files = StoreFiles::open(&self.location().real_dir)?;
+        let recipes = StoreRecipes::new(&files, self.registrations);
+        let mut realisations = BTreeSet::new();
+        let mut first = None;
+        for text in &spec.build_deps.of {
+            // Nix's names for outputs of derivations.
+            let path = text.split_once(".drv!").or_else(|| text.split_once(".drv^"));
+            let path = path.map_or_else(|| text.clone(), |(path, _)| format!("{path}.drv"));
+            let path = paths::resolve(self.registrations.location(), Path::new(&path))?;
+            let derivation = recipes.derivation_of(&path)?;
+            let name = derivation.to_basename();
+            first.get_or_insert_with(|| derivation.name().trim_end_matches(".drv").to_owned());
+            let direct = recipes.needs(&derivation, Depth::Direct)?;
+            let all = recipes.needs(&derivation, spec.build_deps.depth)?;
+            let before = all.outputs.into_iter().chain(all.sources);
+            let before = before.filter(|path| !direct.outputs.contains(path) && !direct.sources.contains(path));
+            realisations.extend(direct.realisations.into_iter().chain(all.realisations));
+            for (reason, paths) in [
+                (Reason::BeforeInput(name.clone()), before.collect::<BTreeSet<_>>()),
+                (Reason::InputOf(name.clone()), direct.outputs),
+                (Reason::SourceOf(name), direct.sources),
+            ] {
+                self.extras.roots.entry(reason).or_default().extend(paths);
+            }
+            if spec.build_deps.drvs {
+                self.extras.roots.entry(Reason::Derivation).or_default().insert(derivation);
+            }
+        }
+        self.extras.name = first.or(self.extras.name.take());
+        self.extras.realisations = self.registrations.realisations(&realisations)?;
+        self.extras.realisations.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(())
+    }
+}
+
+/// Each source tree, and then derivations with the sources that only these refer to, unless a
+/// source refers to something in turn. Where nothing is known to be `stable`, derivations are like
+/// all else.
+fn volatile(closure: &Closure, stable: Option<&[StorePath]>, extras: &Extras) -> Vec<Volatile> {
+    let of = |is_wanted: fn(&Reason) -> bool| {
+        extras.roots.iter().filter(move |(reason, _)| is_wanted(reason)).flat_map(|(_, paths)| paths)
+    };
+    let inputs = of(|reason| matches!(reason, Reason::InputOf(_) | Reason::BeforeInput(_)));
+    let inputs = inputs.filter(|path| !path.is_derivation());
+    let roots: Vec<StorePath> = stable.unwrap_or_default().iter().chain(inputs).cloned().collect();
+    let reached: BTreeSet<NodeId> = closure.reachable(&roots).into_iter().collect();
+    let is_volatile = |id: &NodeId| !reached.contains(id);
+    let mut volatile: Vec<Volatile> = Vec::new();
+    let mut trees = BTreeSet::new();
+    for (name, tree) in &extras.trees {
+        if let Some(id) = closure.find(&tree.path).filter(is_volatile) {
+            volatile.push(Volatile { what: format!("the source tree <{name}>"), paths: [tree.path.clone()].into() });
+            trees.insert(id);
+        }
+    }
+    if stable.is_some() {
+        let derivations: BTreeSet<NodeId> =
+            (0..closure.len()).filter(|id| closure.info(*id).path.is_derivation()).collect();
+        // What a derivation refers to is its sources, and the derivations of its inputs.
+        let sources = derivations.iter().flat_map(|id| closure.references(*id)).copied();
+        let direct = of(|reason| matches!(reason, Reason::SourceOf(_))).filter_map(|path| closure.find(path));
+        let sources = sources.chain(direct).filter(|id| closure.references(*id).is_empty());
+        let all: BTreeSet<NodeId> = sources.chain(derivations.iter().copied()).collect();
+        let all = all.into_iter().filter(is_volatile).filter(|id| !trees.contains(id));
+        let paths = all.map(|id| closure.info(id).path.clone()).collect();
+        volatile.push(Volatile { what: "derivations and their sources".to_owned(), paths });
+    }
+    volatile.retain(|volatile| !volatile.paths.is_empty());
+    volatile
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::closure::tests::{info, path};
+    use crate::store::{NarHash, StoreDir};
+
+    #[test]
+    fn what_sources_refer_to_and_what_others_take_is_not_volatile() {
+        let names = ["tool", "input", "source", "large", "below", "tree", "both"];
+        let letters = ['a', 'b', 'c', 'd', 'f', 'g', 'h'];
+        let [tool, input, source, large, below, tree, both] = std::array::from_fn(|at| path(letters[at], names[at]));
+        let (drv, other) = (path('i', "x.drv"), path('j', "y.drv"));
+        let infos = vec![
+            info(&tool, &[]),
+            info(&input, &[&both]),
+            info(&source, &[]),
+            info(&large, &[&below]),
+            info(&below, &[]),
+            info(&tree, &[]),
+            info(&both, &[]),
+            info(&drv, &[&other, &source, &large, &both]),
+            info(&other, &[]),
+        ];
+        let closure = Closure::new(&StoreDir::default(), infos, None).expect("closed");
+        let roots = [
+            (Reason::InputOf(drv.to_basename()), [input].into()),
+            (Reason::SourceOf(drv.to_basename()), [source.clone(), large, both].into()),
+            (Reason::Derivation, [drv.clone()].into()),
+        ];
+        let a_tree = Tree { path: tree.clone(), nar_hash: NarHash::new([0; 32]), is_flake: false };
+        let trees = [("nixpkgs".to_owned(), a_tree)].into();
+        let extras = Extras { trees, roots: roots.into(), ..Extras::default() };
+        let found = |stable: Option<&[StorePath]>| -> Vec<Vec<StorePath>> {
+            volatile(&closure, stable, &extras).into_iter().map(|one| one.paths.into_iter().collect()).collect()
+        };
+        assert_eq!(found(Some(&[tool])), [vec![tree.clone()], vec![source.clone(), drv, other]]);
+        assert_eq!(found(Some(&[tree.clone(), source])).len(), 1);
+        assert_eq!(found(None), [vec![tree]]);
+    }
+}

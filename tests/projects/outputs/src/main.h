@@ -1,0 +1,1 @@
+#define MAIN 1
