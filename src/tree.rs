@@ -92,11 +92,6 @@ impl StoreFiles {
         self.elsewhere.insert(path.to_basename().into_bytes(), elsewhere);
     }
 
-    /// Those whose files are elsewhere.
-    pub fn elsewhere(&self) -> impl Iterator<Item = &Elsewhere> {
-        self.elsewhere.values()
-    }
-
     /// Whether the files of `path` are elsewhere than in the store.
     #[must_use]
     pub fn is_elsewhere(&self, path: &StorePath) -> bool {

@@ -26,7 +26,6 @@ use crate::parent::Parent;
 use crate::plan::Strategy;
 use crate::store::source::RegistrationSource;
 use crate::store::{Closure, PathInfo, content_address};
-use crate::tree::StoreFiles;
 
 /// Builds an image.
 ///
@@ -57,8 +56,8 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     gather::add_arguments(&mut spec, arguments.needs)?;
     let source = arguments.source.registrations();
     let mut gathered = gather::gather(&source, &location, &arguments.paths, &spec)?;
+    check_places(&gathered, &places, digest_file.as_deref())?;
     let files = gathered.files(&location)?;
-    check_places(&files, &places)?;
     let name = name(&spec, &gathered);
     let Gathered { contents, mut closure, extras, .. } = gathered;
     warn_of_outputs(&closure, &extras);
@@ -252,30 +251,26 @@ pub fn name(spec: &ImageSpec, gathered: &Gathered) -> ImageName {
     spec.name.clone().unwrap_or_else(|| ImageName::from_store_name(name()))
 }
 
-/// An image that goes into a source tree would be in the tree the next time.
-fn check_places(files: &StoreFiles, places: &[Place]) -> Result<(), UsageError> {
-    for place in places {
-        let (ImageReference::DockerArchive { file: path, .. }
+/// What goes into a source tree would be in the next image.
+fn check_places(gathered: &Gathered, places: &[Place], digest_file: Option<&Path>) -> Result<(), UsageError> {
+    let refused = |path: &Path| {
+        let tree = gathered.tree_around(path)?;
+        let (path, tree) = (path.display(), tree.display());
+        Some(UsageError(format!(
+            "{path} is in the source tree {tree}, and would go into the next image; name another place, or leave it out with --exclude"
+        )))
+    };
+    for place in places.iter().filter(|place| !place.reference.is_stdout()) {
+        if let ImageReference::DockerArchive { file: path, .. }
         | ImageReference::OciArchive { file: path, .. }
         | ImageReference::Oci { folder: path, .. }
-        | ImageReference::Folder { folder: path }) = &place.reference
-        else {
-            continue;
-        };
-        if place.reference.is_stdout() {
-            continue;
-        }
-        // It need not be there yet.
-        let around = crate::fs::folder_of(path).canonicalize().unwrap_or_default();
-        let path = path.canonicalize().unwrap_or_else(|_| around.join(path.file_name().unwrap_or_default()));
-        if let Some(tree) = files.elsewhere().find(|tree| tree.would_have(&path)) {
-            let (place, tree) = (&place.reference, tree.path().display());
-            return Err(UsageError(format!(
-                "{place} is in the source tree {tree}, and would go into the next image; name another place, or leave it out with --exclude"
-            )));
+        | ImageReference::Folder { folder: path } = &place.reference
+            && let Some(error) = refused(path)
+        {
+            return Err(error);
         }
     }
-    Ok(())
+    digest_file.and_then(refused).map_or(Ok(()), Err)
 }
 
 /// Where what is to be built is there already, nothing is built.

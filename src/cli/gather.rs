@@ -17,6 +17,7 @@ use crate::inputs::Depth;
 use crate::inputs::store::StoreRecipes;
 use crate::plan::{self, Volatile};
 use crate::store::adopt::adopt;
+use crate::store::db::realisations::Realisation;
 use crate::store::source::{RegistrationSource, Registrations};
 use crate::store::{Closure, NodeId, PathInfo, StoreLocation, StorePath};
 use crate::tree::elsewhere::Elsewhere;
@@ -36,6 +37,8 @@ pub struct Gathered {
     pub extras: Extras,
     /// Those whose files are elsewhere than in the store.
     elsewhere: Vec<(StorePath, Elsewhere)>,
+    /// The folders of source trees that are not in the store, and what is left out of them.
+    folders: Vec<(PathBuf, Exclude)>,
 }
 
 impl Gathered {
@@ -47,6 +50,16 @@ impl Gathered {
         let mut files = StoreFiles::open(&location.real_dir)?;
         self.elsewhere.drain(..).for_each(|(path, tree)| files.put_elsewhere(&path, tree));
         Ok(files)
+    }
+
+    /// The source tree that would have what is put at `path`: it would be in the next image.
+    #[must_use]
+    pub fn tree_around(&self, path: &Path) -> Option<&Path> {
+        let path = paths::future(path)?;
+        let is_around = |(folder, exclude): &&(PathBuf, Exclude)| {
+            path.strip_prefix(folder).is_ok_and(|rest| !exclude.leaves_out_within(rest))
+        };
+        self.folders.iter().find(is_around).map(|(folder, _)| &**folder)
     }
 
     /// What the image is called, if not otherwise.
@@ -74,7 +87,13 @@ pub fn gather(
         // On a parent, a config alone is worth an image.
         if spec.from_image.is_some() {
             let closure = Closure::new(&location.store_dir, Vec::new(), None)?;
-            return Ok(Gathered { contents, closure, extras: Extras::default(), elsewhere: Vec::new() });
+            return Ok(Gathered {
+                contents,
+                closure,
+                extras: Extras::default(),
+                elsewhere: Vec::new(),
+                folders: Vec::new(),
+            });
         }
         return Err(UsageError("nothing to put into the image: name a PATH, or a spec with contents".to_owned()).into());
     }
@@ -84,6 +103,8 @@ pub fn gather(
         extras: Extras::default(),
         others: Vec::new(),
         elsewhere: Vec::new(),
+        folders: Vec::new(),
+        realisations: Vec::new(),
     };
     for (name, tree) in &spec.trees {
         gathering.add_tree(name, tree)?;
@@ -91,12 +112,17 @@ pub fn gather(
     if !builds_nothing {
         gathering.add_build_deps(spec)?;
     }
-    let Gathering { mut extras, others, elsewhere, .. } = gathering;
+    let Gathering { mut extras, others, elsewhere, folders, realisations, .. } = gathering;
     let mentioned = registrations.mentioned(&mentions)?;
     let stable: Vec<StorePath> = contents.iter().chain(&mentioned).cloned().collect();
     let takes_all = contents.is_empty() && builds_nothing && !registrations.is_database();
     let roots: Vec<StorePath> = stable.iter().cloned().chain(extras.paths()).collect();
-    let closure = registrations.closure((!takes_all).then_some(&roots), others)?;
+    let mut closure = registrations.closure((!takes_all).then_some(&roots), others)?;
+    for realisation in realisations {
+        if let Some(id) = closure.find(&realisation.out_path) {
+            closure.add_realisation(id, realisation.id, realisation.dependent.into_keys().collect());
+        }
+    }
     extras.volatile = volatile(&closure, if takes_all { None } else { Some(&stable) }, &extras);
     if !extras.is_empty() {
         extras.roots.insert(Reason::Contents, contents.iter().cloned().collect());
@@ -104,7 +130,7 @@ pub fn gather(
     for pattern in plan::unmatched(&closure, &spec.groups, &spec.hints) {
         tracing::warn!("{pattern:?} in the spec's `layers` or `popularity` names no store path of the image");
     }
-    Ok(Gathered { contents, closure, extras, elsewhere })
+    Ok(Gathered { contents, closure, extras, elsewhere, folders })
 }
 
 /// The spec with what the command line says beside it.
@@ -171,6 +197,8 @@ struct Gathering<'a> {
     /// Registrations of what is not in the store.
     others: Vec<PathInfo>,
     elsewhere: Vec<(StorePath, Elsewhere)>,
+    folders: Vec<(PathBuf, Exclude)>,
+    realisations: Vec<Realisation>,
 }
 
 impl Gathering<'_> {
@@ -183,27 +211,28 @@ impl Gathering<'_> {
         let path = Path::new(&tree.path);
         let exclude = Exclude::new(&tree.exclude).map_err(|error| UsageError(error.to_string()))?;
         let located = paths::locate(self.location(), path);
-        let real = match located.map_err(|source| PathError::NoTree { path: path.to_owned(), source })? {
-            Located::Outside(real) => real,
+        let (in_store, real) = match located.map_err(|source| PathError::NoTree { path: path.to_owned(), source })? {
+            Located::Outside(real) => (None, real),
             Located::InStore(found, rest) => {
-                let info = self.registration(&found)?;
                 let real = self.location().real_dir.join(found.to_basename()).join(rest.as_os_str());
-                let is_whole = rest.as_os_str().is_empty() && exclude.is_empty();
-                if is_whole && real.join(".git").symlink_metadata().is_err() {
-                    let is_flake = real.join(FLAKE).symlink_metadata().is_ok();
-                    self.take(name, Tree { path: found, nar_hash: info.nar_hash, is_flake });
-                    return Ok(());
-                }
-                if info.references.iter().any(|reference| *reference != found) {
-                    return Err(PathError::Part(self.location().print(&found)).into());
-                }
-                real
+                (Some((self.registration(&found)?, rest)), real)
             }
         };
-        let mut opened = Elsewhere::open(&real, exclude)?;
+        let mut opened = Elsewhere::open(&real, exclude.clone())?;
+        let is_flake = opened.has(FLAKE);
+        match in_store {
+            Some((info, rest)) if rest.as_os_str().is_empty() && !opened.is_partial() => {
+                self.take(name, Tree { path: info.path, nar_hash: info.nar_hash, is_flake });
+                return Ok(());
+            }
+            Some((info, _)) if !info.references.is_empty() => {
+                return Err(PathError::Part(self.location().print(&info.path)).into());
+            }
+            Some(_) => {}
+            None => self.folders.push((opened.path().to_owned(), exclude)),
+        }
         let info = adopt(&mut opened, STORE_NAME, &self.location().store_dir)?;
         tracing::info!("the source tree {} is {}", tree.path, self.location().print(&info.path));
-        let is_flake = opened.has(FLAKE);
         self.take(name, Tree { path: info.path.clone(), nar_hash: info.nar_hash, is_flake });
         // What never changes is better; and image folders name it.
         let is_there = self.location().real_dir.join(info.path.to_basename()).symlink_metadata().is_ok();
@@ -215,6 +244,9 @@ impl Gathering<'_> {
     }
 
     fn take(&mut self, name: &str, tree: Tree) {
+        if tree.is_flake && name.contains('.') {
+            tracing::warn!("the flake {name} is found as <{name}> only: no name of a flake has a dot");
+        }
         self.extras.name.get_or_insert_with(|| name.to_owned());
         self.extras.trees.insert(name.to_owned(), tree);
     }
@@ -256,8 +288,7 @@ impl Gathering<'_> {
             }
         }
         self.extras.name = first.or(self.extras.name.take());
-        self.extras.realisations = self.registrations.realisations(&realisations)?;
-        self.extras.realisations.sort_by(|one, other| one.id.cmp(&other.id));
+        self.realisations = self.registrations.realisations(&realisations)?;
         Ok(())
     }
 }

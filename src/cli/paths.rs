@@ -1,6 +1,6 @@
 //! Which store paths the command line and the spec mean.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::fs::MAX_LINKS;
 use crate::store::source::Mention;
@@ -72,7 +72,8 @@ pub fn resolve(location: &StoreLocation, path: &Path) -> Result<StorePath, PathE
 pub fn locate(location: &StoreLocation, path: &Path) -> std::io::Result<Located> {
     let mut at = std::path::absolute(path)?;
     for _ in 0..MAX_LINKS {
-        if let Some((found, rest)) = in_store(location, &at) {
+        let is_plain = |rest: &Path| !rest.components().any(|part| part == Component::ParentDir);
+        if let Some((found, rest)) = in_store(location, &at).filter(|(_, rest)| is_plain(rest)) {
             return Ok(Located::InStore(found, rest));
         }
         match std::fs::read_link(&at) {
@@ -85,6 +86,16 @@ pub fn locate(location: &StoreLocation, path: &Path) -> std::io::Result<Located>
     let real = path.canonicalize()?;
     let found = in_store(location, &real);
     Ok(found.map_or(Located::Outside(real), |(found, rest)| Located::InStore(found, rest)))
+}
+
+/// Where `path` will be once it is made: as it is now, without links, as far as it is there.
+#[must_use]
+pub fn future(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    path.ancestors().find_map(|above| {
+        let real = above.canonicalize().ok()?;
+        Some(real.join(path.strip_prefix(above).ok()?))
+    })
 }
 
 /// The store path that `path` is in, by the store's name or where it really is, and where in it.
@@ -143,6 +154,15 @@ mod tests {
         }
         assert!(matches!(resolve(&location, root.path()), Err(PathError::Outside { .. })));
         assert!(matches!(resolve(&location, &root.path().join("none")), Err(PathError::Missing { .. })));
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_found_by_what_is_around_it() {
+        let root = tempfile::tempdir().expect("a folder");
+        let real = root.path().canonicalize().expect("there");
+        std::os::unix::fs::symlink(&real, real.join("link")).expect("writable");
+        assert_eq!(future(&real.join("link/new/image")), Some(real.join("new/image")));
+        assert_eq!(future(Path::new("/none/x")), Some("/none/x".into()));
     }
 
     #[test]

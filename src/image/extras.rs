@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::trees::Tree;
 use crate::plan::Volatile;
 use crate::store::StorePath;
-use crate::store::db::realisations::Realisation;
 
 /// The folder of those roots.
 pub const FOLDER: &str = "nix/var/nix/gcroots/stowage";
@@ -22,8 +21,6 @@ pub struct Extras {
     pub trees: BTreeMap<String, Tree>,
     /// What was asked for, by the reason.
     pub roots: BTreeMap<Reason, BTreeSet<StorePath>>,
-    /// By what Nix knows outputs of content-addressed derivations, in the order of their names.
-    pub realisations: Vec<Realisation>,
     /// What is put into layers of its own, above all other store paths.
     pub volatile: Vec<Volatile>,
 }

@@ -12,7 +12,6 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, MAIN_DB, params};
 
-use crate::store::db::realisations::Realisation;
 use crate::store::derivation::DeclaredOutput;
 use crate::store::{Closure, NodeId};
 
@@ -63,7 +62,7 @@ create index IndexDerivationOutputs on DerivationOutputs(path);
 
 /// Nix makes these once content-addressed derivations are switched on, unless they are there; up to
 /// 2.34. Source: `src/libstore/ca-specific-schema.sql` of 2.8.
-const REALISATIONS: &str = "
+pub const REALISATIONS: &str = "
 create table Realisations (
     id integer primary key autoincrement not null,
     drvPath text not null,
@@ -85,16 +84,12 @@ create index IndexRealisationsRefsOnOutputPath on Realisations(outputPath);
 
 /// The database with a row for each path of `closure`; `outputs` are those of the closure's
 /// derivations. A path's deriver is the first of these that declares it, whichever has made it
-/// where the image is built; otherwise it is kept where it is in the closure. `realisations`
+/// where the image is built; otherwise it is kept where it is in the closure. Realisations
 /// have tables where there are any.
 ///
 /// # Errors
 /// When SQLite fails, which it does only for want of memory.
-pub fn serialise(
-    closure: &Closure,
-    outputs: &[DeclaredOutput],
-    realisations: &[Realisation],
-) -> rusqlite::Result<Vec<u8>> {
+pub fn serialise(closure: &Closure, outputs: &[DeclaredOutput]) -> rusqlite::Result<Vec<u8>> {
     let mut connection = Connection::open_in_memory()?;
     connection.execute_batch("pragma page_size = 4096; pragma encoding = 'UTF-8'; pragma auto_vacuum = 0;")?;
     connection.execute_batch(TABLES)?;
@@ -103,9 +98,9 @@ pub fn serialise(
     insert_references(&transaction, closure)?;
     insert_outputs(&transaction, outputs)?;
     transaction.execute_batch(INDEXES)?;
-    if !realisations.is_empty() {
+    if closure.infos().iter().any(|info| !info.realisations.is_empty()) {
         transaction.execute_batch(REALISATIONS)?;
-        insert_realisations(&transaction, closure, realisations)?;
+        insert_realisations(&transaction, closure)?;
     }
     transaction.commit()?;
     Ok(connection.serialize(MAIN_DB)?.to_vec())
@@ -156,28 +151,29 @@ fn insert_outputs(connection: &Connection, outputs: &[DeclaredOutput]) -> rusqli
     Ok(())
 }
 
-fn insert_realisations(
-    connection: &Connection,
-    closure: &Closure,
-    realisations: &[Realisation],
-) -> rusqlite::Result<()> {
+fn insert_realisations(connection: &Connection, closure: &Closure) -> rusqlite::Result<()> {
     let mut insert = connection.prepare(
         "insert into Realisations (id, drvPath, outputName, outputPath, signatures) values (?1, ?2, ?3, ?4, '')",
     )?;
     let mut refer =
         connection.prepare("insert into RealisationsRefs (referrer, realisationReference) values (?1, ?2)")?;
     let mut rows: HashMap<&str, i64> = HashMap::new();
-    for realisation in realisations {
-        let (Some(path), Some((hash, output))) = (closure.find(&realisation.out_path), realisation.id.split_once('!'))
-        else {
-            continue;
-        };
-        let own = rows.len() as i64 + 1;
-        insert.execute(params![own, hash, output, row(path)])?;
-        for other in realisation.dependent.keys().filter_map(|id| rows.get(&**id)) {
-            refer.execute([own, *other])?;
+    for (path, info) in closure.infos().iter().enumerate() {
+        for name in info.realisations.keys() {
+            if let Some((hash, output)) = name.split_once('!') {
+                let own = rows.len() as i64 + 1;
+                insert.execute(params![own, hash, output, row(path)])?;
+                rows.insert(name, own);
+            }
         }
-        rows.insert(&realisation.id, own);
+    }
+    // Only now all of them have numbers.
+    for (name, depends_on) in closure.infos().iter().flat_map(|info| &info.realisations) {
+        for other in depends_on {
+            if let (Some(own), Some(other)) = (rows.get(&**name), rows.get(&**other)) {
+                refer.execute([own, other])?;
+            }
+        }
     }
     Ok(())
 }
@@ -189,6 +185,8 @@ fn row(id: NodeId) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::store::StoreDir;
     use crate::store::closure::tests::{info, path};
@@ -206,7 +204,7 @@ mod tests {
     #[test]
     fn rows_are_in_the_forms_that_nix_writes() {
         let outputs = [DeclaredOutput { derivation: 2, name: "out".to_owned(), path: "/nix/store/x".to_owned() }];
-        let bytes = serialise(&closure(), &outputs, &[]).expect("memory");
+        let bytes = serialise(&closure(), &outputs).expect("memory");
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), &bytes).expect("writable");
         let database = Connection::open(file.path()).expect("a database");
@@ -222,12 +220,36 @@ mod tests {
     }
 
     #[test]
+    fn realisations_have_rows_whatever_they_are_called() {
+        let mut closure = closure();
+        let names = ["sha256:b!out", "sha256:a!dev", "sha256:c!out"].map(str::to_owned);
+        closure.add_realisation(0, names[0].clone(), [names[1].clone(), names[2].clone()].into());
+        closure.add_realisation(0, names[1].clone(), BTreeSet::new());
+        closure.add_realisation(1, names[2].clone(), ["sha256:unknown!out".to_owned()].into());
+        let bytes = serialise(&closure, &[]).expect("memory");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), &bytes).expect("writable");
+        let database = Connection::open(file.path()).expect("a database");
+        let all = |query: &str| -> Vec<String> {
+            let mut query = database.prepare(query).expect("valid");
+            let rows = query.query_map([], |row| row.get(0)).expect("rows");
+            rows.collect::<Result<_, _>>().expect("texts")
+        };
+        let rows =
+            "select drvPath || outputName || outputPath || '<' || signatures || '>' from Realisations order by id";
+        assert_eq!(all(rows), ["sha256:adev1<>", "sha256:bout1<>", "sha256:cout2<>"]);
+        let refs = "select r.drvPath || '>' || d.drvPath from RealisationsRefs x
+            join Realisations r on r.id = x.referrer join Realisations d on d.id = x.realisationReference order by 1";
+        assert_eq!(all(refs), ["sha256:b>sha256:a", "sha256:b>sha256:c"]);
+    }
+
+    #[test]
     fn the_header_tells_nothing_of_this_machine_and_needs_no_wal() {
-        let bytes = serialise(&closure(), &[], &[]).expect("memory");
+        let bytes = serialise(&closure(), &[]).expect("memory");
         // SQLite's file format: 18 and 19 are 1 for rollback journals, 24 to 27
         // count changes, 92 to 99 name the version that changed it last.
         assert_eq!(bytes[18..20], [1, 1]);
         assert_eq!((&bytes[24..28], &bytes[92..100]), (&[0; 4][..], &[0; 8][..]));
-        assert_eq!(bytes, serialise(&closure(), &[], &[]).expect("memory"));
+        assert_eq!(bytes, serialise(&closure(), &[]).expect("memory"));
     }
 }

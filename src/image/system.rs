@@ -105,6 +105,10 @@ impl<'a> SystemLayer<'a> {
                 hasher.add(name.as_bytes());
                 hasher.add(path.as_bytes());
             }
+            for (name, depends_on) in &info.realisations {
+                hasher.add(name.as_bytes());
+                hasher.add_all(depends_on);
+            }
         }
         self.ground.add_to(&mut hasher);
         if let Some(dir) = &self.spec.cache_store {
@@ -116,11 +120,6 @@ impl<'a> SystemLayer<'a> {
         }
         if let Some(registry) = self.registry() {
             hasher.add(registry.as_bytes());
-        }
-        for realisation in &self.extras.realisations {
-            hasher.add(realisation.id.as_bytes());
-            hasher.add(realisation.out_path.to_basename().as_bytes());
-            hasher.add_all(realisation.dependent.keys());
         }
         hasher.finish()
     }
@@ -228,23 +227,24 @@ impl<'a> SystemLayer<'a> {
         }
         let registry = format!("/{REGISTRY}");
         let parent = self.ground.text("etc/nix/nix.conf");
-        let features: BTreeSet<String> = nix_conf::values(parent, "extra-experimental-features")
-            .chain(["flakes".to_owned(), "nix-command".to_owned()])
-            .collect();
+        let (all, extra) = ("experimental-features", "extra-experimental-features");
+        let of_spec = |name| self.spec.nix_conf.get(name).map(String::as_str);
+        let own_extra = of_spec(extra).unwrap_or_default().split_whitespace().map(str::to_owned);
+        let features = nix_conf::values(parent, extra).chain(own_extra);
+        let features: BTreeSet<String> = features.chain(["flakes".to_owned(), "nix-command".to_owned()]).collect();
         let features = features.into_iter().collect::<Vec<_>>().join(" ");
+        let mut settings = self.spec.nix_conf.clone();
         if self.registry().is_some() {
-            let names = ["experimental-features", "extra-experimental-features"];
-            let said: Vec<&String> = names.iter().filter_map(|name| self.spec.nix_conf.get(*name)).collect();
-            if said.is_empty() {
-                own.insert("extra-experimental-features", &features);
+            if of_spec(all).is_none() {
+                settings.insert(extra.to_owned(), features);
             }
             // Nix asks for the global registry before it looks at any, and fails without a network;
             // and without flakes it warns of the setting.
-            if said.is_empty() || said.iter().any(|features| features.contains("flakes")) {
+            if [all, extra].iter().any(|name| settings.get(*name).is_some_and(|value| value.contains("flakes"))) {
                 own.insert("flake-registry", &registry);
             }
         }
-        own.extend(self.spec.nix_conf.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        own.extend(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         nix_conf::write(&own, parent)
     }
 

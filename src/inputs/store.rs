@@ -45,20 +45,23 @@ impl<'a> StoreRecipes<'a> {
         let valid = self.registrations.valid(&derivers)?;
         let there: BTreeSet<&StorePath> = derivers.iter().filter(|derivation| valid.contains(derivation)).collect();
         if let Some(derivation) = derivers.iter().find(|derivation| valid.contains(derivation)) {
-            if there.len() > 1 {
-                let names: Vec<String> = there.into_iter().map(|path| self.location().print(path)).collect();
-                let (path, taken) = (self.location().print(path), self.location().print(derivation));
-                let names = names.join(" ");
-                tracing::warn!(
-                    "{path} is of several derivations: {names}; {taken} is taken, so name the one that your expression gives now"
-                );
-            }
+            self.warn_of_others(path, derivation, &there);
             return Ok(self.unresolved(path, derivation)?.unwrap_or_else(|| derivation.clone()));
         }
         let Some(gone) = derivers.into_iter().next() else {
             return Err(NoDerivation(self.location().print(path)).into());
         };
         Err(self.error(path, vec![Missing { path: Some(gone), what: What::Derivation }]).into())
+    }
+
+    fn warn_of_others(&self, path: &StorePath, taken: &StorePath, all: &BTreeSet<&StorePath>) {
+        if all.len() > 1 {
+            let names: Vec<String> = all.iter().map(|path| self.location().print(path)).collect();
+            let (path, taken, names) = (self.location().print(path), self.location().print(taken), names.join(" "));
+            tracing::warn!(
+                "{path} is of several derivations: {names}; {taken} is taken, so name the one that your expression gives now"
+            );
+        }
     }
 
     /// The derivation that Nix made `resolved` of in order to build `path`, if it did: it replaces
@@ -69,15 +72,22 @@ impl<'a> StoreRecipes<'a> {
             return Ok(None);
         }
         let name = resolved.name().strip_suffix(".drv").unwrap_or_default();
+        let mut found = Vec::new();
         for other in self.registrations.derivations_named(name)? {
             let Some(recipe) = self.recipe(&other)?.filter(|recipe| !recipe.inputs.is_empty()) else { continue };
             for (output, declared) in recipe.outputs {
                 if declared.is_none() && self.built(&other, &output)?.is_some_and(|built| built.path == *path) {
-                    return Ok(Some(other));
+                    found.push(other);
+                    break;
                 }
             }
         }
-        Ok(None)
+        // They are in the order in which they were registered.
+        let taken = found.last().cloned();
+        if let Some(taken) = &taken {
+            self.warn_of_others(path, taken, &found.iter().collect());
+        }
+        Ok(taken)
     }
 
     /// What it takes to build `derivation`, all of it in the store.

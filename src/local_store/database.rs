@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{LocalStore, LocalStoreError};
 use crate::digest::Digest;
+use crate::image::nixdb;
 use crate::url;
 
 /// How long to wait for a Nix that has locked it.
@@ -99,12 +100,34 @@ impl Database {
         const OUTPUTS: &str = "insert or ignore into main.DerivationOutputs (drv, id, path)
             select mine.id, o.id, o.path from other.DerivationOutputs o
             join other.ValidPaths a on a.id = o.drv join main.ValidPaths mine on mine.path = a.path";
+        const REALISATIONS: &str = "insert into main.Realisations (drvPath, outputName, outputPath, signatures)
+            select r.drvPath, r.outputName, mine.id, r.signatures from other.Realisations r
+            join other.ValidPaths a on a.id = r.outputPath join main.ValidPaths mine on mine.path = a.path
+            where not exists (select 1 from main.Realisations m where m.drvPath = r.drvPath and m.outputName = r.outputName)
+            order by r.id";
+        const DEPENDENT: &str = "insert into main.RealisationsRefs (referrer, realisationReference)
+            select mine.id, its.id from other.RealisationsRefs r
+            join other.Realisations a on a.id = r.referrer join other.Realisations b on b.id = r.realisationReference
+            join main.Realisations mine on mine.drvPath = a.drvPath and mine.outputName = a.outputName
+            join main.Realisations its on its.drvPath = b.drvPath and its.outputName = b.outputName
+            where not exists (select 1 from main.RealisationsRefs m
+                where m.referrer = mine.id and m.realisationReference = its.id)";
         let file = self.file.clone();
         let mut adopt = || -> rusqlite::Result<()> {
             self.connection.execute("attach database ?1 as other", [unchanging(other)])?;
+            let realised = "select 1 from other.sqlite_master where type = 'table' and name = 'Realisations'";
+            let realised = self.connection.prepare(realised)?.exists([])?;
+            let has_tables = self.has("Realisations")?;
             let transaction = self.connection.transaction()?;
             for statement in [PATHS, REFERENCES, OUTPUTS] {
                 transaction.execute(statement, [])?;
+            }
+            if realised {
+                if !has_tables {
+                    transaction.execute_batch(nixdb::REALISATIONS)?;
+                }
+                transaction.execute(REALISATIONS, [])?;
+                transaction.execute(DEPENDENT, [])?;
             }
             transaction.commit()?;
             self.connection.execute("detach database other", []).map(drop)

@@ -40,7 +40,7 @@ fn store(dir: &Path, names: &str) -> LocalStore {
     let closure = Closure::new(&StoreDir::default(), infos, None).expect("closed");
     let database = store.location().database();
     std::fs::create_dir_all(crate::fs::folder_of(&database)).expect("made");
-    std::fs::write(&database, nixdb::serialise(&closure, &[], &[]).expect("memory")).expect("written");
+    std::fs::write(&database, nixdb::serialise(&closure, &[]).expect("memory")).expect("written");
     store
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Source: SQLite's "Defense Against The Dark Arts" and "Database File Format".
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -187,6 +187,53 @@ fn read_outputs(connection: &Connection, paths: &HashMap<i64, StorePath>, found:
     Ok(())
 }
 
+/// As what Nix up to 2.34 knows outputs of content-addressed derivations.
+fn read_realisations(
+    connection: &Connection,
+    paths: &HashMap<i64, StorePath>,
+    found: &mut Rows,
+) -> Result<(), RowError> {
+    if !has_table(connection, "Realisations")? || !has_table(connection, "RealisationsRefs")? {
+        return Ok(());
+    }
+    let mut names: HashMap<i64, (String, StorePath)> = HashMap::new();
+    let mut query = connection.prepare("select id, drvPath, outputName, outputPath from Realisations")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let (Ok(id), Ok(hash), Ok(output), Ok(path)) =
+            (row.get(0), row.get::<_, String>(1), row.get::<_, String>(2), row.get::<_, i64>(3))
+        else {
+            continue;
+        };
+        if let Some(path) = paths.get(&path) {
+            names.insert(id, (format!("{hash}!{output}"), path.clone()));
+        }
+        if names.len() > MAX_REFERENCES {
+            return Err(RowError::Meaning(format!("it has more than {MAX_REFERENCES} realisations")));
+        }
+    }
+    let mut query = connection.prepare("select referrer, realisationReference from RealisationsRefs")?;
+    let mut rows = query.query([])?;
+    let mut depends_on: HashMap<i64, BTreeSet<String>> = HashMap::new();
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        let (Ok(referrer), Ok(reference)) = (row.get::<_, i64>(0), row.get::<_, i64>(1)) else { continue };
+        if let Some((name, _)) = names.get(&reference) {
+            depends_on.entry(referrer).or_default().insert(name.clone());
+            count += 1;
+        }
+        if count > MAX_REFERENCES {
+            return Err(RowError::Meaning(format!("it has more than {MAX_REFERENCES} realisations")));
+        }
+    }
+    for (id, (name, path)) in names {
+        if let Some(known) = found.known.get_mut(&path) {
+            known.info.realisations.insert(name, depends_on.remove(&id).unwrap_or_default());
+        }
+    }
+    Ok(())
+}
+
 fn rows(connection: &Connection, store_dir: &StoreDir, has: impl Fn(&StorePath) -> bool) -> Result<Rows, RowError> {
     let mut found = Rows::default();
     // Which row is whose.
@@ -222,6 +269,7 @@ fn rows(connection: &Connection, store_dir: &StoreDir, has: impl Fn(&StorePath) 
         }
     }
     read_outputs(connection, &paths, &mut found)?;
+    read_realisations(connection, &paths, &mut found)?;
     for row in found.known.values_mut() {
         row.info.references.sort();
         row.info.references.dedup();
@@ -251,7 +299,7 @@ mod tests {
     fn database() -> Vec<u8> {
         let (a, b, c) = (path('a', "a"), path('b', "b"), path('c', "c"));
         let infos = vec![info(&a, &[&a, &b, &c]), info(&b, &[]), info(&c, &[])];
-        nixdb::serialise(&Closure::new(&StoreDir::default(), infos, None).expect("closed"), &[], &[]).expect("memory")
+        nixdb::serialise(&Closure::new(&StoreDir::default(), infos, None).expect("closed"), &[]).expect("memory")
     }
 
     fn read_all(files: &DatabaseFiles) -> Result<Rows, LayerProblem> {

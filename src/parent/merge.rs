@@ -77,6 +77,9 @@ fn complete(ours: &mut PathInfo, theirs: &PathInfo) {
     if ours.ca.is_none() {
         ours.ca.clone_from(&theirs.ca);
     }
+    for (name, depends_on) in &theirs.realisations {
+        ours.realisations.entry(name.clone()).or_insert_with(|| depends_on.clone());
+    }
     if ours.signatures.is_empty() {
         ours.signatures.clone_from(&theirs.signatures);
     }
@@ -107,12 +110,14 @@ mod tests {
         theirs.deriver = Some(path('d', "theirs.drv"));
         theirs.ca = Some("fixed:x".to_owned());
         theirs.signatures = vec!["key:signature".to_owned()];
+        theirs.realisations = [("sha256:0!out".to_owned(), BTreeSet::new())].into();
         let merged = parent(vec![info(&c, &[&b]), theirs]).merged_with(&closure(vec![info(&a, &[&b]), ours]));
         let merged = merged.expect("they agree");
         assert_eq!(merged.infos().iter().map(|info| &info.path).collect::<Vec<_>>(), [&a, &b, &c]);
         let both = merged.info(1);
         assert_eq!(both.deriver, Some(path('d', "ours.drv")));
         assert_eq!((both.ca.as_deref(), both.signatures.len()), (Some("fixed:x"), 1));
+        assert_eq!(both.realisations.len(), 1);
         assert_eq!(merged.unreferenced(), [0, 2]);
     }
 

@@ -152,6 +152,11 @@ impl Closure {
         self.infos[id].ca = Some(ca);
     }
 
+    /// Has Nix know the path with the number `id` as the realisation `name`, which depends on others.
+    pub fn add_realisation(&mut self, id: NodeId, name: String, depends_on: BTreeSet<String>) {
+        self.infos[id].realisations.insert(name, depends_on);
+    }
+
     /// How many paths there are.
     #[must_use]
     pub fn len(&self) -> usize {

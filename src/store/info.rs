@@ -1,6 +1,6 @@
 //! A registration: what a Nix database knows about one store path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{NarHash, StorePath};
 
@@ -26,6 +26,9 @@ pub struct PathInfo {
     /// Of a derivation whose file is not at hand: the outputs that it declares, by their
     /// names and printed paths.
     pub outputs: BTreeMap<String, String>,
+    /// As what content-addressed derivations' output Nix knows it: realisations by their names, each
+    /// with the names of those that it depends on. They come from elsewhere than registrations.
+    pub realisations: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl PathInfo {
@@ -43,6 +46,7 @@ impl PathInfo {
             ca: None,
             signatures: Vec::new(),
             outputs: BTreeMap::new(),
+            realisations: BTreeMap::new(),
         }
     }
 }

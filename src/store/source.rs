@@ -230,7 +230,8 @@ impl Registrations<'_> {
         }
     }
 
-    /// The registered derivations of that name, without `.drv`; a list tells of none.
+    /// The registered derivations of that name, without `.drv`, in the order in which they were
+    /// registered; a list tells of none.
     ///
     /// # Errors
     /// When the database can't be read.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
@@ -45,10 +46,11 @@ impl Exclude {
         name == b".git" || self.0.matched(OsStr::from_bytes(path), is_folder).is_ignore()
     }
 
-    /// Whether nothing but `.git` is left out.
+    /// Whether `path`, below the tree's top, or a folder on the way to it is left out.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    pub fn leaves_out_within(&self, path: &Path) -> bool {
+        let above = path.ancestors().filter(|path| !path.as_os_str().is_empty());
+        above.into_iter().any(|path| self.leaves_out(path.as_os_str().as_bytes(), true))
     }
 }
 
@@ -75,6 +77,13 @@ mod tests {
         ] {
             assert_eq!(exclude.leaves_out(path.as_bytes(), is_folder), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn what_is_in_a_folder_that_is_left_out_is_left_out() {
+        let exclude = exclude(&["/image"]).expect("a pattern");
+        let is_out = |path: &str| exclude.leaves_out_within(Path::new(path));
+        assert!(is_out("image") && is_out("image/blobs/x") && !is_out("other/image") && !is_out(""));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub fn info(letter: &str, references: &[&str]) -> PathInfo {
 
 pub fn database(infos: Vec<PathInfo>) -> Vec<u8> {
     let closure = Closure::new(&StoreDir::default(), infos, None).expect("closed");
-    nixdb::serialise(&closure, &[], &[]).expect("memory")
+    nixdb::serialise(&closure, &[]).expect("memory")
 }
 
 /// A tar: names that end in `/` are folders, those with ` -> ` links.

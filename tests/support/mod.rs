@@ -27,7 +27,7 @@ impl Scratch {
         let infos = dump::parse(&registration(), &store_dir).expect("valid");
         let closure = Closure::new(&store_dir, infos, None).expect("closed");
         std::fs::create_dir_all(scratch.database().parent().expect("a folder")).expect("writable");
-        std::fs::write(scratch.database(), nixdb::serialise(&closure, &[], &[]).expect("memory")).expect("writable");
+        std::fs::write(scratch.database(), nixdb::serialise(&closure, &[]).expect("memory")).expect("writable");
         std::fs::write(scratch.database().with_file_name("schema"), "10").expect("writable");
         scratch
     }

@@ -46,7 +46,7 @@ impl SystemLayer<'_> {
         if self.ground.below(b"nix/var/nix/gcroots/profiles") != Below::Directory {
             items.put(b"nix/var/nix/gcroots/profiles", self.of_user(Node::Link(b"/nix/var/nix/profiles".to_vec())));
         }
-        let database = nixdb::serialise(self.closure, outputs, &self.extras.realisations)?;
+        let database = nixdb::serialise(self.closure, outputs)?;
         items.put(b"nix/var/nix/db/db.sqlite", self.of_user(Node::File(database)));
         items.put(b"nix/var/nix/db/schema", self.of_user(Node::File(nixdb::SCHEMA_VERSION.into())));
         if self.spec.hook {

@@ -20,9 +20,13 @@ struct Inputs {
 
 impl Inputs {
     fn key(&self) -> LayerKey {
+        self.with_layer(|layer| layer.key())
+    }
+
+    fn with_layer<T>(&self, look: impl FnOnce(&SystemLayer<'_>) -> T) -> T {
         let closure = Closure::new(&self.store_dir, self.infos.clone(), None).expect("closed");
         let index = LayerIndex::new(std::path::Path::new("/dev/null/none"));
-        SystemLayer {
+        let layer = SystemLayer {
             spec: &self.spec,
             user: &self.user,
             closure: &closure,
@@ -30,8 +34,8 @@ impl Inputs {
             extras: &self.extras,
             index: &index,
             ground: self.root.as_ref().map_or_else(Ground::default, |root| Ground::new(root, &self.store_dir)),
-        }
-        .key()
+        };
+        look(&layer)
     }
 }
 
@@ -64,7 +68,7 @@ fn root_of(reason: Reason) -> Extras {
 #[test]
 fn everything_that_bytes_depend_on_changes_the_key() {
     type Change = fn(&mut Inputs);
-    let changes: [(&str, Change); 34] = [
+    let changes: [(&str, Change); 36] = [
         ("a parent", |inputs| inputs.root = Some(root(&[]))),
         ("a folder of a parent's", |inputs| inputs.root = Some(root(&["a/"]))),
         ("a file of a parent's", |inputs| inputs.root = Some(root(&["a"]))),
@@ -105,6 +109,12 @@ fn everything_that_bytes_depend_on_changes_the_key() {
         ("a source tree's name", |inputs| drop(inputs.extras.trees.insert("other".to_owned(), tree(1)))),
         ("an input", |inputs| inputs.extras = root_of(Reason::InputOf("c".to_owned()))),
         ("another reason", |inputs| inputs.extras = root_of(Reason::SourceOf("c".to_owned()))),
+        ("a realisation", |inputs| {
+            drop(inputs.infos[0].realisations.insert("sha256:0!out".to_owned(), BTreeSet::new()));
+        }),
+        ("another realisation", |inputs| {
+            drop(inputs.infos[0].realisations.insert("sha256:0!out".to_owned(), ["sha256:1!out".to_owned()].into()));
+        }),
         ("another reference", |inputs| inputs.infos[0].references = vec![path('c', "c.drv")]),
     ];
     let mut keys = BTreeMap::from([(inputs().key(), "nothing")]);
@@ -115,6 +125,28 @@ fn everything_that_bytes_depend_on_changes_the_key() {
             panic!("{what} changes no more than {other}");
         }
     }
+}
+
+#[test]
+fn a_flake_switches_flakes_on_beside_other_features() {
+    let nix_conf = |setting: Option<(&str, &str)>, parent: &str| -> Vec<String> {
+        let mut inputs = inputs();
+        inputs.extras.trees.insert("nixpkgs".to_owned(), tree(1));
+        inputs.spec.nix_conf = setting.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let texts = [("etc/nix/nix.conf", parent.to_owned())].into();
+        inputs.root = Some(parent::Root { texts, ..root(&[]) });
+        let text = inputs.with_layer(|layer| layer.nix_conf());
+        text.lines().filter(|line| line.contains("features") || line.contains("registry")).map(str::to_owned).collect()
+    };
+    let registry = "flake-registry = /etc/nix/registry.json";
+    assert_eq!(nix_conf(None, ""), [registry, "extra-experimental-features = flakes nix-command"]);
+    let both = [registry, "extra-experimental-features = ca-derivations flakes nix-command"];
+    assert_eq!(nix_conf(Some(("extra-experimental-features", "ca-derivations")), ""), both);
+    assert_eq!(nix_conf(None, "extra-experimental-features = ca-derivations"), both);
+    let own = ("experimental-features", "nix-command");
+    assert_eq!(nix_conf(Some(own), ""), ["experimental-features = nix-command"]);
+    let own = ("experimental-features", "flakes");
+    assert_eq!(nix_conf(Some(own), ""), ["experimental-features = flakes", registry]);
 }
 
 #[test]

@@ -44,16 +44,17 @@ impl StoreDb<'_> {
                 .query_row(QUERY, [self.location.print(path)], |row| row.get(0))
                 .optional()
                 .map_err(|error| self.error(error))?;
-            deriver.flatten().map(|deriver| self.parse(&deriver)).transpose()
+            // Some say `unknown-deriver`.
+            Ok(deriver.flatten().and_then(|deriver| self.parse(&deriver).ok()))
         })
     }
 
-    /// The valid derivations of that name, without `.drv`.
+    /// The valid derivations of that name, without `.drv`, in the order in which they were registered.
     ///
     /// # Errors
     /// When the database can't be read.
     pub fn derivations_named(&self, name: &str) -> Result<Vec<StorePath>, DatabaseError> {
-        const QUERY: &str = "select path from ValidPaths where substr(path, -length(?1)) = ?1 order by path";
+        const QUERY: &str = "select path from ValidPaths where substr(path, -length(?1)) = ?1 order by id";
         let mut found = self.paths(QUERY, &format!("-{name}.drv"))?;
         // Another name may end so.
         found.retain(|path| path.name().strip_suffix(".drv") == Some(name));

@@ -13,7 +13,7 @@ fn quiet_database(root: &Path) -> StoreLocation {
     let closure = Closure::new(&location.store_dir, vec![info(&path('a', "a"), &[])], None).expect("closed");
     let file = location.database();
     std::fs::create_dir_all(file.parent().expect("a folder")).expect("writable");
-    std::fs::write(&file, nixdb::serialise(&closure, &[], &[]).expect("memory")).expect("writable");
+    std::fs::write(&file, nixdb::serialise(&closure, &[]).expect("memory")).expect("writable");
     let connection = Connection::open(file).expect("a database");
     connection.execute_batch("pragma journal_mode = wal").expect("writable");
     connection.close().expect("closed");
