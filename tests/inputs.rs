@@ -198,6 +198,39 @@ fn an_image_tells_why_it_has_each_path_and_plans_what_changes_often_above() {
 }
 
 #[test]
+fn files_folders_and_parts_of_store_paths_are_trees() {
+    let scratch = Scratch::new();
+    std::fs::create_dir_all(scratch.path("tree/below")).expect("made");
+    std::fs::write(scratch.path("tree/below/file"), "1").expect("written");
+    let add = |name: &str| {
+        let added = run(scratch.command("nix-store").arg("--add").arg(scratch.path(name)));
+        String::from_utf8_lossy(&added.stdout).trim_end().to_owned()
+    };
+    let (folder, file) = (add("tree"), add("tree/below/file"));
+    let paths = |arguments: &[&str]| -> Vec<String> {
+        let plan = stowage(&scratch, &[&["plan", "--json"], arguments].concat());
+        assert!(plan.status.success(), "{}", String::from_utf8_lossy(&plan.stderr));
+        let plan: serde_json::Value = serde_json::from_slice(&plan.stdout).expect("JSON");
+        let layers = plan["layers"].as_array().expect("a list").iter();
+        layers
+            .flat_map(|layer| layer["paths"].as_array().expect("a list"))
+            .map(|path| path.as_str().expect("a text").to_owned())
+            .collect()
+    };
+    // As they are, also where a pattern names nothing in them.
+    assert_eq!(paths(&["--nixpkgs", &folder]), [&*folder]);
+    assert_eq!(paths(&["--nixpkgs", &folder, "--exclude", "/none"]), [&*folder]);
+    assert_eq!(paths(&["--nixpkgs", &file]), [&*file]);
+    // A part is a path of its own, the same as that of a copy elsewhere.
+    let part = paths(&["--nixpkgs", &format!("{folder}/below")]);
+    assert_eq!(part, paths(&["--nixpkgs", scratch.path("tree/below").to_str().expect("UTF-8")]));
+    assert!(part[0].ends_with("-source"), "{part:?}");
+    let file_below = scratch.path("tree/below/file");
+    let part = paths(&["--nixpkgs", &format!("{folder}/below/file")]);
+    assert_eq!(part, paths(&["--nixpkgs", file_below.to_str().expect("UTF-8")]));
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let scratch = Scratch::new();
     let top = scratch.real_path(&build(&scratch, "top"));

@@ -214,7 +214,11 @@ impl Gathering<'_> {
         let (in_store, real) = match located.map_err(|source| PathError::NoTree { path: path.to_owned(), source })? {
             Located::Outside(real) => (None, real),
             Located::InStore(found, rest) => {
-                let real = self.location().real_dir.join(found.to_basename()).join(rest.as_os_str());
+                let mut real = self.location().real_dir.join(found.to_basename());
+                // Nothing more would end in a `/`, and a file is no folder.
+                if !rest.as_os_str().is_empty() {
+                    real.push(&rest);
+                }
                 (Some((self.registration(&found)?, rest)), real)
             }
         };
