@@ -35,6 +35,8 @@ pub struct Gathered {
     pub closure: Closure,
     /// What is there beside contents, and why.
     pub extras: Extras,
+    /// What is built there, or found there, first.
+    name: Option<String>,
     /// Those whose files are elsewhere than in the store.
     elsewhere: Vec<(StorePath, Elsewhere)>,
     /// The folders of source trees that are not in the store, and what is left out of them.
@@ -65,7 +67,7 @@ impl Gathered {
     /// What the image is called, if not otherwise.
     #[must_use]
     pub fn name(&self) -> Option<&str> {
-        self.contents.first().map(StorePath::name).or(self.extras.name.as_deref())
+        self.contents.first().map(StorePath::name).or(self.name.as_deref())
     }
 }
 
@@ -80,7 +82,7 @@ pub fn gather(
     spec: &ImageSpec,
 ) -> anyhow::Result<Gathered> {
     let contents = contents(location, paths, spec)?;
-    let mentions = paths::mentions(location, &texts(spec)?);
+    let mentions = paths::mentions(&location.store_dir, &texts(spec)?);
     let builds_nothing = spec.build_deps.of.is_empty();
     let is_empty = contents.is_empty() && mentions.is_empty() && builds_nothing && spec.trees.is_empty();
     if is_empty && *source == RegistrationSource::Database {
@@ -91,6 +93,7 @@ pub fn gather(
                 contents,
                 closure,
                 extras: Extras::default(),
+                name: None,
                 elsewhere: Vec::new(),
                 folders: Vec::new(),
             });
@@ -101,6 +104,7 @@ pub fn gather(
     let mut gathering = Gathering {
         registrations: &registrations,
         extras: Extras::default(),
+        name: None,
         others: Vec::new(),
         elsewhere: Vec::new(),
         folders: Vec::new(),
@@ -112,7 +116,7 @@ pub fn gather(
     if !builds_nothing {
         gathering.add_build_deps(spec)?;
     }
-    let Gathering { mut extras, others, elsewhere, folders, realisations, .. } = gathering;
+    let Gathering { mut extras, name, others, elsewhere, folders, realisations, .. } = gathering;
     let mentioned = registrations.mentioned(&mentions)?;
     let stable: Vec<StorePath> = contents.iter().chain(&mentioned).cloned().collect();
     let takes_all = contents.is_empty() && builds_nothing && !registrations.is_database();
@@ -130,7 +134,7 @@ pub fn gather(
     for pattern in plan::unmatched(&closure, &spec.groups, &spec.hints) {
         tracing::warn!("{pattern:?} in the spec's `layers` or `popularity` names no store path of the image");
     }
-    Ok(Gathered { contents, closure, extras, elsewhere, folders })
+    Ok(Gathered { contents, closure, extras, name, elsewhere, folders })
 }
 
 /// The spec with what the command line says beside it.
@@ -194,6 +198,7 @@ fn texts(spec: &ImageSpec) -> anyhow::Result<String> {
 struct Gathering<'a> {
     registrations: &'a Registrations<'a>,
     extras: Extras,
+    name: Option<String>,
     /// Registrations of what is not in the store.
     others: Vec<PathInfo>,
     elsewhere: Vec<(StorePath, Elsewhere)>,
@@ -251,7 +256,7 @@ impl Gathering<'_> {
         if tree.is_flake && name.contains('.') {
             tracing::warn!("the flake {name} is found as <{name}> only: no name of a flake has a dot");
         }
-        self.extras.name.get_or_insert_with(|| name.to_owned());
+        self.name.get_or_insert_with(|| name.to_owned());
         self.extras.trees.insert(name.to_owned(), tree);
     }
 
@@ -260,6 +265,10 @@ impl Gathering<'_> {
         let closure = self.registrations.closure(Some(std::slice::from_ref(path)), Vec::new())?;
         let id = closure.find(path).context("a root that is not in its closure; this is a defect of stowage")?;
         Ok(closure.info(id).clone())
+    }
+
+    fn add_roots(&mut self, reason: Reason, paths: impl IntoIterator<Item = StorePath>) {
+        self.extras.roots.entry(reason).or_default().extend(paths);
     }
 
     fn add_build_deps(&mut self, spec: &ImageSpec) -> anyhow::Result<()> {
@@ -276,22 +285,21 @@ impl Gathering<'_> {
             let name = derivation.to_basename();
             first.get_or_insert_with(|| derivation.name().trim_end_matches(".drv").to_owned());
             let direct = recipes.needs(&derivation, Depth::Direct)?;
-            let all = recipes.needs(&derivation, spec.build_deps.depth)?;
-            let before = all.outputs.into_iter().chain(all.sources);
-            let before = before.filter(|path| !direct.outputs.contains(path) && !direct.sources.contains(path));
-            realisations.extend(direct.realisations.into_iter().chain(all.realisations));
-            for (reason, paths) in [
-                (Reason::BeforeInput(name.clone()), before.collect::<BTreeSet<_>>()),
-                (Reason::InputOf(name.clone()), direct.outputs),
-                (Reason::SourceOf(name), direct.sources),
-            ] {
-                self.extras.roots.entry(reason).or_default().extend(paths);
+            if spec.build_deps.depth == Depth::All {
+                let all = recipes.needs(&derivation, Depth::All)?;
+                let before = all.outputs.into_iter().chain(all.sources);
+                let before = before.filter(|path| !direct.outputs.contains(path) && !direct.sources.contains(path));
+                self.add_roots(Reason::BeforeInput(name.clone()), before);
+                realisations.extend(all.realisations);
             }
+            self.add_roots(Reason::InputOf(name.clone()), direct.outputs);
+            self.add_roots(Reason::SourceOf(name), direct.sources);
+            realisations.extend(direct.realisations);
             if spec.build_deps.drvs {
-                self.extras.roots.entry(Reason::Derivation).or_default().insert(derivation);
+                self.add_roots(Reason::Derivation, [derivation]);
             }
         }
-        self.extras.name = first.or(self.extras.name.take());
+        self.name = first.or(self.name.take());
         self.realisations = self.registrations.realisations(&realisations)?;
         Ok(())
     }

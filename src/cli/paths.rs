@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::fs::MAX_LINKS;
 use crate::store::source::Mention;
-use crate::store::{StoreLocation, StorePath};
+use crate::store::{StoreDir, StoreLocation, StorePath};
 
 /// A path that is no store path.
 #[derive(Debug, thiserror::Error)]
@@ -111,8 +111,8 @@ fn in_store(location: &StoreLocation, path: &Path) -> Option<(StorePath, PathBuf
 
 /// The places where `text` names store paths.
 #[must_use]
-pub fn mentions(location: &StoreLocation, text: &str) -> Vec<Mention> {
-    let prefix = format!("{}/", location.store_dir);
+pub fn mentions(store_dir: &StoreDir, text: &str) -> Vec<Mention> {
+    let prefix = format!("{store_dir}/");
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '-' | '.' | '_' | '?' | '=');
     let mention = |(at, _): (usize, &str)| {
         let rest = &text[at..];
@@ -129,7 +129,6 @@ pub fn mentions(location: &StoreLocation, text: &str) -> Vec<Mention> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::StoreDir;
 
     const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-a";
 
@@ -167,9 +166,8 @@ mod tests {
 
     #[test]
     fn store_paths_in_texts_are_found_by_their_hashes() {
-        let location = StoreLocation::new(None, StoreDir::default(), Path::new("/nix/var/nix"));
         let text = format!("PATH=/nix/store/{A}/bin:/nix/store/{A}?trusted=1:/nix/store/short");
-        let found = mentions(&location, &text);
+        let found = mentions(&StoreDir::default(), &text);
         let expected = Mention { hash: A[..32].to_owned(), text: format!("/nix/store/{A}") };
         assert_eq!(found, [expected]);
     }

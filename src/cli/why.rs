@@ -7,11 +7,11 @@ use serde_json::json;
 use super::args::WhyArguments;
 use super::exit::UsageError;
 use super::settings::Settings;
-use super::{output, parent};
+use super::{output, parent, paths};
 use crate::image::extras::Reason;
 use crate::parent::{Node, Parent, ReadOptions, read};
 use crate::plan::Pattern;
-use crate::store::{Closure, NodeId, StoreDir};
+use crate::store::{Closure, NodeId, StorePath};
 
 /// How a store path came into an image.
 struct Answer {
@@ -77,13 +77,14 @@ struct Seen {
 impl Seen {
     fn new(parent: &Parent, closure: &Closure) -> Self {
         let mut uses = vec![Vec::new(); closure.len()];
+        let hash = |path: &StorePath| path.to_basename().chars().take(32).collect();
         let by_hash: BTreeMap<String, NodeId> =
-            closure.infos().iter().zip(0..).map(|(info, id)| (hash_part(&info.path.to_basename()), id)).collect();
-        let find = |text: &[u8]| -> Vec<NodeId> {
-            let hashes = mentioned(text, closure.store_dir());
-            hashes.iter().filter_map(|hash| by_hash.get(hash).copied()).collect()
+            closure.infos().iter().zip(0..).map(|(info, id)| (hash(&info.path), id)).collect();
+        let find = |text: &str| -> Vec<NodeId> {
+            let mentions = paths::mentions(closure.store_dir(), text);
+            mentions.iter().filter_map(|mention| by_hash.get(&mention.hash).copied()).collect()
         };
-        for id in find(parent.config["config"].to_string().as_bytes()).into_iter().collect::<BTreeSet<_>>() {
+        for id in find(&parent.config["config"].to_string()) {
             uses[id].push(Use::Config);
         }
         let mut links: BTreeMap<NodeId, Vec<String>> = BTreeMap::new();
@@ -91,7 +92,7 @@ impl Seen {
             let Node::Link(target) = &entry.node else { continue };
             // Names come from whoever made the image, and go to a terminal.
             let path: String = String::from_utf8_lossy(path).replace(char::is_control, "\u{fffd}");
-            for id in find(target) {
+            for id in find(&String::from_utf8_lossy(target)) {
                 match Reason::of_link(&path) {
                     Some(reason) => uses[id].push(Use::Build(reason)),
                     None if path.starts_with("nix/var/") => {}
@@ -142,15 +143,6 @@ impl Seen {
         }
         answers
     }
-}
-
-/// The hash parts of the store paths that `text` names.
-fn mentioned(text: &[u8], store_dir: &StoreDir) -> Vec<String> {
-    String::from_utf8_lossy(text).split(&format!("{store_dir}/")).skip(1).map(hash_part).collect()
-}
-
-fn hash_part(base: &str) -> String {
-    base.chars().take(32).collect()
 }
 
 impl Use {
@@ -220,7 +212,7 @@ fn as_json(closure: &Closure, answers: &[Answer]) -> String {
 mod tests {
     use super::*;
     use crate::image::ground::tests::root;
-    use crate::store::StorePath;
+    use crate::store::StoreDir;
     use crate::store::closure::tests::{info, path};
 
     /// An image whose contents are `a`; `b` is an input of `d.drv`, and both need `c`.

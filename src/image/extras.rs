@@ -15,8 +15,6 @@ pub const FOLDER: &str = "nix/var/nix/gcroots/stowage";
 /// What an image has beside its contents.
 #[derive(Clone, Debug, Default)]
 pub struct Extras {
-    /// What the image is called, if nothing else says so.
-    pub name: Option<String>,
     /// Source trees, by the names that expressions find them by.
     pub trees: BTreeMap<String, Tree>,
     /// What was asked for, by the reason.

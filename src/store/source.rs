@@ -216,9 +216,7 @@ impl Registrations<'_> {
         };
         Ok(Some(Registered { references: info.references, outputs }))
     }
-}
 
-impl Registrations<'_> {
     /// The store path that the realisation `id` is; a list has none.
     ///
     /// # Errors
