@@ -12,13 +12,16 @@ use stowage::inputs::{Depth, Needs};
 use stowage::store::StorePath;
 use stowage::store::source::RegistrationSource;
 
-/// Derivations of several forms; `top` takes of all of them.
-const GRAPH: &str = r#"
-    let
+/// How all of them are built.
+const SH: &str = r#"
       sh = name: script: attributes: derivation ({
         inherit name; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
         args = [ "-ec" script ];
       } // attributes);
+"#;
+
+/// Derivations of several forms; `top` takes of all of them.
+const GRAPH: &str = r#"
       several = sh "several" "mkdir $out $dev $doc" { outputs = [ "out" "dev" "doc" ]; };
       fixed = sh "fixed" "echo fixed > $out" {
         outputHashMode = "flat"; outputHashAlgo = "sha256";
@@ -32,8 +35,13 @@ const GRAPH: &str = r#"
       };
 "#;
 
+/// An expression with the graph's derivations.
+fn graph(result: &str) -> String {
+    format!("let {SH} {GRAPH} in {result}")
+}
+
 fn build(scratch: &Scratch, attribute: &str) -> StorePath {
-    scratch.build(&format!("{GRAPH} in {attribute}"))
+    scratch.build(&graph(attribute))
 }
 
 /// What it takes to build what `path` was built from.
@@ -66,7 +74,7 @@ fn outputs_that_are_named_fixed_ones_and_sources_are_found() {
     assert_eq!(names(&found.sources), ["source"]);
     assert_eq!(needs(&scratch, &deriver(&scratch, &top), Depth::All).expect("all there"), found);
     // An output that was never built is named by the derivation that declares it.
-    let other = scratch.build(&format!("{GRAPH} in sh \"other\" \"echo $top > $out\" {{ inherit top; }}"));
+    let other = build(&scratch, "sh \"other\" \"echo $top > $out\" { inherit top; }");
     assert_eq!(names(&needs(&scratch, &other, Depth::Direct).expect("all there").outputs), ["top"]);
     assert_eq!(
         names(&needs(&scratch, &other, Depth::All).expect("all there").outputs),
@@ -77,8 +85,7 @@ fn outputs_that_are_named_fixed_ones_and_sources_are_found() {
 #[test]
 fn structured_attributes_hide_no_input() {
     let scratch = Scratch::new();
-    let expression = format!("{GRAPH} in structured");
-    let output = run(scratch.command("nix-instantiate").args(["--expr", &expression]));
+    let output = run(scratch.command("nix-instantiate").args(["--expr", &graph("structured")]));
     let derivation = scratch.parse(&output.stdout);
     build(&scratch, "fixed");
     assert_eq!(names(&needs(&scratch, &derivation, Depth::Direct).expect("all there").outputs), ["fixed"]);
@@ -94,7 +101,7 @@ fn what_is_missing_is_told_with_a_command_that_brings_it() {
     // What was built from them refers to them.
     delete.arg(scratch.real_path(&top));
     run(&mut delete);
-    let derivation = run(scratch.command("nix-instantiate").args(["--expr", &format!("{GRAPH} in top")]));
+    let derivation = run(scratch.command("nix-instantiate").args(["--expr", &graph("top")]));
     let derivation = scratch.parse(&derivation.stdout);
     let error = needs(&scratch, &derivation, Depth::Direct).expect_err("two are gone").to_string();
     assert!(error.contains("2 paths are needed to build") && error.contains("-several-dev (output dev of"), "{error}");
@@ -192,6 +199,12 @@ fn an_image_tells_why_it_has_each_path_and_plans_what_changes_often_above() {
     let why: Vec<&str> =
         plan["layers"].as_array().expect("a list").iter().map(|layer| layer["why"].as_str().expect("a text")).collect();
     assert_eq!(why[why.len() - 2..], ["the source tree <nixpkgs>", "derivations and their sources"]);
+    // What is to be built may be named as Nix names outputs of derivations.
+    let derivation = scratch.location().print(&deriver(&scratch, &scratch.parse(top.as_bytes())));
+    for name in [derivation.clone(), format!("{derivation}!out"), format!("{derivation}^*")] {
+        let named = stowage(&scratch, &["plan", "--build-deps-of", &name, "--json"]);
+        assert!(named.status.success(), "{}", String::from_utf8_lossy(&named.stderr));
+    }
     // And without changes it is the same again, named by whom it may be.
     let again = stowage(&scratch, &arguments);
     assert_eq!(again.stdout, built.stdout);
@@ -231,6 +244,37 @@ fn files_folders_and_parts_of_store_paths_are_trees() {
 }
 
 #[test]
+fn what_is_missing_and_what_is_there_already_is_told() {
+    let scratch = Scratch::new();
+    let top = build(&scratch, "top");
+    let printed = scratch.location().print(&build(&scratch, "several"));
+    let layout = format!("oci:{}", scratch.path("layout").display());
+    let built = stowage(&scratch, &["build", &printed, "--build-deps-of", &printed, "--to", &layout]);
+    let warning = String::from_utf8_lossy(&built.stderr).into_owned();
+    assert!(built.status.success() && warning.contains("builds nothing"), "{warning}");
+    let built = stowage(&scratch, &["build", "--build-deps-of", &printed, "--to", &layout]);
+    assert!(!String::from_utf8_lossy(&built.stderr).contains("builds nothing"));
+    // No image without all of it.
+    let found = needs(&scratch, &top, Depth::Direct).expect("all there");
+    let mut delete = scratch.command("nix-store");
+    delete.arg("--delete").arg(scratch.real_path(&top)).args(found.outputs.iter().map(|path| scratch.real_path(path)));
+    run(&mut delete);
+    let derivation = run(scratch.command("nix-instantiate").args(["--expr", &graph("top")]));
+    let derivation = String::from_utf8_lossy(&derivation.stdout).trim_end().to_owned();
+    let other = format!("oci:{}", scratch.path("other").display());
+    let refused = stowage(&scratch, &["build", "--build-deps-of", &derivation, "--to", &other]);
+    assert_eq!(refused.status.code(), Some(5), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert!(!scratch.path("other").exists());
+    // Of a list, no command brings what it lacks.
+    std::fs::write(scratch.path("list"), format!("{derivation}\n{}\n100\n\n0\n", "0".repeat(64))).expect("written");
+    let list = scratch.path("list");
+    let list = ["plan", "--registration", list.to_str().expect("UTF-8"), "--build-deps-of", &derivation];
+    let refused = stowage(&scratch, &list);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(error.contains("not among the registrations") && !error.contains("--realise"), "{error}");
+}
+
+#[test]
 fn what_makes_no_sense_is_refused() {
     let scratch = Scratch::new();
     let top = scratch.real_path(&build(&scratch, "top"));
@@ -253,11 +297,6 @@ fn what_makes_no_sense_is_refused() {
 
 /// Content-addressed derivations: the last one takes an output of the first and the second.
 const ADDRESSED: &str = r#"
-    let
-      sh = name: script: attributes: derivation ({
-        inherit name; system = builtins.currentSystem; builder = "/bin/sh"; PATH = "/usr/bin:/bin";
-        args = [ "-ec" script ];
-      } // attributes);
       addressed = { __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; };
       plain = sh "plain" "echo plain > $out" { };
       first = sh "first" "mkdir $out $dev; echo $plain > $out/x; echo 1 > $dev/y" (addressed // {
@@ -266,7 +305,7 @@ const ADDRESSED: &str = r#"
       second = sh "second" "echo $first \"$text\" > $out" (addressed // {
         inherit first; text = "a \"quoted\" \\ text\nof two lines, (with) [brackets]";
       });
-    in sh "last" "cat $second $dev/y > $out" { inherit second; dev = first.dev; }
+      last = sh "last" "cat $second $dev/y > $out" { inherit second; dev = first.dev; };
 "#;
 
 #[test]
@@ -275,7 +314,8 @@ fn what_content_addressed_derivations_have_made_is_found() {
     let settings = std::fs::read_to_string(scratch.path("conf/nix.conf")).expect("there");
     let settings = settings.replace("features = nix-command", "features = nix-command ca-derivations");
     std::fs::write(scratch.path("conf/nix.conf"), settings).expect("written");
-    let output = run(scratch.command("nix-instantiate").args(["--expr", ADDRESSED]));
+    let expression = format!("let {SH} {ADDRESSED} in last");
+    let output = run(scratch.command("nix-instantiate").args(["--expr", &expression]));
     let derivation = scratch.parse(&output.stdout);
     let error = needs(&scratch, &derivation, Depth::Direct).expect_err("not built").to_string();
     assert!(error.contains("a path that is known once it is built (output out of"), "{error}");
@@ -285,11 +325,20 @@ fn what_content_addressed_derivations_have_made_is_found() {
     assert_eq!(names(&found.outputs), ["first-dev", "second"]);
     assert_eq!(found.realisations.len(), 2);
     // Nix registers what it has built with a derivation of its own, in which these are sources.
-    let last = scratch.build(ADDRESSED);
+    let last = scratch.build(&expression);
     assert_ne!(deriver(&scratch, &last), derivation);
     assert_eq!(needs(&scratch, &last, Depth::Direct).expect("all there"), found);
     assert_eq!(
         names(&needs(&scratch, &derivation, Depth::All).expect("all there").outputs),
         ["first", "first-dev", "plain", "second"]
     );
+    // Other sources, the same results: what was registered last is what was evaluated last.
+    for revision in 0..5 {
+        let revised = expression.replace("echo 1 >", &format!(": {revision}; echo 1 >"));
+        assert_eq!(scratch.build(&revised), last);
+        let output = run(scratch.command("nix-instantiate").args(["--expr", &revised]));
+        let derivation = scratch.parse(&output.stdout);
+        let found = needs(&scratch, &last, Depth::Direct).expect("all there");
+        assert_eq!(found, needs(&scratch, &derivation, Depth::Direct).expect("all there"), "{revision}");
+    }
 }

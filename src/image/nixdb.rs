@@ -203,7 +203,8 @@ mod tests {
 
     #[test]
     fn rows_are_in_the_forms_that_nix_writes() {
-        let outputs = [DeclaredOutput { derivation: 2, name: "out".to_owned(), path: "/nix/store/x".to_owned() }];
+        let output = |name: &str, path: String| DeclaredOutput { derivation: 2, name: name.to_owned(), path };
+        let outputs = [output("out", "/nix/store/x".to_owned())];
         let bytes = serialise(&closure(), &outputs).expect("memory");
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), &bytes).expect("writable");
@@ -216,6 +217,13 @@ mod tests {
         assert_eq!(text("select group_concat(referrer || '>' || reference) from Refs"), Some("1>1,1>2".to_owned()));
         assert_eq!(text("select drv || id || path from DerivationOutputs"), Some("3out/nix/store/x".to_owned()));
         assert_eq!(text("pragma integrity_check"), Some("ok".to_owned()));
+        // Whatever has made it, a derivation in the closure declares it.
+        let declared = serialise(&closure(), &[output("dev", closure().print(1))]).expect("memory");
+        std::fs::write(file.path(), &declared).expect("writable");
+        let database = Connection::open(file.path()).expect("a database");
+        let deriver: String =
+            database.query_row("select deriver from ValidPaths where id = 2", [], |row| row.get(0)).expect("there");
+        assert!(deriver.ends_with("-a.drv"), "{deriver}");
         assert_eq!(text("select cast(max(registrationTime) as text) from ValidPaths"), Some("1".to_owned()));
     }
 
