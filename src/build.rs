@@ -3,6 +3,7 @@
 pub mod base;
 pub mod copy;
 pub mod index;
+pub mod layer;
 pub mod layers;
 mod plans;
 pub mod precompute;

@@ -19,6 +19,7 @@
 //! | `build/base.rs` | what an image has from its parent | pure |
 //! | `build/copy.rs` | from an image to another place for it | IO |
 //! | `build/index.rs` | from images for several platforms to one index of them | IO |
+//! | `build/layer.rs` | makes a layer ahead | IO |
 //! | `build/layers.rs` | which layers an image has, and how many | IO |
 //! | `build/plans.rs` | remembers plans | IO |
 //! | `build/precompute.rs` | finds out an image's store layers ahead | IO |
@@ -68,9 +69,11 @@
 //! | `cache/usage/text.rs` | records of use as text | pure |
 //! | `cli/args.rs` | the command line as clap reads it | pure |
 //! | `cli/args/cache.rs` | the arguments of `stowage cache` and `stowage env` | pure |
+//! | `cli/args/layer.rs` | the arguments of `stowage layer` | pure |
 //! | `cli/args/look.rs` | the arguments of what looks at images | pure |
 //! | `cli/args/needs.rs` | the arguments for what an image has so that something can be built in it | pure |
 //! | `cli/build.rs` | `stowage build` | IO |
+//! | `cli/built_layers.rs` | the layers of an image that were made ahead | IO |
 //! | `cli/cache.rs` | `stowage cache` | IO |
 //! | `cli/cache_check.rs` | `stowage cache check`, `gc` and `info` | IO |
 //! | `cli/cache_store.rs` | `stowage cache` for caches that are stores | IO |
@@ -82,10 +85,14 @@
 //! | `cli/exit.rs` | what exit codes say | pure |
 //! | `cli/export.rs` | how to export, as the command line says | IO |
 //! | `cli/gather.rs` | gathers the store paths of an image | IO |
+//! | `cli/gather/made.rs` | what is made for an image's `/`, and what it refers to | IO |
+//! | `cli/gather/volatile.rs` | what of an image changes often | pure |
 //! | `cli/hook.rs` | `stowage hook` | IO |
 //! | `cli/index.rs` | `stowage index` | IO |
 //! | `cli/inspect.rs` | `stowage inspect` | IO |
 //! | `cli/install.rs` | `stowage hook --install` | IO |
+//! | `cli/lay_out.rs` | `stowage lay-out` | IO |
+//! | `cli/layer.rs` | `stowage layer` | IO |
 //! | `cli/layer_index.rs` | who else knows layers, as `--layer-index` names them | IO |
 //! | `cli/manual.rs` | completions and manual pages | IO |
 //! | `cli/mod.rs` | runs the command that was typed | IO |
@@ -127,18 +134,22 @@
 //! | `image/items/tests.rs` | tests of the items | IO |
 //! | `image/keys.rs` | which keys a spec may have | pure |
 //! | `image/kinds.rs` | which kind of value each key of a spec has | pure |
+//! | `image/made.rs` | files that were made for an image's `/` | pure |
 //! | `image/manifest.rs` | manifests | pure |
 //! | `image/mod.rs` | what an image is | pure |
 //! | `image/name.rs` | image names, as Docker takes them | pure |
 //! | `image/nix_conf.rs` | merges the settings of nix.conf | pure |
 //! | `image/nixdb.rs` | the image's Nix database, written in memory | pure |
 //! | `image/note.rs` | what manifests tell others of layers | pure |
+//! | `image/perms.rs` | owners and modes of files at `/` | pure |
 //! | `image/platform.rs` | the machines that images are for | pure |
 //! | `image/spec.rs` | what an image is to be | pure |
+//! | `image/spec/check.rs` | values of a spec that can't be | pure |
 //! | `image/spec/error.rs` | what can be wrong with a spec | pure |
 //! | `image/spec/tests.rs` | tests of the spec | pure |
 //! | `image/spec/values.rs` | what single keys of a spec say | pure |
 //! | `image/system.rs` | the system layer | IO |
+//! | `image/system/made.rs` | what was made for this image alone | IO |
 //! | `image/system/state.rs` | Nix's own state in an image: its database, and roots | IO |
 //! | `image/system/tests.rs` | tests of the system layer | pure |
 //! | `image/trees.rs` | source trees in an image, and how Nix finds them there | pure |
@@ -149,6 +160,7 @@
 //! | `inputs/store.rs` | looks at derivations in a store | IO |
 //! | `inputs/tests.rs` | tests of what it takes | pure |
 //! | `layer/blob.rs` | layers that are there already, taken as they are | pure |
+//! | `layer/built.rs` | layers that were made ahead, as small files | IO |
 //! | `layer/chunks.rs` | a layer's bytes in chunks | pure |
 //! | `layer/compress.rs` | the forms that a layer's bytes can have | pure |
 //! | `layer/compress/block.rs` | compresses one block of a layer | pure |
@@ -205,6 +217,7 @@
 //! | `parent/texts.rs` | texts of a parent's files, links followed | IO |
 //! | `parent/unregistered.rs` | registers store paths from their files | IO |
 //! | `plan/diff.rs` | what is different between two plans or images | pure |
+//! | `plan/fixed.rs` | layers that were made ahead, in plans | pure |
 //! | `plan/groups.rs` | layers and hints that a spec gives by name | pure |
 //! | `plan/history.rs` | how packages have changed, as plans carry it on | pure |
 //! | `plan/mod.rs` | layer plans and their invariants | pure |

@@ -178,7 +178,12 @@ fn a_spec_with_an_unknown_key() {
         r#"unknown key "contentz" in the spec; did you mean "contents"?"#,
     );
     scratch.write("spec.json", r#"{"extraCommands": "x"}"#);
-    fails(&scratch, &["--spec", "spec.json", &printed(HELLO)], 2, r#"the spec's "extraCommands" is not built yet"#);
+    fails(
+        &scratch,
+        &["--spec", "spec.json", &printed(HELLO)],
+        2,
+        r#"the spec's "extraCommands" runs commands, so that"#,
+    );
     fails(&scratch, &["--spec", "none.json", &printed(HELLO)], 2, "none.json");
 }
 

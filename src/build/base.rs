@@ -61,7 +61,8 @@ impl<'a> Base<'a> {
         let nothing = BTreeSet::new();
         let Some(parent) = parent else {
             let user = spec.user.clone().unwrap_or_default();
-            let (all, new) = (closure.without(&nothing), closure.without(&nothing));
+            let new = if spec.include_store_paths { closure.without(&nothing) } else { none_of(closure) };
+            let all = closure.without(&nothing);
             let image_dir = image_dir(spec, closure.store_dir())?;
             return Ok(Self { parent, inherited: Inherited::default(), all, new, user, image_dir });
         };
@@ -77,7 +78,8 @@ impl<'a> Base<'a> {
         }
         let user = user(spec, parent, &inherited, ground).map_err(BaseError::User)?;
         let image_dir = closure.store_dir().clone();
-        Ok(Self { parent: Some(parent), new: closure.without(&parent.paths()), inherited, all, user, image_dir })
+        let new = if spec.include_store_paths { closure.without(&parent.paths()) } else { none_of(closure) };
+        Ok(Self { parent: Some(parent), new, inherited, all, user, image_dir })
     }
 
     /// The parent's file system.
@@ -109,6 +111,11 @@ impl<'a> Base<'a> {
     pub fn image_dir(&self) -> &StoreDir {
         &self.image_dir
     }
+}
+
+/// For an image without store paths.
+fn none_of(closure: &Closure) -> Closure {
+    closure.without(&closure.infos().iter().map(|info| &info.path).collect())
 }
 
 /// The store dir, or where an image has its store whose `/nix` leads elsewhere.

@@ -1,12 +1,14 @@
 //! Which layers an image has, the lowest first: those of its parent, store paths,
 //! the hook, the system layer.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 use super::Build;
 use super::base::Base;
 use super::plans;
 use crate::digest::Digest;
+use crate::image::extras::Extras;
 use crate::image::manifest::Descriptor;
 use crate::image::spec::{MAX_LAYERS, SpecError};
 use crate::image::system::{self, SystemLayer};
@@ -19,7 +21,7 @@ use crate::layer::{LayerKey, LayerRecord};
 use crate::parent::compression::{Compression, taken};
 use crate::parent::{LayerBytes, Parent, ParentLayer};
 use crate::plan::saved;
-use crate::store::StorePath;
+use crate::store::{Closure, StorePath};
 
 /// What the history says of the hook's layer.
 const HOOK_COMMENT: &str = "stowage and its post-build hook";
@@ -71,13 +73,6 @@ pub fn most(spec: &ImageSpec, parent: u64, least: u64) -> u64 {
     spec.max_layers.unwrap_or(half.max(least)).min(MAX_LAYERS)
 }
 
-/// How many layers are left for store paths, in an image without a parent.
-#[must_use]
-fn store_layers(spec: &ImageSpec) -> NonZeroUsize {
-    let least = spec.least_layers();
-    left(most(spec, 0, least), least - 1)
-}
-
 fn left(most: u64, others: u64) -> NonZeroUsize {
     NonZeroUsize::new(usize::try_from(most.saturating_sub(others)).unwrap_or(1)).unwrap_or(NonZeroUsize::MIN)
 }
@@ -90,12 +85,9 @@ impl<'a> Layers<'a> {
     pub fn plan(build: &Build<'a>, base: &'a Base<'a>) -> anyhow::Result<Self> {
         let hook = hook(build, base);
         let of_parent = base.parent.map_or(&[][..], |parent| &parent.layers[..]);
-        let limit = limit(build.spec, base.parent, !base.new.is_empty(), hook.is_some())?;
-        let plan = plans::plan(
-            &base.new,
-            &build.spec.policy(limit, &build.extras.volatile, build.previous.to_vec()),
-            build.index,
-        );
+        let limit = limit(build.spec, base.parent, Needed::new(build.extras, &base.new), hook.is_some())?;
+        let policy = build.spec.policy(limit, build.extras, build.previous.to_vec());
+        let plan = plans::plan(&base.new, &policy, build.index);
         // A first plan knows nothing but what the layers' comments tell anyway; over a parent
         // it tells which of them are ours.
         let is_told = plan.history.revisions > 0 || base.parent.is_some();
@@ -134,6 +126,26 @@ impl<'a> Layers<'a> {
     }
 }
 
+/// The layers that store paths need at the least.
+#[derive(Clone, Copy)]
+pub struct Needed {
+    /// Those that were made ahead.
+    fixed: u64,
+    /// Whether there are other paths.
+    has_others: bool,
+}
+
+impl Needed {
+    /// Those of `new`, the paths that the parent has not.
+    #[must_use]
+    pub fn new(extras: &Extras, new: &Closure) -> Self {
+        let is_new = |path: &&StorePath| new.find(path).is_some();
+        let fixed = extras.fixed.iter().filter(|fixed| fixed.paths.iter().any(|path| is_new(&path))).count();
+        let made: BTreeSet<&StorePath> = extras.fixed.iter().flat_map(|fixed| &fixed.paths).filter(is_new).collect();
+        Self { fixed: fixed as u64, has_others: made.len() < new.len() }
+    }
+}
+
 /// How many layers are left for store paths, over `parent` and below the system layer.
 ///
 /// # Errors
@@ -141,21 +153,19 @@ impl<'a> Layers<'a> {
 pub fn limit(
     spec: &ImageSpec,
     parent: Option<&Parent>,
-    has_new_paths: bool,
+    needed: Needed,
     has_hook: bool,
 ) -> Result<NonZeroUsize, SpecError> {
     // Where no number is given, groups that are too many share the last layer of theirs.
-    let groups = spec.max_layers.map_or(0, |_| spec.groups.len() as u64);
-    let Some(Parent { name, layers, .. }) = parent else {
-        spec.check_layers(spec.least_layers() + groups, &of_groups(groups))?;
-        return Ok(store_layers(spec));
-    };
-    let parent = layers.len() as u64;
-    let others = parent + 1 + u64::from(has_hook);
-    let least = others + u64::from(has_new_paths) + groups;
-    let name = format!("{}{name} has {parent}, and ", of_groups(groups));
-    spec.check_layers(least, &name)?;
-    Ok(left(most(spec, parent, least), others))
+    let groups = spec.max_layers.map_or(0, |_| spec.groups.len() as u64) + needed.fixed;
+    let of_parent = parent.map_or(0, |parent| parent.layers.len() as u64);
+    // A plan wants a layer, if only an empty one.
+    let has_others = needed.has_others || (parent.is_none() && needed.fixed == 0);
+    let others = of_parent + 1 + u64::from(has_hook);
+    let least = others + u64::from(has_others) + groups;
+    let of_parent_and_others = parent.map_or(String::new(), |parent| format!("{} has {of_parent}, and ", parent.name));
+    spec.check_layers(least, &format!("{}{of_parent_and_others}", of_groups(groups)))?;
+    Ok(left(most(spec, of_parent, least), others))
 }
 
 fn of_groups(groups: u64) -> String {

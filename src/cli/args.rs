@@ -1,6 +1,7 @@
 //! The command line as clap reads it: exactly what was typed.
 
 mod cache;
+mod layer;
 mod look;
 mod needs;
 
@@ -18,6 +19,7 @@ pub use cache::{
     AddArguments, CacheCommand, CacheKind, CheckArguments, EnvArguments, GcArguments, InfoArguments, InitArguments,
     WaitArguments,
 };
+pub use layer::{LayOutArguments, LayerArguments};
 pub use look::{DiffArguments, InspectArguments, WhyArguments};
 pub use needs::{NeedsArguments, NixpkgsArgument};
 
@@ -65,10 +67,20 @@ pub enum Command {
     Build(BuildArguments),
     /// Show which store paths would go together into which layer
     Plan(PlanArguments),
+    /// Make a layer ahead: a small file with its digest, for any number of images
+    ///
+    /// Name the file in the `layers` of an image's spec. The image has the layer then as it is, and
+    /// building it reads none of the layer's store paths: what they are was found out when the
+    /// layer was made. Several layers can be made side by side, on several machines. `nix/` has it
+    /// as a function, `buildLayer`.
+    Layer(LayerArguments),
     /// Show what is different between two images or plans, and what would be sent again
     Diff(DiffArguments),
     /// Show the chain of references that brought a store path into an image
     Why(WhyArguments),
+    /// Lay contents out in a folder, as they are at / in an image: for what commands change there
+    #[command(hide = true)]
+    LayOut(LayOutArguments),
     /// Copy an image from any place to any other
     Copy(CopyArguments),
     /// Make one image for several platforms: an index of an image for each

@@ -59,11 +59,12 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     check_places(&gathered, &places, digest_file.as_deref())?;
     let files = gathered.files(&location)?;
     let name = name(&spec, &gathered);
-    let Gathered { contents, mut closure, extras, .. } = gathered;
+    let Gathered { contents, mut closure, extras, built, .. } = gathered;
+    index.add_known(built.known());
     warn_of_outputs(&closure, &extras);
     content_address::restore_recursive(&mut closure);
     if source != RegistrationSource::Database {
-        content_address::restore_files(&mut closure, &files, &settings.index)?;
+        content_address::restore_files(&mut closure, &files, &settings.index, &built.paths())?;
     }
     let program = spec.has_program().then(own_program).transpose()?;
     let parent = spec.from_image.as_ref();
@@ -71,6 +72,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     let parent = parent
         .map(|text| parent::parent(text, &spec, &closure, &location, &settings.registries, believe))
         .transpose()?;
+    built.warn(&spec.owner, &parent.as_ref().map(Parent::paths).unwrap_or_default());
     let meter = Meter::new(total(&closure, parent.as_ref()), settings.quiet);
     let images = build::build(
         &Build {

@@ -15,6 +15,7 @@ use crate::image::name::NameError;
 use crate::image::spec::SpecError;
 use crate::inputs::missing::{MissingError, NoDerivation};
 use crate::layer::blob::BlobError;
+use crate::layer::built::BuiltLayerError;
 use crate::layer::chunks::PackError;
 use crate::layer::deliver::SpoolError;
 use crate::local_store::LocalStoreError;
@@ -114,6 +115,7 @@ impl Exit {
             || cause.is::<RegistryError>()
             || cause.is::<DaemonError>()
             || cause.is::<BlobError>()
+            || cause.is::<BuiltLayerError>()
             || cause.is::<SpoolError>()
             || cause.is::<WaitError>()
             || cause.is::<NoPlaceToBuild>()

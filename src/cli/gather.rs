@@ -1,5 +1,8 @@
-//! Gathers the store paths of an image: contents, what config names, what can be built there, and
-//! source trees.
+//! Gathers the store paths of an image: contents, what config names, what can be built there,
+//! source trees, and layers that were made ahead.
+
+mod made;
+mod volatile;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::args::NeedsArguments;
+use super::built_layers::BuiltLayers;
 use super::exit::UsageError;
 use super::paths::{self, Located, PathError};
 use crate::image::extras::{Extras, Reason};
@@ -15,11 +19,11 @@ use crate::image::trees::{STORE_NAME, Tree};
 use crate::image::{ImageSpec, config};
 use crate::inputs::Depth;
 use crate::inputs::store::StoreRecipes;
-use crate::plan::{self, Volatile};
+use crate::plan;
 use crate::store::adopt::adopt;
 use crate::store::db::realisations::Realisation;
 use crate::store::source::{RegistrationSource, Registrations};
-use crate::store::{Closure, NodeId, PathInfo, StoreLocation, StorePath};
+use crate::store::{Closure, PathInfo, StoreLocation, StorePath};
 use crate::tree::elsewhere::Elsewhere;
 use crate::tree::exclude::Exclude;
 use crate::tree::{StoreFiles, TreeError};
@@ -35,6 +39,8 @@ pub struct Gathered {
     pub closure: Closure,
     /// What is there beside contents, and why.
     pub extras: Extras,
+    /// The layers that were made ahead.
+    pub built: BuiltLayers,
     /// What is built there, or found there, first.
     name: Option<String>,
     /// Those whose files are elsewhere than in the store.
@@ -82,9 +88,15 @@ pub fn gather(
     spec: &ImageSpec,
 ) -> anyhow::Result<Gathered> {
     let contents = contents(location, paths, spec)?;
+    let built = BuiltLayers::read(&spec.built_layers, &location.store_dir)?;
     let mentions = paths::mentions(&location.store_dir, &texts(spec)?);
     let builds_nothing = spec.build_deps.of.is_empty();
-    let is_empty = contents.is_empty() && mentions.is_empty() && builds_nothing && spec.trees.is_empty();
+    let is_empty = contents.is_empty()
+        && mentions.is_empty()
+        && builds_nothing
+        && spec.trees.is_empty()
+        && built.is_empty()
+        && spec.root.is_none();
     if is_empty && *source == RegistrationSource::Database {
         // On a parent, a config alone is worth an image.
         if spec.from_image.is_some() {
@@ -93,6 +105,7 @@ pub fn gather(
                 contents,
                 closure,
                 extras: Extras::default(),
+                built,
                 name: None,
                 elsewhere: Vec::new(),
                 folders: Vec::new(),
@@ -116,10 +129,15 @@ pub fn gather(
     if !builds_nothing {
         gathering.add_build_deps(spec)?;
     }
+    let linked = gathering.add_made(spec, &contents)?;
+    if !built.is_empty() {
+        gathering.add_roots(Reason::Layer, built.roots());
+    }
     let Gathering { mut extras, name, others, elsewhere, folders, realisations, .. } = gathering;
     let mentioned = registrations.mentioned(&mentions)?;
-    let stable: Vec<StorePath> = contents.iter().chain(&mentioned).cloned().collect();
-    let takes_all = contents.is_empty() && builds_nothing && !registrations.is_database();
+    let stable: Vec<StorePath> = linked.iter().chain(&mentioned).cloned().collect();
+    let names_nothing = contents.is_empty() && builds_nothing && built.is_empty() && spec.root.is_none();
+    let takes_all = names_nothing && !registrations.is_database();
     let roots: Vec<StorePath> = stable.iter().cloned().chain(extras.paths()).collect();
     let mut closure = registrations.closure((!takes_all).then_some(&roots), others)?;
     for realisation in realisations {
@@ -127,14 +145,17 @@ pub fn gather(
             closure.add_realisation(id, realisation.id, realisation.dependent.into_keys().collect());
         }
     }
-    extras.volatile = volatile(&closure, if takes_all { None } else { Some(&stable) }, &extras);
+    built.add_addresses(&mut closure);
+    extras.fixed = built.fixed();
+    extras.volatile = volatile::volatile(&closure, if takes_all { None } else { Some(&stable) }, &extras);
     if !extras.is_empty() {
-        extras.roots.insert(Reason::Contents, contents.iter().cloned().collect());
+        extras.roots.insert(Reason::Contents, linked.iter().cloned().collect());
     }
+    made::check_mutable(&closure, &extras)?;
     for pattern in plan::unmatched(&closure, &spec.groups, &spec.hints) {
         tracing::warn!("{pattern:?} in the spec's `layers` or `popularity` names no store path of the image");
     }
-    Ok(Gathered { contents, closure, extras, name, elsewhere, folders })
+    Ok(Gathered { contents, closure, extras, built, name, elsewhere, folders })
 }
 
 /// The spec with what the command line says beside it.
@@ -302,82 +323,5 @@ impl Gathering<'_> {
         self.name = first.or(self.name.take());
         self.realisations = self.registrations.realisations(&realisations)?;
         Ok(())
-    }
-}
-
-/// Each source tree, and then derivations with the sources that only these refer to, unless a
-/// source refers to something in turn. Where nothing is known to be `stable`, derivations are like
-/// all else.
-fn volatile(closure: &Closure, stable: Option<&[StorePath]>, extras: &Extras) -> Vec<Volatile> {
-    let of = |is_wanted: fn(&Reason) -> bool| {
-        extras.roots.iter().filter(move |(reason, _)| is_wanted(reason)).flat_map(|(_, paths)| paths)
-    };
-    let inputs = of(|reason| matches!(reason, Reason::InputOf(_) | Reason::BeforeInput(_)));
-    let inputs = inputs.filter(|path| !path.is_derivation());
-    let roots: Vec<StorePath> = stable.unwrap_or_default().iter().chain(inputs).cloned().collect();
-    let reached: BTreeSet<NodeId> = closure.reachable(&roots).into_iter().collect();
-    let is_volatile = |id: &NodeId| !reached.contains(id);
-    let mut volatile: Vec<Volatile> = Vec::new();
-    let mut trees = BTreeSet::new();
-    for (name, tree) in &extras.trees {
-        if let Some(id) = closure.find(&tree.path).filter(is_volatile) {
-            volatile.push(Volatile { what: format!("the source tree <{name}>"), paths: [tree.path.clone()].into() });
-            trees.insert(id);
-        }
-    }
-    if stable.is_some() {
-        let derivations: BTreeSet<NodeId> =
-            (0..closure.len()).filter(|id| closure.info(*id).path.is_derivation()).collect();
-        // What a derivation refers to is its sources, and the derivations of its inputs.
-        let sources = derivations.iter().flat_map(|id| closure.references(*id)).copied();
-        let direct = of(|reason| matches!(reason, Reason::SourceOf(_))).filter_map(|path| closure.find(path));
-        let sources = sources.chain(direct).filter(|id| closure.references(*id).is_empty());
-        let all: BTreeSet<NodeId> = sources.chain(derivations.iter().copied()).collect();
-        let all = all.into_iter().filter(is_volatile).filter(|id| !trees.contains(id));
-        let paths = all.map(|id| closure.info(id).path.clone()).collect();
-        volatile.push(Volatile { what: "derivations and their sources".to_owned(), paths });
-    }
-    volatile.retain(|volatile| !volatile.paths.is_empty());
-    volatile
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::closure::tests::{info, path};
-    use crate::store::{NarHash, StoreDir};
-
-    #[test]
-    fn what_sources_refer_to_and_what_others_take_is_not_volatile() {
-        let names = ["tool", "input", "source", "large", "below", "tree", "both"];
-        let letters = ['a', 'b', 'c', 'd', 'f', 'g', 'h'];
-        let [tool, input, source, large, below, tree, both] = std::array::from_fn(|at| path(letters[at], names[at]));
-        let (drv, other) = (path('i', "x.drv"), path('j', "y.drv"));
-        let infos = vec![
-            info(&tool, &[]),
-            info(&input, &[&both]),
-            info(&source, &[]),
-            info(&large, &[&below]),
-            info(&below, &[]),
-            info(&tree, &[]),
-            info(&both, &[]),
-            info(&drv, &[&other, &source, &large, &both]),
-            info(&other, &[]),
-        ];
-        let closure = Closure::new(&StoreDir::default(), infos, None).expect("closed");
-        let roots = [
-            (Reason::InputOf(drv.to_basename()), [input].into()),
-            (Reason::SourceOf(drv.to_basename()), [source.clone(), large, both].into()),
-            (Reason::Derivation, [drv.clone()].into()),
-        ];
-        let a_tree = Tree { path: tree.clone(), nar_hash: NarHash::new([0; 32]), is_flake: false };
-        let trees = [("nixpkgs".to_owned(), a_tree)].into();
-        let extras = Extras { trees, roots: roots.into(), ..Extras::default() };
-        let found = |stable: Option<&[StorePath]>| -> Vec<Vec<StorePath>> {
-            volatile(&closure, stable, &extras).into_iter().map(|one| one.paths.into_iter().collect()).collect()
-        };
-        assert_eq!(found(Some(&[tool])), [vec![tree.clone()], vec![source.clone(), drv, other]]);
-        assert_eq!(found(Some(&[tree.clone(), source])).len(), 1);
-        assert_eq!(found(None), [vec![tree]]);
     }
 }

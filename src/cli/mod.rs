@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod build;
+mod built_layers;
 pub mod cache;
 pub mod cache_check;
 mod cache_store;
@@ -17,6 +18,8 @@ mod hook;
 pub mod index;
 pub mod inspect;
 pub mod install;
+mod lay_out;
+mod layer;
 pub mod layer_index;
 pub mod manual;
 pub mod output;
@@ -79,6 +82,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     match arguments.command {
         Command::Build(arguments) => build::run(&settings()?, arguments),
         Command::Plan(arguments) => plan::run(&settings()?, arguments),
+        Command::LayOut(arguments) => lay_out::run(&settings()?, &arguments),
+        Command::Layer(arguments) => layer::run(&settings()?, &arguments),
         Command::Copy(arguments) => copy::run(&settings()?, arguments),
         Command::Index(arguments) => index::run(&settings()?, arguments),
         Command::Diff(arguments) => diff::run(&settings()?, &arguments),

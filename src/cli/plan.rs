@@ -8,7 +8,7 @@ use super::gather::{self, Gathered};
 use super::paths;
 use super::settings::Settings;
 use super::{build, earlier, output, parent};
-use crate::build::layers;
+use crate::build::layers::{self, Needed};
 use crate::plan::diff::Layout;
 use crate::plan::saved::SavedPlan;
 use crate::plan::{self, LayerPlan, PlannedLayer};
@@ -36,8 +36,8 @@ pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> 
         None => closure,
         Some(parent) => closure.without(&parent.paths()),
     };
-    let limit = layers::limit(&spec, parent.as_ref(), !closure.is_empty(), spec.has_program())?;
-    let plan = plan::plan(&closure, &spec.policy(limit, &extras.volatile, previous));
+    let limit = layers::limit(&spec, parent.as_ref(), Needed::new(&extras, &closure), spec.has_program())?;
+    let plan = plan::plan(&closure, &spec.policy(limit, &extras, previous));
     let saved = SavedPlan::new(&closure, &plan, spec.strategy);
     let old = (!layouts.is_empty())
         .then(|| Layout { layers: layouts.into_iter().flat_map(|layout| layout.layers).collect() });

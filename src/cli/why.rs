@@ -163,6 +163,8 @@ impl Use {
             Self::Build(Reason::SourceOf(_)) => "source",
             Self::Build(Reason::Derivation) => "derivation",
             Self::Build(Reason::Tree(_)) => "tree",
+            Self::Build(Reason::Layer) => "layer",
+            Self::Build(Reason::Root) => "root",
             Self::Unknown => "unknown",
         }
     }

@@ -133,7 +133,14 @@ impl Write for Output {
 
 fn header(name: &str, size: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(BLOCK);
-    Header { path: name.as_bytes(), kind: Kind::Regular(size), mode: 0o444, owner: &Owner::default(), mtime: 1 }
-        .write(&mut bytes);
+    Header {
+        path: name.as_bytes(),
+        kind: Kind::Regular(size),
+        mode: 0o444,
+        owner: &Owner::default(),
+        mtime: 1,
+        capability: b"",
+    }
+    .write(&mut bytes);
     bytes
 }

@@ -76,6 +76,27 @@ pub enum Placed {
     Directory,
     /// A link with that target.
     Link(Vec<u8>),
+    /// A copy of the file at that path below the store dir.
+    Copy {
+        /// Where the file is.
+        from: Vec<u8>,
+        /// Whether its owner may execute it.
+        executable: bool,
+    },
+}
+
+/// What is laid out, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted<'a> {
+    /// The store paths.
+    pub contents: &'a [StorePath],
+    /// Those of them whose files are copied.
+    pub mutable: &'a [StorePath],
+    /// What becomes a folder of the image's own even where a link to one would do, since more goes
+    /// into it.
+    pub folders: BTreeSet<Vec<u8>>,
+    /// Whether links to folders of other store paths do, too.
+    pub only_folders: bool,
 }
 
 /// Contents laid out at `/`.
@@ -90,33 +111,26 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Lays out `contents`. The paths in `folders` become folders of the image's
-    /// own even where a link to a folder would do, since more goes into them.
+    /// Lays out what is `wanted` on a parent's file system, whose folders stay folders.
     ///
     /// # Errors
     /// When two contents have different files of one name, or can't be read.
     pub fn new(
         files: &StoreFiles,
         store_dir: &StoreDir,
-        contents: &[StorePath],
-        folders: BTreeSet<Vec<u8>>,
-    ) -> Result<Self, ContentsError> {
-        Self::on(files, store_dir, contents, folders, Ground::default())
-    }
-
-    /// Likewise, on a parent's file system, whose folders stay folders.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn on(
-        files: &StoreFiles,
-        store_dir: &StoreDir,
-        contents: &[StorePath],
-        folders: BTreeSet<Vec<u8>>,
+        wanted: &Wanted<'_>,
         ground: Ground<'_>,
     ) -> Result<Self, ContentsError> {
-        let mut builder =
-            Builder { links: Links { files, store_dir }, contents, folders, ground, placed: BTreeMap::new() };
+        let Wanted { contents, mutable, folders, only_folders } = wanted.clone();
+        let mut builder = Builder {
+            links: Links { files, store_dir },
+            contents,
+            mutable,
+            folders,
+            only_folders,
+            ground,
+            placed: BTreeMap::new(),
+        };
         if builder.find(b"bin/sh")?.is_none() && builder.find(b"bin/bash")?.is_some() {
             builder.folders.insert(b"bin".to_vec());
         }
@@ -135,13 +149,21 @@ impl Layout {
     }
 }
 
-/// A layout as it is remembered: each path with the target of its link, if it is
-/// one.
+/// A layout as it is remembered.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StoredLayout {
-    placed: Vec<(String, Option<String>)>,
+    placed: Vec<(String, StoredPlaced)>,
     passwd: String,
     group: String,
+}
+
+/// What is at a path: a folder, a link with its target, or a copy.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum StoredPlaced {
+    Directory(()),
+    Link(String),
+    Copy(String, bool),
 }
 
 impl StoredLayout {
@@ -150,10 +172,12 @@ impl StoredLayout {
     pub fn of(layout: &Layout) -> Option<Self> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
         let entry = |(path, placed): (&Vec<u8>, &Placed)| {
-            Some(match placed {
-                Placed::Directory => (text(path)?, None),
-                Placed::Link(target) => (text(path)?, Some(text(target)?)),
-            })
+            let placed = match placed {
+                Placed::Directory => StoredPlaced::Directory(()),
+                Placed::Link(target) => StoredPlaced::Link(text(target)?),
+                Placed::Copy { from, executable } => StoredPlaced::Copy(text(from)?, *executable),
+            };
+            Some((text(path)?, placed))
         };
         let placed = layout.placed.iter().map(entry).collect::<Option<_>>()?;
         Some(Self { placed, passwd: layout.passwd.clone(), group: layout.group.clone() })
@@ -162,8 +186,12 @@ impl StoredLayout {
 
 impl From<StoredLayout> for Layout {
     fn from(stored: StoredLayout) -> Self {
-        let placed = |(path, target): (String, Option<String>)| {
-            let placed = target.map_or(Placed::Directory, |target| Placed::Link(target.into_bytes()));
+        let placed = |(path, placed): (String, StoredPlaced)| {
+            let placed = match placed {
+                StoredPlaced::Directory(()) => Placed::Directory,
+                StoredPlaced::Link(target) => Placed::Link(target.into_bytes()),
+                StoredPlaced::Copy(from, executable) => Placed::Copy { from: from.into_bytes(), executable },
+            };
             (path.into_bytes(), placed)
         };
         Self { placed: stored.placed.into_iter().map(placed).collect(), passwd: stored.passwd, group: stored.group }
@@ -174,7 +202,9 @@ impl From<StoredLayout> for Layout {
 struct Builder<'a> {
     links: Links<'a>,
     contents: &'a [StorePath],
+    mutable: &'a [StorePath],
     folders: BTreeSet<Vec<u8>>,
+    only_folders: bool,
     ground: Ground<'a>,
     placed: BTreeMap<Vec<u8>, Placed>,
 }
@@ -233,10 +263,11 @@ impl Builder<'_> {
 
     /// Makes the entry `path` of `folder` from what its sources have there.
     fn place(&mut self, folder: Folder<'_>, path: Vec<u8>, entries: &[Entry]) -> Result<(), ContentsError> {
-        let links: Vec<Vec<u8>> = entries.iter().map(|entry| self.link_to(entry, &path)).collect();
-        let differ = links.iter().position(|link| *link != links[0]);
+        let placed: Vec<Placed> = entries.iter().map(|entry| self.placed(entry, &path)).collect();
+        let differ = placed.iter().position(|one| *one != placed[0]);
         let has_folder = entries.iter().any(|entry| entry.node == Node::Directory);
-        if (differ.is_some() || has_folder || self.is_folder(&path))
+        let leads_out = || entries.iter().any(|entry| self.leads_out(entry, &path));
+        if (differ.is_some() || has_folder || self.is_folder(&path) || (self.only_folders && leads_out()))
             && let Some(sources) = self.all_folders(entries)?
         {
             // A link to a folder that it is in: laid out, it would have no end.
@@ -254,8 +285,24 @@ impl Builder<'_> {
                 other: self.links.print(&entries[other].path),
             });
         }
-        self.placed.extend(links.into_iter().next().map(|link| (path, Placed::Link(link))));
+        self.placed.extend(placed.into_iter().next().map(|placed| (path, placed)));
         Ok(())
+    }
+
+    /// What `place` becomes of `entry`, if it is no folder.
+    fn placed(&self, entry: &Entry, place: &[u8]) -> Placed {
+        match &entry.node {
+            Node::Regular { executable, .. } if self.is_mutable(entry) => {
+                Placed::Copy { from: entry.path.clone(), executable: *executable }
+            }
+            Node::Symlink { target } if self.is_mutable(entry) => Placed::Link(target.clone()),
+            _ => Placed::Link(self.link_to(entry, place)),
+        }
+    }
+
+    fn is_mutable(&self, entry: &Entry) -> bool {
+        let base = entry.path.split(|byte| *byte == b'/').next().unwrap_or_default();
+        self.mutable.iter().any(|path| path.to_basename().as_bytes() == base)
     }
 
     /// Whether `path` is a folder even where a link to one would do.
@@ -283,6 +330,11 @@ impl Builder<'_> {
             Node::Symlink { target } if target.starts_with(b"/") || self.stays(entry, place, target) => target.clone(),
             _ => self.links.print(&entry.path).into_bytes(),
         }
+    }
+
+    /// Whether `entry` is a link that means something else at `place`, or leads out of its content.
+    fn leads_out(&self, entry: &Entry, place: &[u8]) -> bool {
+        matches!(&entry.node, Node::Symlink { target } if target.starts_with(b"/") || !self.stays(entry, place, target))
     }
 
     /// Whether the relative link `entry` means the same at `place`: it is there in

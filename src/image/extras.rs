@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::made::Made;
 use super::trees::Tree;
-use crate::plan::Volatile;
-use crate::store::StorePath;
+use crate::plan::{Fixed, Volatile};
+use crate::store::{NarHash, StorePath};
 
 /// The folder of those roots.
 pub const FOLDER: &str = "nix/var/nix/gcroots/stowage";
@@ -19,6 +20,13 @@ pub struct Extras {
     pub trees: BTreeMap<String, Tree>,
     /// What was asked for, by the reason.
     pub roots: BTreeMap<Reason, BTreeSet<StorePath>>,
+    /// The contents whose files are copied to `/`, with the hashes of their NARs: they are no store
+    /// paths of the image.
+    pub mutable: BTreeMap<StorePath, NarHash>,
+    /// What was made for `/`.
+    pub made: Made,
+    /// Layers that were made ahead, which come first.
+    pub fixed: Vec<Fixed>,
     /// What is put into layers of its own, above all other store paths.
     pub volatile: Vec<Volatile>,
 }
@@ -38,6 +46,10 @@ pub enum Reason {
     Derivation,
     /// It is the source tree of that name.
     Tree(String),
+    /// A layer that was made ahead was asked to have it.
+    Layer,
+    /// Files that were made or copied for `/` refer to it.
+    Root,
 }
 
 impl Extras {
@@ -71,6 +83,8 @@ impl Reason {
             Self::BeforeInput(derivation) => format!("{FOLDER}/before-inputs-of/{derivation}"),
             Self::SourceOf(derivation) => format!("{FOLDER}/sources-of/{derivation}"),
             Self::Derivation => format!("{FOLDER}/derivations"),
+            Self::Layer => format!("{FOLDER}/layers"),
+            Self::Root => format!("{FOLDER}/root"),
             Self::Tree(name) => format!("{FOLDER}/trees/{name}"),
         }
     }
@@ -86,6 +100,8 @@ impl Reason {
             ("inputs-of", Some(_), None) => Some(Self::InputOf(name.to_owned())),
             ("sources-of", Some(_), None) => Some(Self::SourceOf(name.to_owned())),
             ("derivations", None, None) => Some(Self::Derivation),
+            ("layers", None, None) => Some(Self::Layer),
+            ("root", None, None) => Some(Self::Root),
             ("trees", None, None) => Some(Self::Tree(name.to_owned())),
             _ => None,
         }
@@ -103,6 +119,8 @@ impl std::fmt::Display for Reason {
             Self::SourceOf(derivation) => write!(formatter, "a source of {derivation}"),
             Self::Derivation => formatter.write_str("a derivation to build"),
             Self::Tree(name) => write!(formatter, "the source tree <{name}>"),
+            Self::Layer => formatter.write_str("a layer of its own has it"),
+            Self::Root => formatter.write_str("files at / refer to it"),
         }
     }
 }
@@ -122,6 +140,8 @@ mod tests {
             Reason::BeforeInput(of.clone()),
             Reason::SourceOf(of),
             Reason::Derivation,
+            Reason::Layer,
+            Reason::Root,
         ];
         let tree = Tree { path: a.clone(), nar_hash: crate::store::NarHash::new([7; 32]), is_flake: true };
         let extras = Extras {

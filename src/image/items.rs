@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::contents::{self, ContentsError, Placed};
 use super::ground::{Below, Ground};
+use super::perms::Perm;
 use crate::layer::Owner;
 use crate::layer::tar::{self, Header, Kind};
 use crate::parent;
@@ -23,6 +24,8 @@ pub struct Item {
     pub mode: u32,
     /// Whom it belongs to.
     pub owner: Owner,
+    /// A file's capabilities, as the extended attribute `security.capability` has them.
+    pub capability: Vec<u8>,
 }
 
 /// What an item is.
@@ -56,7 +59,7 @@ impl Item {
             Node::File(_) => 0o644,
             Node::Link(_) => 0o777,
         };
-        Self { node, mode, owner: Owner::default() }
+        Self { node, mode, owner: Owner::default(), capability: Vec::new() }
     }
 }
 
@@ -73,9 +76,12 @@ impl<'a> Items<'a> {
     /// When the parent has a folder where contents have a file, or its links lead two
     /// of the contents' files to one place.
     pub fn put_content(&mut self, path: &[u8], placed: &Placed, store_dir: &StoreDir) -> Result<(), ContentsError> {
-        let Placed::Link(target) = placed else {
-            self.put_folder(path);
-            return Ok(());
+        let target = match placed {
+            Placed::Link(target) => target,
+            _ => {
+                self.put_folder(path);
+                return Ok(());
+            }
         };
         let in_store = target.starts_with(store_dir.as_str().as_bytes());
         if self.ground.below(path) == Below::Directory {
@@ -98,6 +104,39 @@ impl<'a> Items<'a> {
         self.put_folder(folder_of(path));
         self.entries.insert(place, Item::of_root(link));
         Ok(())
+    }
+
+    /// Puts what was made for this image at `path`, which takes the place of links of contents.
+    ///
+    /// # Errors
+    /// When there is a folder, and this is none; or the other way round.
+    pub fn put_made(&mut self, path: &[u8], item: Item) -> Result<(), ContentsError> {
+        let is_folder = item.node == Node::Directory;
+        if !is_folder && self.ground.below(path) == Below::Directory {
+            return Err(self.folder_below(path, b"what was made for it"));
+        }
+        self.put_folder(if is_folder { path } else { folder_of(path) });
+        let place = if is_folder { self.ground.place_of_folder(path) } else { self.ground.place(path) }.path;
+        match self.entries.get(&place) {
+            Some(other) if (other.node == Node::Directory) != is_folder => Err(conflict(path, &other.node, &item.node)),
+            _ => {
+                self.entries.insert(place, item);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether there is something at `path` in this layer.
+    #[must_use]
+    pub fn has(&self, path: &[u8]) -> bool {
+        self.entries.contains_key(&self.ground.place(path).path)
+    }
+
+    /// Gives owners and modes to what they are for.
+    pub fn apply(&mut self, perms: &[Perm]) {
+        for perm in perms {
+            self.entries.iter_mut().for_each(|(path, item)| perm.apply(path, item));
+        }
     }
 
     /// Puts a file, link or folder of the image's own, which takes the place of what
@@ -198,7 +237,8 @@ impl<'a> Items<'a> {
                 Node::File(bytes) => Kind::Regular(bytes.len() as u64),
                 Node::Link(target) => Kind::Symlink(target),
             };
-            Header { path, kind, mode: item.mode, owner: &item.owner, mtime: MTIME }.write(&mut out);
+            let (mode, owner, capability) = (item.mode, &item.owner, &item.capability[..]);
+            Header { path, kind, mode, owner, mtime: MTIME, capability }.write(&mut out);
             if let Node::File(bytes) = &item.node {
                 out.extend(bytes);
                 tar::pad(&mut out);
@@ -224,7 +264,8 @@ fn warn_of_lost(path: &[u8], item: Option<&Item>) {
 fn conflict(path: &[u8], one: &Node, other: &Node) -> ContentsError {
     let text = |node: &Node| match node {
         Node::Link(target) => String::from_utf8_lossy(target).into_owned(),
-        Node::Directory | Node::File(_) => "a folder".to_owned(),
+        Node::Directory => "a folder".to_owned(),
+        Node::File(_) => "a file".to_owned(),
     };
     let path = String::from_utf8_lossy(path).into_owned();
     ContentsError::Conflict { path, one: text(one), other: text(other) }

@@ -6,7 +6,7 @@ use super::config::ContainerConfig;
 use super::spec::SpecError;
 
 /// The keys that work.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 32] = [
     "name",
     "tag",
     "fromImage",
@@ -32,24 +32,21 @@ const KEYS: [&str; 26] = [
     "cacheStore",
     "buildDepsOf",
     "nixpkgs",
+    "root",
+    "mutable",
+    "perms",
+    "includeStorePaths",
+    "copyToRoot",
+    "keepContentsDirlinks",
     "$schema",
 ];
 
 /// The keys that are known, but not built yet.
-const LATER: [&str; 12] = [
-    "mtime",
-    "extraCommands",
-    "fakeRootCommands",
-    "perms",
-    "annotations",
-    "storeOwner",
-    "includeStorePaths",
-    "copyToRoot",
-    "keepContentsDirlinks",
-    "enableFakechroot",
-    "layeringPipeline",
-    "mutable",
-];
+const LATER: [&str; 4] = ["mtime", "annotations", "storeOwner", "layeringPipeline"];
+
+/// Those of dockerTools that run commands: so an image would depend on the machine that it is
+/// built on, and on what is installed there. Nix builds have neither.
+const COMMANDS: [&str; 4] = ["extraCommands", "fakeRootCommands", "enableFakechroot", "runAsRoot"];
 
 const USER_KEYS: [&str; 5] = ["name", "uid", "gid", "home", "shell"];
 
@@ -72,6 +69,9 @@ fn check_keys(value: &Value, place: &'static str, known: &'static [&'static str]
     };
     if place == "the spec" && LATER.contains(&key.as_str()) {
         return Err(SpecError::NotBuilt(key.clone()));
+    }
+    if place == "the spec" && COMMANDS.contains(&key.as_str()) {
+        return Err(SpecError::Commands(key.clone()));
     }
     let nearest = known.iter().copied().max_by(|one, other| similarity(key, one).total_cmp(&similarity(key, other)));
     let nearest = nearest.filter(|nearest| similarity(key, nearest) > 0.6);
@@ -98,7 +98,7 @@ mod tests {
             extraCommands fakeRootCommands user nixConf buildDepsOf nixpkgs strategy pathsPerLayer popularity layers perms compression \
             annotations hook storeOwner includeStorePaths copyToRoot keepContentsDirlinks enableFakechroot layeringPipeline precompute";
         for key in design.split_whitespace() {
-            assert!(KEYS.contains(&key) || LATER.contains(&key), "{key}");
+            assert!([&KEYS[..], &LATER, &COMMANDS].iter().any(|keys| keys.contains(&key)), "{key}");
         }
     }
 

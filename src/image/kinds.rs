@@ -20,12 +20,15 @@ const SET: &str = "an object whose values are {}, e.g. {\"8080/tcp\": {}}";
 /// has to be.
 fn kind(key: &str) -> &'static str {
     match key {
-        "contents" => "a path, or a list of paths, all as texts",
+        "contents" | "copyToRoot" | "mutable" => "a path, or a list of paths, all as texts",
         "uid" | "gid" => ID,
         "maxLayers" | "Interval" | "Timeout" | "StartPeriod" | "Retries" | "StopTimeout" => NUMBER,
-        "includeNixDB" | "hook" => SWITCH,
+        "includeNixDB" | "includeStorePaths" | "keepContentsDirlinks" | "hook" => SWITCH,
         "config" | "user" | "nixConf" | "Healthcheck" => OBJECT,
         "pathsPerLayer" => "a list of whole numbers, 1 or more each",
+        "perms" => {
+            "a list of objects {\"path\": pattern, \"mode\": octal digits, \"uid\": number, \"gid\": number, \"uname\": text, \"gname\": text}"
+        }
         "precompute" => "a list of patterns, e.g. [\"ci-*\"]",
         "buildDepsOf" => {
             "a path, a list of paths, or an object {\"of\": paths, \"drvs\": true or false, \"depth\": \"direct\" or \"all\"}"
@@ -34,7 +37,9 @@ fn kind(key: &str) -> &'static str {
             "the path of a source tree, or an object of names with a path each, or with {\"path\": …, \"exclude\": patterns}"
         }
         "popularity" => "an object of patterns with a number each, e.g. {\"glibc\": 2.5}",
-        "layers" => "a list of lists of patterns, e.g. [[\"glibc\", \"gcc-*\"]]",
+        "layers" => {
+            "a list of lists of patterns, e.g. [[\"glibc\", \"gcc-*\"]], and of files that `stowage layer` has made"
+        }
         "Env" | "Entrypoint" | "Cmd" | "OnBuild" | "Shell" | "Test" => TEXTS,
         "ExposedPorts" | "Volumes" => SET,
         "Labels" => "an object whose values are texts",

@@ -4,6 +4,7 @@
 //! A key that nobody knows is an error which names the nearest known one; a key
 //! that is known, but not built yet, is an error that says so.
 
+mod check;
 mod error;
 mod values;
 
@@ -14,15 +15,17 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::config::ContainerConfig;
+use super::extras::Extras;
 use super::name::ImageName;
+use super::perms::Perm;
 use super::user::User;
 use super::{Platform, keys, kinds};
 use crate::inputs::Depth;
+use crate::layer::Owner;
 use crate::layer::compress::Compression;
-use crate::layer::{Owner, elf};
-use crate::plan::{Hint, Pattern, Policy, Previous, Strategy, Volatile};
+use crate::plan::{Hint, Pattern, Policy, Previous, Strategy};
 pub use error::SpecError;
-use values::{compression, groups, hints, is_date, name, nix_conf, patterns, strategy};
+use values::{compression, groups, hints, name, nix_conf, patterns, strategy};
 
 /// Docker runs this many layers, and no more.
 pub const MAX_LAYERS: u64 = 125;
@@ -36,6 +39,12 @@ pub struct ImageSpec {
     pub from_image: Option<String>,
     /// The paths that are linked at `/`: store paths, or links to them.
     pub contents: Vec<String>,
+    /// Those of the contents, by their paths, that are copied to `/`, and not linked there.
+    pub mutable: Vec<String>,
+    /// A tar whose files are put at `/`.
+    pub root: Option<String>,
+    /// Owners and modes of files at `/`.
+    pub perms: Vec<Perm>,
     /// How a container of it runs.
     pub config: ContainerConfig,
     /// Go's name of the architecture; by default that of the files.
@@ -48,6 +57,8 @@ pub struct ImageSpec {
     pub max_layers: Option<u64>,
     /// Whether it has a Nix database.
     pub include_nix_db: bool,
+    /// Whether it has store paths; else they are to be mounted.
+    pub include_store_paths: bool,
     /// Who runs in it; by default whoever runs in the parent.
     pub user: Option<User>,
     /// Settings of `/etc/nix/nix.conf`, beside or instead of the default ones.
@@ -60,6 +71,8 @@ pub struct ImageSpec {
     pub hints: Vec<Hint>,
     /// Layers of their own, by patterns.
     pub groups: Vec<Vec<Pattern>>,
+    /// The files of layers that were made ahead.
+    pub built_layers: Vec<String>,
     /// Whether stowage and its hook are in the image.
     pub hook: bool,
     /// How its layers are compressed, where that is not left to the destination.
@@ -101,8 +114,15 @@ struct Keys {
     name: Option<String>,
     tag: Option<String>,
     from_image: Option<String>,
-    #[serde(default)]
-    contents: Contents,
+    contents: Option<values::Contents>,
+    copy_to_root: Option<values::Contents>,
+    // Folders that links lead to are folders, whatever it says.
+    #[serde(rename = "keepContentsDirlinks")]
+    _keep_contents_dirlinks: Option<bool>,
+    include_store_paths: Option<bool>,
+    root: Option<String>,
+    mutable: Option<values::Contents>,
+    perms: Option<Vec<values::PermKeys>>,
     config: Option<ContainerConfig>,
     architecture: Option<String>,
     created: Option<String>,
@@ -118,36 +138,13 @@ struct Keys {
     strategy: Option<String>,
     paths_per_layer: Option<Vec<NonZeroUsize>>,
     popularity: Option<BTreeMap<String, f64>>,
-    layers: Option<Vec<Vec<String>>>,
+    layers: Option<Vec<values::Group>>,
     hook: Option<bool>,
     compression: Option<String>,
     precompute: Option<Vec<String>>,
     cache_store: Option<String>,
     build_deps_of: Option<values::BuildDepsOf>,
     nixpkgs: Option<values::Trees>,
-}
-
-/// A path, or a list of them, as dockerTools takes either.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-enum Contents {
-    Many(Vec<String>),
-    One(String),
-}
-
-impl Default for Contents {
-    fn default() -> Self {
-        Self::Many(Vec::new())
-    }
-}
-
-impl From<Contents> for Vec<String> {
-    fn from(contents: Contents) -> Self {
-        match contents {
-            Contents::Many(paths) => paths,
-            Contents::One(path) => vec![path],
-        }
-    }
 }
 
 impl Default for BuildDeps {
@@ -162,18 +159,23 @@ impl Default for ImageSpec {
             name: None,
             from_image: None,
             contents: Vec::new(),
+            mutable: Vec::new(),
+            root: None,
+            perms: Vec::new(),
             config: ContainerConfig::default(),
             architecture: None,
             created: "1970-01-01T00:00:01Z".to_owned(),
             owner: Owner::default(),
             max_layers: None,
             include_nix_db: true,
+            include_store_paths: true,
             user: None,
             nix_conf: BTreeMap::new(),
             strategy: Strategy::default(),
             paths_per_layer: Vec::new(),
             hints: Vec::new(),
             groups: Vec::new(),
+            built_layers: Vec::new(),
             hook: false,
             compression: None,
             precompute: Vec::new(),
@@ -217,7 +219,10 @@ impl ImageSpec {
         let spec = Self {
             name: name(keys.name, keys.tag)?,
             from_image: keys.from_image,
-            contents: keys.contents.into(),
+            contents: values::contents(keys.contents, keys.copy_to_root)?,
+            root: keys.root,
+            mutable: keys.mutable.map(Vec::from).unwrap_or_default(),
+            perms: values::perms(keys.perms.unwrap_or_default())?,
             config: keys.config.unwrap_or_default(),
             architecture: keys.architecture,
             created: keys.created.unwrap_or(default.created),
@@ -228,12 +233,14 @@ impl ImageSpec {
                 gname: keys.gname.unwrap_or_default(),
             },
             max_layers: keys.max_layers,
-            include_nix_db: keys.include_nix_db.unwrap_or(true),
+            include_nix_db: keys.include_nix_db.or(keys.include_store_paths).unwrap_or(true),
+            include_store_paths: keys.include_store_paths.unwrap_or(true),
             user: keys.user,
             nix_conf: nix_conf(keys.nix_conf.unwrap_or_default())?,
             strategy,
             hints: hints(keys.popularity.as_ref())?,
             groups: groups(keys.layers.as_ref())?,
+            built_layers: values::built_layers(keys.layers.as_ref()),
             paths_per_layer: keys.paths_per_layer.unwrap_or_default(),
             hook: keys.hook.unwrap_or(false),
             compression: keys.compression.map(compression).transpose()?,
@@ -246,113 +253,26 @@ impl ImageSpec {
         Ok(spec)
     }
 
-    /// Finds values that can't be.
-    ///
-    /// # Errors
-    /// The first of them.
-    pub fn check(&self) -> Result<(), SpecError> {
-        let nonsense = |key, problem| Err(SpecError::Nonsense { key, problem });
-        if let Some(user) = &self.user {
-            if let Some(problem) = user.problem() {
-                return nonsense("user", problem);
-            }
-            if !super::system::may_be_home(&user.home) {
-                return nonsense("user", format!("home {:?} is a folder of the system's", user.home));
-            }
-        }
-        if let Some(architecture) = &self.architecture
-            && !elf::ARCHITECTURES.contains(&architecture.as_str())
-        {
-            let known = elf::ARCHITECTURES.join(", ");
-            return nonsense("architecture", format!("{architecture:?} is none of Go's names: {known}"));
-        }
-        if !is_date(&self.created) {
-            let hint = "give a date of RFC 3339, e.g. of `date -u +%Y-%m-%dT%H:%M:%SZ`; `now` would make the image's bytes depend on the clock";
-            return nonsense("created", format!("{:?}: {hint}", self.created));
-        }
-        if self.from_image.is_none() {
-            self.check_layers(self.least_layers(), "")?;
-        }
-        let is_ordered = matches!(self.strategy, Strategy::Popularity | Strategy::PathsPerLayer);
-        if !self.hints.is_empty() && !is_ordered {
-            let problem = "hints are for the strategies \"popularity\" and \"pathsPerLayer\"; \"stable\" learns from --previous, and `layers` keeps paths together";
-            return nonsense("popularity", problem.to_owned());
-        }
-        if self.paths_per_layer.is_empty() == (self.strategy == Strategy::PathsPerLayer) {
-            let problem = "the strategy \"pathsPerLayer\", and no other, needs a list of numbers, e.g. [10, 1]";
-            return nonsense("pathsPerLayer", problem.to_owned());
-        }
-        if self.hook && !self.include_nix_db {
-            return nonsense("hook", "the hook needs a Nix database in the image (includeNixDB)".to_owned());
-        }
-        let builds = [("buildDepsOf", self.build_deps.of.is_empty()), ("nixpkgs", self.trees.is_empty())];
-        if let Some((key, _)) = builds.iter().find(|(_, is_empty)| !is_empty && !self.include_nix_db) {
-            return nonsense(key, "what is built in the image needs a Nix database there (includeNixDB)".to_owned());
-        }
-        if let Some(problem) = self.trees.keys().find_map(|name| super::trees::name_problem(name)) {
-            return nonsense("nixpkgs", problem);
-        }
-        if let Some(problem) = self.cache_store.as_deref().and_then(|dir| self.cache_store_problem(dir)) {
-            return nonsense("cacheStore", problem);
-        }
-        Ok(())
-    }
-
-    fn cache_store_problem(&self, dir: &str) -> Option<String> {
-        let is_plain = dir.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
-        if !dir.starts_with('/') || !is_plain || dir.contains('\0') {
-            return Some(format!(
-                "{dir:?} is no absolute path without `.`, `..` and empty parts, as of a project's cache in GitLab, /builds/GROUP/PROJECT/cache"
-            ));
-        }
-        let around = dir.trim_start_matches('/').rsplit_once('/').map_or("", |(around, _)| around);
-        let is_systems = ["", "builds", "home"].contains(&around) || super::system::OWN_FOLDERS.contains(&around);
-        if is_systems || ["/nix/", "/stowage/", "/proc/", "/usr/"].iter().any(|top| dir.starts_with(top)) {
-            return Some(format!(
-                "{dir:?} is no place for a cache; name a folder in one that is mounted, e.g. /builds/GROUP/PROJECT/cache"
-            ));
-        }
-        if !self.include_nix_db {
-            return Some("Nix needs a database in the image (includeNixDB)".to_owned());
-        }
-        self.from_image
-            .as_ref()
-            .map(|parent| format!("the parent {parent} has its own /nix, or expects one; put all into one image"))
-    }
-
     /// Whether stowage itself is in the image.
     #[must_use]
     pub fn has_program(&self) -> bool {
         self.hook || self.cache_store.is_some()
     }
 
-    /// How its store paths are planned, in at most `limit` layers, with what is `volatile` apart,
+    /// How its store paths are planned, in at most `limit` layers, with what `extras` has apart,
     /// knowing `previous` plans.
     #[must_use]
-    pub fn policy(&self, limit: NonZeroUsize, volatile: &[Volatile], previous: Vec<Previous>) -> Policy {
+    pub fn policy(&self, limit: NonZeroUsize, extras: &Extras, previous: Vec<Previous>) -> Policy {
         Policy {
             strategy: self.strategy,
             limit,
             paths_per_layer: self.paths_per_layer.clone(),
             hints: self.hints.clone(),
             groups: self.groups.clone(),
-            volatile: volatile.to_vec(),
+            fixed: extras.fixed.clone(),
+            volatile: extras.volatile.clone(),
             previous,
         }
-    }
-
-    /// How many layers there may be where the least number is `least`; `parent` says
-    /// where that comes from.
-    ///
-    /// # Errors
-    /// When that are too few.
-    pub fn check_layers(&self, least: u64, parent: &str) -> Result<(), SpecError> {
-        let most = self.max_layers.unwrap_or(MAX_LAYERS).min(MAX_LAYERS);
-        if most >= least {
-            return Ok(());
-        }
-        let problem = format!("{most} layers are too few: {parent}the image needs {least} at the least");
-        Err(SpecError::Nonsense { key: "maxLayers", problem })
     }
 
     /// The system layer, the hook's, and one for store paths.

@@ -5,11 +5,12 @@
 //! What Nix needs, each point found by leaving it out, is told in
 //! `tests/debnix/README.md`, "The image".
 
+mod made;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::contents::{Layout, StoredLayout};
+use super::contents::{Layout, StoredLayout, Wanted};
 use super::extras::Extras;
 use super::ground::{Below, Ground};
 use super::items::{Item, Items, Node, parents};
@@ -121,6 +122,7 @@ impl<'a> SystemLayer<'a> {
         if let Some(registry) = self.registry() {
             hasher.add(registry.as_bytes());
         }
+        self.add_made_to(&mut hasher);
         hasher.finish()
     }
 
@@ -134,6 +136,9 @@ impl<'a> SystemLayer<'a> {
         for (path, placed) in &layout.placed {
             items.put_content(path, placed, self.closure.store_dir())?;
         }
+        for (path, item) in self.made(&layout, files)?.items {
+            items.put_made(&path, item)?;
+        }
         if self.spec.has_program() {
             // The layer below has them; here they would hide them.
             items.give_way(PROGRAM.as_bytes());
@@ -143,11 +148,12 @@ impl<'a> SystemLayer<'a> {
         self.add_folders(&mut items);
         if self.spec.include_nix_db {
             self.add_database(&mut items, &self.declared_outputs(files)?)?;
-        } else {
+        } else if self.spec.include_store_paths {
             // It would know nothing of what is new.
             items.hide(b"nix/var/nix/db");
         }
         items.link_dissolved(files, self.closure.store_dir())?;
+        items.apply(&self.spec.perms);
         if let Some(dir) = &self.spec.cache_store {
             self.lead_to(dir, &mut items);
         }
@@ -173,8 +179,10 @@ impl<'a> SystemLayer<'a> {
             .map(|folder| folder.as_bytes().to_vec())
             .chain(parents(self.home()))
             .chain([self.home().to_vec()])
+            .chain(self.extras.made.items.keys().flat_map(|path| parents(path)))
+            .chain(self.extras.made.folders().cloned())
             .collect();
-        let mut hasher = KeyHasher::new("stowage contents layout v1");
+        let mut hasher = KeyHasher::new("stowage contents layout v2");
         hasher.add(self.closure.store_dir().as_str().as_bytes());
         hasher.add_all(folders.iter());
         hasher.add_all(self.contents.iter().map(StorePath::to_basename));
@@ -182,12 +190,15 @@ impl<'a> SystemLayer<'a> {
             hasher.add(self.closure.info(id).path.to_basename().as_bytes());
             hasher.add(self.closure.info(id).nar_hash.as_bytes());
         }
+        hasher.add_all(self.extras.mutable.iter().map(|(path, hash)| format!("{path} {}", hash.to_nix32())));
         self.ground.add_to(&mut hasher);
         let key = hasher.finish();
         if let Some(stored) = self.index.recall::<StoredLayout>("contents", &key) {
             return Ok(stored.into());
         }
-        let layout = Layout::on(files, self.closure.store_dir(), self.contents, folders, self.ground)?;
+        let mutable: Vec<StorePath> = self.extras.mutable.keys().cloned().collect();
+        let wanted = Wanted { contents: self.contents, mutable: &mutable, folders, only_folders: false };
+        let layout = Layout::new(files, self.closure.store_dir(), &wanted, self.ground)?;
         if let Some(stored) = StoredLayout::of(&layout) {
             self.index.remember("contents", &key, &stored);
         }
@@ -197,16 +208,18 @@ impl<'a> SystemLayer<'a> {
     /// `/etc/passwd`, `/etc/group`, `/etc/nsswitch.conf` and `/etc/nix/nix.conf`:
     /// files, never links into the store, which some container runtimes refuse.
     fn add_accounts(&self, items: &mut Items<'_>, layout: &Layout) {
+        let has_nsswitch = items.has(b"etc/nsswitch.conf");
         let mut add =
             |path: &str, text: String| items.put(path.as_bytes(), Item::of_root(Node::File(text.into_bytes())));
-        add("etc/passwd", self.user.passwd(&layout.passwd, self.ground.text("etc/passwd")));
-        add("etc/group", self.user.group(&layout.group, self.ground.text("etc/group")));
+        let made = |path, contents: &str| format!("{}{contents}", self.extras.made.text(path));
+        add("etc/passwd", self.user.passwd(&made("etc/passwd", &layout.passwd), self.ground.text("etc/passwd")));
+        add("etc/group", self.user.group(&made("etc/group", &layout.group), self.ground.text("etc/group")));
         add("etc/nix/nix.conf", self.nix_conf());
         if let Some(registry) = self.registry() {
             add(REGISTRY, registry);
         }
         let nsswitch = b"etc/nsswitch.conf";
-        if !layout.placed.contains_key(&nsswitch[..]) && self.ground.below(nsswitch) == Below::Nothing {
+        if !has_nsswitch && self.ground.below(nsswitch) == Below::Nothing {
             // Without it, glibc asks DNS for names before /etc/hosts.
             add("etc/nsswitch.conf", "hosts: files dns\n".to_owned());
         }
@@ -244,8 +257,11 @@ impl<'a> SystemLayer<'a> {
                 own.insert("flake-registry", &registry);
             }
         }
+        // What commands wrote is no default of ours.
+        let made = self.extras.made.text("etc/nix/nix.conf");
+        own.retain(|name, _| nix_conf::values(&made, name).next().is_none());
         own.extend(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        nix_conf::write(&own, parent)
+        nix_conf::write(&own, &format!("{parent}{made}"))
     }
 
     fn add_folders(&self, items: &mut Items<'_>) {
@@ -266,6 +282,10 @@ impl<'a> SystemLayer<'a> {
                 }
             };
             items.put(folder, Item { mode, ..Item::of_root(Node::Directory) });
+        }
+        if !self.spec.include_store_paths {
+            items.put(self.home(), self.of_user(Node::Directory));
+            return;
         }
         let store = self.closure.store_dir().as_str().trim_start_matches('/').as_bytes();
         let links = [store, b"/.links"].concat();

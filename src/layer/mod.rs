@@ -1,6 +1,7 @@
 //! Layers: from store paths to deterministic tar bytes and their digests.
 
 pub mod blob;
+pub mod built;
 pub mod chunks;
 pub mod compress;
 pub mod deliver;

@@ -112,7 +112,14 @@ impl<'a> StoreLayer<'a> {
         let ends = (0..store.len()).filter(|at| store[*at] == b'/').chain([store.len()]);
         let mut headers = Vec::new();
         for end in ends {
-            let header = Header { path: &store[..end], kind: Kind::Directory, mode: 0o755, owner: &root, mtime: MTIME };
+            let header = Header {
+                path: &store[..end],
+                kind: Kind::Directory,
+                mode: 0o755,
+                owner: &root,
+                mtime: MTIME,
+                capability: b"",
+            };
             header.write(&mut headers);
         }
         headers
@@ -126,7 +133,7 @@ impl<'a> StoreLayer<'a> {
             Node::Symlink { target } => (Kind::Symlink(target), 0o777),
         };
         let path = [self.prefix(), &entry.path].join(&b'/');
-        Header { path: &path, kind, mode, owner: self.owner, mtime: MTIME }.write(out);
+        Header { path: &path, kind, mode, owner: self.owner, mtime: MTIME, capability: b"" }.write(out);
     }
 
     /// The store dir without its leading `/`.

@@ -16,6 +16,9 @@ use super::Owner;
 /// The unit of everything in a tar.
 pub const BLOCK: usize = 512;
 
+/// The keyword of a file's capabilities in pax headers.
+pub const CAPABILITY: &str = "SCHILY.xattr.security.capability";
+
 /// What ends a tar.
 pub const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
@@ -38,6 +41,9 @@ pub struct Header<'a> {
     pub owner: &'a Owner,
     /// When it was modified, in seconds since 1970.
     pub mtime: u64,
+    /// The file's capabilities, as the extended attribute `security.capability` has them; store
+    /// paths have none.
+    pub capability: &'a [u8],
 }
 
 /// What an entry is.
@@ -97,6 +103,7 @@ impl Header<'_> {
     /// What ustar's fields are too small for, in the order of the keywords.
     fn pax_records(&self, path: &[u8], path_too_long: bool, target: &[u8], size: u64) -> Vec<u8> {
         let mut records = Vec::new();
+        add_capability(&mut records, self.capability);
         let mut add = |needed: bool, keyword: &str, value: &[u8]| {
             if needed {
                 add_record(&mut records, keyword, value);
@@ -111,6 +118,13 @@ impl Header<'_> {
         add(uid > MAX_ID, "uid", uid.to_string().as_bytes());
         add(self.owner.uname.len() > 31, "uname", self.owner.uname.as_bytes());
         records
+    }
+}
+
+/// Extended attributes as star writes them, and all who unpack layers read; capitals come first.
+fn add_capability(records: &mut Vec<u8>, capability: &[u8]) {
+    if !capability.is_empty() {
+        add_record(records, CAPABILITY, capability);
     }
 }
 
@@ -214,7 +228,7 @@ mod tests {
                 for (kind, expected) in
                     [(Kind::Regular(0), path.clone()), (Kind::Directory, [&path[..], b"/"].concat())]
                 {
-                    let header = Header { path: &path, kind, mode: 0o444, owner: &owner, mtime: 1 };
+                    let header = Header { path: &path, kind, mode: 0o444, owner: &owner, mtime: 1, capability: b"" };
                     assert_eq!(read_back(&header).0, expected, "{length}");
                 }
             }
@@ -226,7 +240,14 @@ mod tests {
         let owner = Owner::default();
         for length in [1, 99, 100, 101, 300] {
             let target = vec![b't'; length];
-            let header = Header { path: b"link", kind: Kind::Symlink(&target), mode: 0o777, owner: &owner, mtime: 1 };
+            let header = Header {
+                path: b"link",
+                kind: Kind::Symlink(&target),
+                mode: 0o777,
+                owner: &owner,
+                mtime: 1,
+                capability: b"",
+            };
             assert_eq!(read_back(&header).1, Some(target));
         }
     }
@@ -235,7 +256,8 @@ mod tests {
     fn bytes_that_are_no_utf8_come_back() {
         let owner = Owner::default();
         let path = [&b"\xff\xfe/"[..], &[b'\xe4'; 200]].concat();
-        let header = Header { path: &path, kind: Kind::Regular(0), mode: 0o444, owner: &owner, mtime: 1 };
+        let header =
+            Header { path: &path, kind: Kind::Regular(0), mode: 0o444, owner: &owner, mtime: 1, capability: b"" };
         assert_eq!(read_back(&header).0, path);
     }
 
@@ -255,7 +277,8 @@ mod tests {
     fn the_bytes_of_a_header_are_those_that_python_writes() {
         let owner = Owner::default();
         let mut bytes = Vec::new();
-        Header { path: b"nix/store", kind: Kind::Directory, mode: 0o755, owner: &owner, mtime: 1 }.write(&mut bytes);
+        Header { path: b"nix/store", kind: Kind::Directory, mode: 0o755, owner: &owner, mtime: 1, capability: b"" }
+            .write(&mut bytes);
         let mut expected = b"nix/store/".to_vec();
         expected.resize(100, 0);
         expected.extend(b"0000755\x000000000\x000000000\x0000000000000\x0000000000001\x00");
@@ -276,7 +299,14 @@ mod tests {
                 let (uname, gname) = ("u".repeat(length), "g".repeat(length));
                 let owner = Owner { uid: id, gid: id - id.min(1), uname, gname };
                 let mut bytes = Vec::new();
-                let header = Header { path: b"file", kind: Kind::Regular(0), mode: 0o444, owner: &owner, mtime: 1 };
+                let header = Header {
+                    path: b"file",
+                    kind: Kind::Regular(0),
+                    mode: 0o444,
+                    owner: &owner,
+                    mtime: 1,
+                    capability: b"",
+                };
                 header.write(&mut bytes);
                 bytes.extend(END);
                 let mut archive = tar::Archive::new(&bytes[..]);

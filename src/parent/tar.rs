@@ -11,7 +11,7 @@
 
 use std::io::{self, Read};
 
-use crate::layer::tar::{BLOCK, padding};
+use crate::layer::tar::{BLOCK, CAPABILITY, padding};
 
 /// How long a path may be, in bytes, with Linux: no tool unpacks a longer one.
 const MAX_PATH: usize = 4096;
@@ -50,6 +50,8 @@ pub struct TarEntry {
     pub gid: u32,
     /// How long its contents are, in bytes.
     pub size: u64,
+    /// The file's capabilities, as the system keeps them; empty where it has none.
+    pub capability: Vec<u8>,
 }
 
 /// What an entry is.
@@ -109,6 +111,7 @@ struct Pax {
     uid: Option<u32>,
     gid: Option<u32>,
     sparse: bool,
+    capability: Vec<u8>,
 }
 
 impl<R: Input> TarReader<R> {
@@ -194,6 +197,7 @@ impl<R: Input> TarReader<R> {
             uid: pax.uid.map_or_else(|| id(&block[108..116], "owner"), Ok)?,
             gid: pax.gid.map_or_else(|| id(&block[116..124], "group"), Ok)?,
             size,
+            capability: pax.capability,
         })
     }
 
@@ -319,6 +323,7 @@ impl Pax {
                 self.path = Some(value.to_vec());
                 self.sparse = true;
             }
+            _ if key == CAPABILITY.as_bytes() => self.capability = value.to_vec(),
             _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
             _ => {}
         }

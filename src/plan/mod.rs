@@ -4,6 +4,7 @@
 //! cannot fail. One file for each strategy.
 
 pub mod diff;
+mod fixed;
 mod groups;
 pub mod history;
 mod popularity;
@@ -12,10 +13,12 @@ mod size;
 mod stable;
 mod volatile;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 use crate::store::{Closure, NodeId};
 
+pub use fixed::Fixed;
 pub use groups::{Hint, Pattern, PatternError, unmatched};
 pub use history::{History, Previous};
 pub use popularity::scores as popularity_scores;
@@ -61,6 +64,8 @@ pub struct Policy {
     pub hints: Vec<Hint>,
     /// Layers of their own: the paths that match one of the patterns of each.
     pub groups: Vec<Vec<Pattern>>,
+    /// Layers that were made ahead.
+    pub fixed: Vec<Fixed>,
     /// What goes into layers of its own, above all others.
     pub volatile: Vec<Volatile>,
     /// Plans of earlier revisions, the newest last.
@@ -77,6 +82,7 @@ impl Policy {
             paths_per_layer: Vec::new(),
             hints: Vec::new(),
             groups: Vec::new(),
+            fixed: Vec::new(),
             volatile: Vec::new(),
             previous: Vec::new(),
         }
@@ -117,34 +123,57 @@ pub enum PlanFault {
 /// Puts `closure` into layers.
 #[must_use]
 pub fn plan(closure: &Closure, policy: &Policy) -> LayerPlan {
-    let volatile = volatile::take(closure, policy);
-    if volatile.is_empty() {
-        return plan_all(closure, policy);
-    }
+    let Apart { fixed, volatile, rest, policy } = Apart::new(closure, policy);
+    let Some(rest) = rest else {
+        return plan_all(closure, &policy);
+    };
     // What is left is planned as if nothing else were there.
-    let taken = volatile.iter().flat_map(|layer| &layer.paths).map(|id| &closure.info(*id).path).collect();
-    let rest = closure.without(&taken);
-    let policy = Policy { limit: volatile::left(policy, volatile.len()), ..policy.clone() };
     let mut plan = plan_all(&rest, &policy);
     for id in plan.layers.iter_mut().flat_map(|layer| &mut layer.paths) {
         *id = closure.find(&rest.info(*id).path).unwrap_or_default();
     }
-    plan.layers.extend(volatile);
+    plan.layers = fixed.into_iter().chain(plan.layers).chain(volatile).collect();
     plan
 }
 
 /// The history that a plan of `closure` knows.
 #[must_use]
 pub fn history(closure: &Closure, policy: &Policy) -> History {
-    let volatile = volatile::take(closure, policy);
-    let taken = volatile.iter().flat_map(|layer| &layer.paths).map(|id| &closure.info(*id).path).collect();
-    History::of(&closure.without(&taken), &policy.previous)
+    History::of(Apart::new(closure, policy).rest.as_ref().unwrap_or(closure), &policy.previous)
+}
+
+/// Layers that no strategy has a say in, and what is left.
+struct Apart {
+    fixed: Vec<PlannedLayer>,
+    volatile: Vec<PlannedLayer>,
+    /// The rest of the closure; `None` where that is all of it.
+    rest: Option<Closure>,
+    /// The policy for the rest.
+    policy: Policy,
+}
+
+impl Apart {
+    fn new(closure: &Closure, policy: &Policy) -> Self {
+        let mut policy = policy.clone();
+        let fixed = fixed::take(closure, &policy);
+        policy.limit = left(policy.limit, fixed.len());
+        let volatile = volatile::take(closure, &policy, &fixed);
+        policy.limit = left(policy.limit, volatile.len());
+        let taken = fixed.iter().chain(&volatile).flat_map(|layer| &layer.paths);
+        let taken: BTreeSet<_> = taken.map(|id| &closure.info(*id).path).collect();
+        let rest = (!taken.is_empty()).then(|| closure.without(&taken));
+        Self { fixed, volatile, rest, policy }
+    }
+}
+
+fn left(limit: NonZeroUsize, taken: usize) -> NonZeroUsize {
+    NonZeroUsize::new(limit.get().saturating_sub(taken)).unwrap_or(NonZeroUsize::MIN)
 }
 
 fn plan_all(closure: &Closure, policy: &Policy) -> LayerPlan {
     let history = History::of(closure, &policy.previous);
     let (mut layers, free) = groups::take(closure, policy);
-    let left = NonZeroUsize::new(policy.limit.get().saturating_sub(layers.len())).unwrap_or(NonZeroUsize::MIN);
+    let left = left(policy.limit, layers.len());
     layers.extend(match policy.strategy {
         Strategy::Popularity => popularity::per_layer(closure, &free, &policy.hints, &[], left),
         Strategy::PathsPerLayer => popularity::per_layer(closure, &free, &policy.hints, &policy.paths_per_layer, left),

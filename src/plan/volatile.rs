@@ -3,7 +3,6 @@
 //! planned otherwise.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
 
 use super::{PlannedLayer, Policy};
 use crate::store::{Closure, StorePath};
@@ -18,13 +17,19 @@ pub struct Volatile {
 }
 
 /// The layers of what is volatile in `closure`, in the policy's order; a path that is in two of
-/// them is in the first; one that is in the policy's groups is in none. Where something else is in
-/// the closure, a layer is left for that, and none is volatile if there may be only one.
-pub fn take(closure: &Closure, policy: &Policy) -> Vec<PlannedLayer> {
+/// them is in the first; one that is in the policy's groups, or in a `fixed` layer, is in none.
+/// Where something else is in the closure, a layer is left for that, and none is volatile if there
+/// may be only one.
+pub fn take(closure: &Closure, policy: &Policy, fixed: &[PlannedLayer]) -> Vec<PlannedLayer> {
     let mut taken = vec![false; closure.len()];
     for (id, taken) in taken.iter_mut().enumerate() {
         let path = &closure.info(id).path;
         *taken = policy.groups.iter().flatten().any(|pattern| pattern.matches(path));
+    }
+    let mut others = closure.len();
+    for id in fixed.iter().flat_map(|layer| &layer.paths) {
+        taken[*id] = true;
+        others -= 1;
     }
     let mut layers: Vec<PlannedLayer> = Vec::new();
     for Volatile { what, paths } in &policy.volatile {
@@ -35,7 +40,7 @@ pub fn take(closure: &Closure, policy: &Policy) -> Vec<PlannedLayer> {
         }
     }
     let in_layers: usize = layers.iter().map(|layer| layer.paths.len()).sum();
-    let most = policy.limit.get() - usize::from(in_layers < closure.len());
+    let most = policy.limit.get() - usize::from(in_layers < others);
     if most == 0 {
         return Vec::new();
     }
@@ -47,9 +52,4 @@ pub fn take(closure: &Closure, policy: &Policy) -> Vec<PlannedLayer> {
         before.why = format!("{}; {}", before.why, last.why);
     }
     layers
-}
-
-/// How many layers are left for all else.
-pub fn left(policy: &Policy, volatile: usize) -> NonZeroUsize {
-    NonZeroUsize::new(policy.limit.get().saturating_sub(volatile)).unwrap_or(NonZeroUsize::MIN)
 }

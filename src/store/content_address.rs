@@ -7,6 +7,8 @@
 //!
 //! Source: Nix's `makeFixedOutputPath` and `makeTextPath`, `store-api.cc`.
 
+use std::collections::BTreeSet;
+
 use nix_derivation::{CAHash, NixHash};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -33,15 +35,20 @@ pub fn restore_recursive(closure: &mut Closure) {
     }
 }
 
-/// Gives the single files among the paths of `closure` their addresses back; what
-/// was found is remembered in `index`.
+/// Gives the single files among the paths of `closure` their addresses back, but for those of
+/// `known`; what was found is remembered in `index`.
 ///
 /// # Errors
 /// When a file can't be read.
-pub fn restore_files(closure: &mut Closure, files: &StoreFiles, index: &LayerIndex) -> Result<(), TreeError> {
+pub fn restore_files(
+    closure: &mut Closure,
+    files: &StoreFiles,
+    index: &LayerIndex,
+    known: &BTreeSet<StorePath>,
+) -> Result<(), TreeError> {
     for id in 0..closure.len() {
         let info = closure.info(id);
-        if info.ca.is_some() {
+        if info.ca.is_some() || known.contains(&info.path) {
             continue;
         }
         let mut hasher = KeyHasher::new("stowage content address v1");
@@ -132,7 +139,7 @@ mod tests {
         let files = StoreFiles::open(store.path()).expect("a folder");
         for _ in 0..2 {
             restore_recursive(&mut closure);
-            restore_files(&mut closure, &files, &index).expect("readable");
+            restore_files(&mut closure, &files, &index, &BTreeSet::new()).expect("readable");
             for (name, ca) in ADDED {
                 let id = closure.find(&StorePath::from_basename(name.as_bytes()).expect("valid")).expect("there");
                 assert_eq!(closure.info(id).ca.as_deref(), Some(ca), "{name}");

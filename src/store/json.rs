@@ -5,12 +5,14 @@
 //! forms 1 and 2), and what Nix 2.8, 2.26 and 2.34 print. The generations:
 //! an array of objects with `path` (up to 2.18; also exportReferencesGraph), an
 //! object from path to object (2.19), and one with `info`, `storeDir` and
-//! `version` around that, whose paths are base names (2.33).
+//! `version` around that, whose paths are base names (2.33). A build's `.attrs.json`
+//! has such arrays by the names that its attribute `exportReferencesGraph` gives them.
 
 use std::collections::BTreeMap;
 
 use nix_derivation::{CAHash, ContentAddressMethod, NixHash};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::{NarHash, PathInfo, StoreDir, StorePath};
 
@@ -140,16 +142,30 @@ pub fn parse(text: &str, store_dir: &StoreDir) -> Result<Vec<PathInfo>, JsonErro
 fn parse_text(text: &str) -> Result<Text, serde_json::Error> {
     #[derive(Deserialize)]
     #[serde(expecting = "a list or an object")]
+    #[serde(rename_all = "camelCase")]
     struct Form {
         version: Option<serde_json::Value>,
+        export_references_graph: Option<BTreeMap<String, IgnoredAny>>,
     }
     if text.trim_start().starts_with('[') {
         return serde_json::from_str(text).map(Text::List);
     }
     match serde_json::from_str(text)? {
-        Form { version: Some(serde_json::Value::Number(_)) } => serde_json::from_str(text).map(Text::Versioned),
+        Form { export_references_graph: Some(graphs), .. } => attributes(text, graphs).map(Text::List),
+        Form { version: Some(serde_json::Value::Number(_)), .. } => serde_json::from_str(text).map(Text::Versioned),
         Form { .. } => serde_json::from_str(text).map(Text::Map),
     }
+}
+
+/// The graphs of those names among a build's attributes.
+fn attributes(text: &str, graphs: BTreeMap<String, IgnoredAny>) -> Result<Vec<Entry>, serde_json::Error> {
+    let mut all: BTreeMap<String, serde_json::Value> = serde_json::from_str(text)?;
+    let mut entries = Vec::new();
+    for name in graphs.into_keys() {
+        let graph = all.remove(&name).unwrap_or_default();
+        entries.extend(serde_json::from_value::<Vec<Entry>>(graph)?);
+    }
+    Ok(entries)
 }
 
 fn info(key: Option<String>, entry: Entry, store_dir: &StoreDir) -> Result<PathInfo, JsonError> {
@@ -242,6 +258,18 @@ mod tests {
         assert_eq!(read(GRAPH), read(KEYED));
         assert_eq!(read(GRAPH), read(VERSIONED));
         assert_eq!(read(GRAPH)[0].references.len(), 1);
+    }
+
+    #[test]
+    fn the_attributes_of_a_build_have_graphs_by_name() {
+        let text = |graphs: &str| {
+            format!(r#"{{"builder":"/bin/sh","exportReferencesGraph":{graphs},"one":{GRAPH},"two":{GRAPH}}}"#)
+        };
+        let read = |text: &str| parse(text, &StoreDir::default());
+        let one = read(GRAPH).expect("valid");
+        assert_eq!(read(&text(r#"{"one":["/nix/store/x"]}"#)).expect("valid"), one);
+        assert_eq!(read(&text(r#"{"one":"/nix/store/x","two":["x"]}"#)).expect("valid").len(), 2 * one.len());
+        assert!(read(&text(r#"{"three":["x"]}"#)).is_err());
     }
 
     #[test]

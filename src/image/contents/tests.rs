@@ -26,12 +26,14 @@ fn lay_out(store: &Path, folders: &[&str]) -> Result<Vec<String>, ContentsError>
     let here: Vec<StorePath> = contents.into_iter().filter(|path| store.join(path.to_basename()).exists()).collect();
     let folders = folders.iter().map(|folder| folder.as_bytes().to_vec()).collect();
     let store_dir = StoreDir::default();
-    let layout = Layout::new(&files, &store_dir, &here, folders)?;
+    let wanted = Wanted { contents: &here, folders, ..Wanted::default() };
+    let layout = Layout::new(&files, &store_dir, &wanted, Ground::default())?;
     let text = |(path, placed): (&Vec<u8>, &Placed)| {
         let path = String::from_utf8_lossy(path).into_owned();
         match placed {
             Placed::Directory => path + "/",
             Placed::Link(target) => format!("{path}>{}", String::from_utf8_lossy(target)),
+            Placed::Copy { from, .. } => format!("{path}={}", String::from_utf8_lossy(from)),
         }
     };
     Ok(layout.placed.iter().map(text).collect())

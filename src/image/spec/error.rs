@@ -25,6 +25,11 @@ pub enum SpecError {
     /// A key of dockerTools or of a later version.
     #[error("the spec's {0:?} is not built yet in this version of stowage; leave it out")]
     NotBuilt(String),
+    /// A key of dockerTools that only Nix functions can have.
+    #[error(
+        "the spec's {0:?} runs commands, so that the image would depend on this machine; run them in a Nix build, as the functions in nix/ do, and name the tar of what they have made as \"root\""
+    )]
+    Commands(String),
     /// A value of another kind than the key asks for.
     #[error("the spec{}{key} must be {expected}", if key.is_empty() { "" } else { "'s " })]
     Kind {

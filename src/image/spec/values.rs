@@ -5,11 +5,65 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{BuildDeps, Contents, Keys, SourceTree, SpecError};
+use super::{BuildDeps, Keys, SourceTree, SpecError};
 use crate::image::name::ImageName;
+use crate::image::perms::{Perm, PermGlob};
 use crate::inputs::Depth;
 use crate::layer::compress::{Compression, CompressionError};
 use crate::plan::{Hint, Pattern, Strategy};
+
+/// A path, or a list of them, as dockerTools takes either.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Contents {
+    Many(Vec<String>),
+    One(String),
+}
+
+impl From<Contents> for Vec<String> {
+    fn from(contents: Contents) -> Self {
+        match contents {
+            Contents::Many(paths) => paths,
+            Contents::One(path) => vec![path],
+        }
+    }
+}
+
+/// What is laid out at `/`; older dockerTools call it otherwise.
+pub(super) fn contents(contents: Option<Contents>, copy_to_root: Option<Contents>) -> Result<Vec<String>, SpecError> {
+    match (contents, copy_to_root) {
+        (Some(_), Some(_)) => {
+            let problem = "it is another name for `contents`, which is there, too; name all in one of them".to_owned();
+            Err(SpecError::Nonsense { key: "copyToRoot", problem })
+        }
+        (one, other) => Ok(one.or(other).map(Vec::from).unwrap_or_default()),
+    }
+}
+
+/// One of `perms`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PermKeys {
+    path: String,
+    mode: Option<String>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+    uname: Option<String>,
+    gname: Option<String>,
+}
+
+pub(super) fn perms(perms: Vec<PermKeys>) -> Result<Vec<Perm>, SpecError> {
+    let perm = |keys: PermKeys| {
+        let nonsense = |problem: String| SpecError::Nonsense { key: "perms", problem };
+        let path = PermGlob::new(&keys.path).map_err(|error| nonsense(error.to_string()))?;
+        let mode = keys.mode.as_ref().map(|mode| {
+            let number = u32::from_str_radix(mode, 8).ok().filter(|number| *number <= 0o7777);
+            number.ok_or_else(|| nonsense(format!("{mode:?} is no mode; give it in octal digits, e.g. \"0640\"")))
+        });
+        Ok(Perm { path, mode: mode.transpose()?, uid: keys.uid, gid: keys.gid, uname: keys.uname, gname: keys.gname })
+    };
+    perms.into_iter().map(perm).collect()
+}
 
 /// `buildDepsOf`: paths, or an object that says more.
 #[derive(Deserialize)]
@@ -130,8 +184,41 @@ pub(super) fn hints(weights: Option<&BTreeMap<String, f64>>) -> Result<Vec<Hint>
     weights.into_iter().flatten().map(hint).collect()
 }
 
-pub(super) fn groups(groups: Option<&Vec<Vec<String>>>) -> Result<Vec<Vec<Pattern>>, SpecError> {
-    groups.into_iter().flatten().map(|group| patterns("layers", group)).collect()
+/// One of `layers`: patterns, or the file of a layer that was made ahead.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Group {
+    Patterns(Vec<String>),
+    Built(LayerFile),
+}
+
+/// Its path, with a `/` in it: else it is a pattern whose brackets were forgotten.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct LayerFile(String);
+
+impl TryFrom<String> for LayerFile {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text.contains('/') { Ok(Self(text)) } else { Err("no path") }
+    }
+}
+
+pub(super) fn groups(groups: Option<&Vec<Group>>) -> Result<Vec<Vec<Pattern>>, SpecError> {
+    let patterns = |group: &Group| match group {
+        Group::Patterns(texts) => Some(patterns("layers", texts)),
+        Group::Built(_) => None,
+    };
+    groups.into_iter().flatten().filter_map(patterns).collect()
+}
+
+pub(super) fn built_layers(groups: Option<&Vec<Group>>) -> Vec<String> {
+    let file = |group: &Group| match group {
+        Group::Built(LayerFile(file)) => Some(file.clone()),
+        Group::Patterns(_) => None,
+    };
+    groups.into_iter().flatten().filter_map(file).collect()
 }
 
 pub(super) fn patterns<'a>(

@@ -58,7 +58,8 @@ fn what_the_crate_tar_writes_is_read() {
                 mode: 0o4755,
                 uid: 1000,
                 gid: u32::MAX,
-                size: 5
+                size: 5,
+                capability: Vec::new(),
             },
             b"12345".to_vec()
         )

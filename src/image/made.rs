@@ -1,0 +1,195 @@
+//! What was made for an image's `/`: the files of a tar, with their owners, modes and capabilities.
+//!
+//! Nix functions run commands for it (dockerTools' `extraCommands` and `fakeRootCommands`), under
+//! fakeroot, and GNU tar tells what came of them.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+
+use super::items::{Item, Node};
+use crate::digest::Digest;
+use crate::layer::Owner;
+use crate::parent::tar::{Input, Kind, TarEntry, TarError, TarReader};
+
+/// Files that were made for an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// The files, by their paths without a leading `/`.
+    pub items: BTreeMap<Vec<u8>, Item>,
+    /// What their bytes hash to.
+    pub digest: Option<Digest>,
+}
+
+/// Why a tar can't be put at `/`.
+#[derive(Debug, thiserror::Error)]
+pub enum MadeError {
+    /// It is none.
+    #[error(transparent)]
+    Tar(#[from] TarError),
+    /// Its contents can't be read.
+    #[error(transparent)]
+    Read(#[from] std::io::Error),
+    /// Something of it has no place in an image.
+    #[error("/{path} {problem}")]
+    Refused {
+        /// The path in the image.
+        path: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+}
+
+/// A tar in memory.
+struct Bytes<'a>(&'a [u8]);
+
+impl std::io::Read for Bytes<'_> {
+    fn read(&mut self, space: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(space)
+    }
+}
+
+impl Input for Bytes<'_> {}
+
+impl Made {
+    /// The files in the tar `bytes`, whose store dir is at `store` in the image, without a leading
+    /// `/`.
+    ///
+    /// # Errors
+    /// When it is none, or something of it has no place in an image.
+    pub fn parse(bytes: &[u8], store: &str) -> Result<Self, MadeError> {
+        let mut reader = TarReader::new(Bytes(bytes));
+        let mut items: BTreeMap<Vec<u8>, Item> = BTreeMap::new();
+        while let Some(entry) = reader.entry()? {
+            let refused =
+                |problem| Err(MadeError::Refused { path: String::from_utf8_lossy(&entry.path).into_owned(), problem });
+            // The image's own: owners and modes of its folders are not for commands to say.
+            let is_folder = entry.kind == Kind::Directory;
+            if entry.path.is_empty() || is_folder && store.as_bytes().starts_with(&entry.path) && leads(&entry, store) {
+                continue;
+            }
+            if entry.path.starts_with(format!("{store}/").as_bytes()) {
+                return refused("is in the store, which commands can't add to; make it a derivation, and name that");
+            }
+            let node = match &entry.kind {
+                Kind::Directory => Node::Directory,
+                Kind::Symlink(target) => Node::Link(target.clone()),
+                Kind::Regular => {
+                    let mut bytes = Vec::new();
+                    reader.contents().read_to_end(&mut bytes)?;
+                    Node::File(bytes)
+                }
+                Kind::HardLink(target) => match items.get(target) {
+                    Some(other) => {
+                        let other = other.clone();
+                        items.insert(entry.path, other);
+                        continue;
+                    }
+                    None => return refused("is a hard link to something that does not come before it"),
+                },
+                Kind::Sparse => return refused("is a file with holes; make the tar without --sparse"),
+                Kind::Special => return refused("is a device or a pipe, which images can't have; leave it out"),
+            };
+            let owner = Owner { uid: entry.uid, gid: entry.gid, ..Owner::default() };
+            let mode = if matches!(node, Node::Link(_)) { 0o777 } else { entry.mode };
+            let item = Item { node, mode, owner, capability: entry.capability };
+            items.insert(entry.path, item);
+        }
+        Ok(Self { items, digest: Some(Digest::of(bytes)) })
+    }
+
+    /// The text of the file at `path`; empty where there is none.
+    #[must_use]
+    pub fn text(&self, path: &str) -> String {
+        match self.items.get(path.as_bytes()) {
+            Some(Item { node: Node::File(bytes), .. }) => String::from_utf8_lossy(bytes).into_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// Its folders.
+    pub fn folders(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.items.iter().filter(|(_, item)| item.node == Node::Directory).map(|(path, _)| path)
+    }
+
+    /// The texts in it that may name store paths.
+    pub fn texts(&self) -> impl Iterator<Item = &[u8]> {
+        self.items.values().filter_map(|item| match &item.node {
+            Node::File(bytes) | Node::Link(bytes) => Some(&bytes[..]),
+            Node::Directory => None,
+        })
+    }
+
+    /// Gives what belongs to nobody in particular below `home` to its owner.
+    pub fn give(&mut self, home: &[u8], owner: &Owner) {
+        let is_in = |path: &[u8]| path.strip_prefix(home).is_some_and(|rest| rest.starts_with(b"/"));
+        let nobodys = self.items.iter_mut().filter(|(path, item)| is_in(path) && item.owner == Owner::default());
+        nobodys.for_each(|(_, item)| item.owner = owner.clone());
+    }
+}
+
+/// Whether a folder leads to the store, or is it.
+fn leads(entry: &TarEntry, store: &str) -> bool {
+    let rest = &store.as_bytes()[entry.path.len()..];
+    rest.is_empty() || rest.starts_with(b"/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tar by the crate `tar`, of entries with their kinds, owners, and pax records.
+    fn tar(entries: &[(&str, tar::EntryType, &str, u64)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, kind, text, uid) in entries {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(*kind);
+            header.set_mode(0o4755);
+            header.set_uid(*uid);
+            header.set_gid(7);
+            if matches!(kind, tar::EntryType::Regular) {
+                header.set_size(text.len() as u64);
+                builder.append_data(&mut header, path, text.as_bytes()).expect("writable");
+            } else {
+                header.set_size(0);
+                builder.append_link(&mut header, path, text).expect("writable");
+            }
+        }
+        builder.into_inner().expect("writable")
+    }
+
+    #[test]
+    fn files_have_what_the_tar_says_and_the_store_stays_out() {
+        use tar::EntryType::{Directory, Link, Regular, Symlink};
+        let made = tar(&[
+            ("./", Directory, ".", 0),
+            ("nix/", Directory, ".", 0),
+            ("nix/store/", Directory, ".", 0),
+            ("nix/var/", Directory, ".", 0),
+            ("etc/", Directory, ".", 12),
+            ("etc/x", Regular, "hello", 34),
+            ("etc/y", Link, "etc/x", 0),
+            ("bin", Symlink, "/nix/store/x/bin", 0),
+        ]);
+        let made = Made::parse(&made, "nix/store").expect("right");
+        let names: Vec<_> = made.items.keys().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+        assert_eq!(names, ["bin", "etc", "etc/x", "etc/y", "nix/var"]);
+        let file = &made.items[&b"etc/x"[..]];
+        assert_eq!((file.mode, file.owner.uid, file.owner.gid), (0o4755, 34, 7));
+        assert_eq!(made.items[&b"etc/y"[..]], *file);
+        assert_eq!((made.text("etc/x"), made.text("bin")), ("hello".to_owned(), String::new()));
+        for (path, kind) in [("nix/store/x", Regular), ("dev/null", tar::EntryType::Char), ("etc/z", Link)] {
+            assert!(Made::parse(&tar(&[(path, kind, "none", 0)]), "nix/store").is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_nobodys_in_a_home_is_its_users() {
+        let entries = [("home/user/x", tar::EntryType::Regular, "", 0), ("home/user2", tar::EntryType::Regular, "", 0)];
+        let mut made = Made::parse(&tar(&entries), "nix/store").expect("right");
+        made.items.values_mut().for_each(|item| item.owner.gid = 0);
+        let owner = Owner { uid: 1000, gid: 1000, ..Owner::default() };
+        made.give(b"home/user", &owner);
+        assert_eq!(made.items[&b"home/user/x"[..]].owner, owner);
+        assert_eq!(made.items[&b"home/user2"[..]].owner, Owner::default());
+    }
+}
