@@ -85,6 +85,7 @@
 //! | `cli/exit.rs` | what exit codes say | pure |
 //! | `cli/export.rs` | how to export, as the command line says | IO |
 //! | `cli/gather.rs` | gathers the store paths of an image | IO |
+//! | `cli/gather/derivations.rs` | derivations that no list of registrations tells of | IO |
 //! | `cli/gather/made.rs` | what is made for an image's `/`, and what it refers to | IO |
 //! | `cli/gather/volatile.rs` | what of an image changes often | pure |
 //! | `cli/hook.rs` | `stowage hook` | IO |
@@ -265,6 +266,7 @@
 //! | `s3/tests/list.rs` | tests of lists that end, and of others | IO |
 //! | `s3/tests/upload.rs` | tests of large objects | IO |
 //! | `s3/upload.rs` | writes an object while it is made | IO |
+//! | `store/addressed.rs` | registrations from files, where paths are addressed by them | IO |
 //! | `store/adopt.rs` | takes files and folders that are not in the store for store paths | IO |
 //! | `store/closure.rs` | registrations closed under references | pure |
 //! | `store/content_address.rs` | finds content addresses again that a list has lost | IO |

@@ -1,6 +1,7 @@
 //! Gathers the store paths of an image: contents, what config names, what can be built there,
 //! source trees, and layers that were made ahead.
 
+mod derivations;
 mod made;
 mod volatile;
 
@@ -113,7 +114,14 @@ pub fn gather(
         }
         return Err(UsageError("nothing to put into the image: name a PATH, or a spec with contents".to_owned()).into());
     }
-    let registrations = source.open(location)?;
+    let mut registrations = source.open(location)?;
+    if !builds_nothing && !registrations.is_database() {
+        let named = spec.build_deps.of.iter().map(|text| named(location, text)).collect::<Result<Vec<_>, _>>()?;
+        let derivations = named.into_iter().filter(StorePath::is_derivation).collect();
+        let files = StoreFiles::open(&location.real_dir)?;
+        let unregistered = derivations::unregistered(&registrations, &files, derivations)?;
+        registrations.add(unregistered);
+    }
     let mut gathering = Gathering {
         registrations: &registrations,
         extras: Extras::default(),
@@ -215,6 +223,13 @@ fn texts(spec: &ImageSpec) -> anyhow::Result<String> {
     Ok(serde_json::to_string(&(config, &user.home, &user.shell, settings))?)
 }
 
+/// The store path that one of `buildDepsOf` names, perhaps as Nix names outputs of derivations.
+fn named(location: &StoreLocation, text: &str) -> Result<StorePath, PathError> {
+    let path = text.split_once(".drv!").or_else(|| text.split_once(".drv^"));
+    let path = path.map_or_else(|| text.to_owned(), |(path, _)| format!("{path}.drv"));
+    paths::resolve(location, Path::new(&path))
+}
+
 /// What was gathered till now, beside contents.
 struct Gathering<'a> {
     registrations: &'a Registrations<'a>,
@@ -298,10 +313,7 @@ impl Gathering<'_> {
         let mut realisations = BTreeSet::new();
         let mut first = None;
         for text in &spec.build_deps.of {
-            // Nix's names for outputs of derivations.
-            let path = text.split_once(".drv!").or_else(|| text.split_once(".drv^"));
-            let path = path.map_or_else(|| text.clone(), |(path, _)| format!("{path}.drv"));
-            let path = paths::resolve(self.registrations.location(), Path::new(&path))?;
+            let path = named(self.location(), text)?;
             let derivation = recipes.derivation_of(&path)?;
             let name = derivation.to_basename();
             first.get_or_insert_with(|| derivation.name().trim_end_matches(".drv").to_owned());

@@ -70,7 +70,11 @@ pub fn restore_files(
     Ok(())
 }
 
-fn of_file(store_dir: &StoreDir, info: &PathInfo, files: &StoreFiles) -> Result<Option<String>, TreeError> {
+/// The address of the single file that `info` is of, if it has one.
+///
+/// # Errors
+/// When it can't be read.
+pub(super) fn of_file(store_dir: &StoreDir, info: &PathInfo, files: &StoreFiles) -> Result<Option<String>, TreeError> {
     files.check(&info.path)?;
     let Entry { path, node: Node::Regular { executable: false, size } } =
         files.entry(info.path.to_basename().as_bytes())?
@@ -85,7 +89,7 @@ fn of_file(store_dir: &StoreDir, info: &PathInfo, files: &StoreFiles) -> Result<
 }
 
 /// Whether `address` is that of the path of `info`.
-fn gives(store_dir: &StoreDir, info: &PathInfo, address: &CAHash) -> bool {
+pub(super) fn gives(store_dir: &StoreDir, info: &PathInfo, address: &CAHash) -> bool {
     let others: Vec<&StorePath> = info.references.iter().filter(|reference| **reference != info.path).collect();
     let refers_to_itself = others.len() < info.references.len();
     let path = store_dir.build_ca_path(info.path.name(), address, others, refers_to_itself);

@@ -1,5 +1,6 @@
 //! What a Nix store says about its paths: registrations and their closure.
 
+pub mod addressed;
 pub mod adopt;
 pub mod closure;
 pub mod content_address;

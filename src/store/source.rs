@@ -125,6 +125,13 @@ impl Registrations<'_> {
         Ok(Closure::new(&self.location.store_dir, infos, roots.as_deref())?)
     }
 
+    /// Adds `infos` to a list.
+    pub fn add(&mut self, infos: Vec<PathInfo>) {
+        if let Held::List(list) = &mut self.held {
+            list.extend(infos);
+        }
+    }
+
     /// The paths that texts name.
     ///
     /// # Errors
