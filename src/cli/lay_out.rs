@@ -32,6 +32,8 @@ pub fn run(settings: &Settings, arguments: &LayOutArguments) -> anyhow::Result<(
     let layout = Layout::new(&files, &location.store_dir, &wanted, Ground::default())?;
     for (path, placed) in &layout.placed {
         let at = arguments.to.join(OsStr::from_bytes(path));
+        let folder = crate::fs::folder_of(&at);
+        std::fs::create_dir_all(folder).map_err(DestinationError::write(folder))?;
         match placed {
             Placed::Copy { from, executable } => {
                 let bytes = files.read_whole(from)?;

@@ -80,7 +80,7 @@ impl Settings {
             hook_spec: text_variable("STOWAGE_SPEC")?.map(PathBuf::from),
             secret_keys: text_variable("STOWAGE_SECRET_KEY")?,
             public_keys: text_variable("STOWAGE_PUBLIC_KEY")?,
-            in_nix_build: std::env::var_os("NIX_BUILD_TOP").is_some() && std::env::var_os("IN_NIX_SHELL").is_none(),
+            in_nix_build: in_nix_build(),
         })
     }
 
@@ -214,9 +214,17 @@ pub fn current_folder() -> std::io::Result<PathBuf> {
     std::env::current_dir()
 }
 
+fn in_nix_build() -> bool {
+    std::env::var_os("NIX_BUILD_TOP").is_some() && std::env::var_os("IN_NIX_SHELL").is_none()
+}
+
 /// `$XDG_CACHE_HOME/stowage`; without it, root's is in `/var/cache`, and a user's
-/// in `~/.cache`.
+/// in `~/.cache`. A Nix build remembers nothing: where it has no sandbox, it would share that with
+/// others, and Nix refuses to build once its HOME is there.
 fn cache_folder() -> PathBuf {
+    if in_nix_build() {
+        return std::env::temp_dir().join("stowage");
+    }
     let base = folder_variable("XDG_CACHE_HOME").or_else(|| {
         if rustix::process::geteuid().is_root() {
             return Some("/var/cache".into());

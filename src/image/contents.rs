@@ -26,6 +26,12 @@ pub const CERTIFICATES: &str = "etc/ssl/certs/ca-certificates.crt";
 /// What nixpkgs' `cacert` calls it.
 const NIXPKGS_CERTIFICATES: &str = "etc/ssl/certs/ca-bundle.crt";
 
+/// What nobody looks for at `/`, and almost all packages have, so that they would be in each other's
+/// way; by the ends of their paths, as in Nix's own profiles (`src/libstore/builtins/buildenv.cc`,
+/// which leaves out all that is called `log`, too).
+const LEFT_OUT: [&str; 6] =
+    ["/nix-support", "/propagated-build-inputs", "/perllocal.pod", "/info/dir", "/manifest.nix", "/manifest.json"];
+
 /// Why contents can't be laid out.
 #[derive(Debug, thiserror::Error)]
 pub enum ContentsError {
@@ -256,6 +262,10 @@ impl Builder<'_> {
         }
         for (name, entries) in names {
             let path = if folder.place.is_empty() { name } else { [folder.place, b"/", &name].concat() };
+            let full = [b"/", &path[..]].concat();
+            if LEFT_OUT.iter().any(|end| full.ends_with(end.as_bytes())) {
+                continue;
+            }
             self.place(folder, path, &entries)?;
         }
         Ok(())
@@ -278,7 +288,9 @@ impl Builder<'_> {
             self.placed.insert(path.clone(), Placed::Directory);
             return self.merge(Folder { place: &path, sources: &sources, above: Some(&folder) });
         }
-        if let Some(other) = differ {
+        if let Some(other) = differ
+            && !self.are_same(entries)?
+        {
             return Err(ContentsError::Conflict {
                 path: String::from_utf8_lossy(&path).into_owned(),
                 one: self.links.print(&entries[0].path),
@@ -287,6 +299,13 @@ impl Builder<'_> {
         }
         self.placed.extend(placed.into_iter().next().map(|placed| (path, placed)));
         Ok(())
+    }
+
+    /// Whether all of `entries` are or lead to one file, as in a package and in an environment that
+    /// has it.
+    fn are_same(&self, entries: &[Entry]) -> Result<bool, TreeError> {
+        let found = entries.iter().map(|entry| self.links.resolve(&entry.path)).collect::<Result<Vec<_>, _>>()?;
+        Ok(found.iter().all(|one| one.is_some() && *one == found[0]))
     }
 
     /// What `place` becomes of `entry`, if it is no folder.

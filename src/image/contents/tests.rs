@@ -58,6 +58,62 @@ fn folders_are_made_and_files_are_links() {
 }
 
 #[test]
+fn a_package_and_an_environment_that_has_it_do_not_conflict() {
+    let links = [format!("{A}/bin/x"), format!("{A}/bin/y>x"), format!("{B}/bin/x>/nix/store/{A}/bin/x")];
+    let store = store(
+        &[&links[..], &[format!("{B}/bin/y>/nix/store/{A}/bin/y")]]
+            .concat()
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>(),
+    );
+    let expected = ["bin/".to_owned(), from(A, "bin/x"), "bin/y>x".to_owned()];
+    assert_eq!(lay_out(store.path(), &[]).expect("no conflict"), expected);
+    std::fs::remove_file(store.path().join(B).join("bin/y")).expect("there");
+    symlink("x", store.path().join(B).join("bin/y")).expect("writable");
+    assert_eq!(lay_out(store.path(), &[]).expect("no conflict"), expected);
+    std::fs::remove_file(store.path().join(B).join("bin/y")).expect("there");
+    symlink("/etc/y", store.path().join(B).join("bin/y")).expect("writable");
+    assert!(matches!(lay_out(store.path(), &[]), Err(ContentsError::Conflict { .. })));
+}
+
+#[test]
+fn what_profiles_leave_out_is_in_nobodys_way() {
+    let each = |name: &str| {
+        ["nix-support/propagated-build-inputs", "share/info/dir", "manifest.nix", "var/log/x"]
+            .map(|file| format!("{name}/{file}"))
+    };
+    let (a, b) = (each(A), each(B));
+    let store = store(&a.iter().chain(&b[..3]).map(String::as_str).collect::<Vec<_>>());
+    let expected = ["share/", "share/info/", "var/", "var/log/"].map(str::to_owned);
+    assert_eq!(lay_out(store.path(), &[]).expect("no conflict"), [&expected[..], &[from(A, "var/log/x")]].concat());
+}
+
+#[test]
+fn contents_that_are_copied_are_files_and_their_links_stay() {
+    let store = store(&[
+        &format!("{A}/bin/x"),
+        &format!("{B}/home/.x"),
+        &format!("{B}/home/link>.x"),
+        &format!("{B}/home/tools>/nix/store/{A}/bin"),
+    ]);
+    let files = StoreFiles::open(store.path()).expect("a folder");
+    let contents = [A, B].map(|name| StorePath::from_basename(name.as_bytes()).expect("valid"));
+    let lay = |only_folders| {
+        let wanted = Wanted { contents: &contents, mutable: &contents[1..], only_folders, ..Wanted::default() };
+        Layout::new(&files, &StoreDir::default(), &wanted, Ground::default()).expect("no conflict").placed
+    };
+    let placed = lay(false);
+    let at = |path: &str| placed.get(path.as_bytes()).cloned();
+    assert_eq!(at("home/.x"), Some(Placed::Copy { from: format!("{B}/home/.x").into_bytes(), executable: false }));
+    assert_eq!(at("home/link"), Some(Placed::Link(b".x".to_vec())));
+    assert_eq!(at("home/tools"), Some(Placed::Link(format!("/nix/store/{A}/bin").into_bytes())));
+    assert_eq!(at("bin/x"), Some(Placed::Link(format!("/nix/store/{A}/bin/x").into_bytes())));
+    // Commands find folders that they can write to.
+    assert_eq!(lay(true).get(&b"home/tools"[..]), Some(&Placed::Directory));
+}
+
+#[test]
 fn a_link_to_a_folder_stays_unless_more_goes_into_it() {
     let store = store(&[&format!("{A}/lib/l"), &format!("{B}/lib>/nix/store/{A}/lib")]);
     std::fs::rename(store.path().join(A), store.path().join("cccccccccccccccccccccccccccccccc-c")).expect("writable");

@@ -1,0 +1,67 @@
+# The functions that build images. Arguments have dockerTools' names and meaning where it has them.
+{ lib, image, nix, ... }:
+
+let
+  # What dockerTools' images are like without being asked: root's, and without a database.
+  dockerTools = { user.name = "root"; includeNixDB = false; };
+
+  # The function's result, with what people expect to find in it, and `override`.
+  result = function: drv: args: passthru: drv // passthru // {
+    inherit passthru;
+    meta = args.meta or { };
+    override = more: function (args // (if builtins.isFunction more then more args else more));
+  };
+
+  checked = name: others: args: lib.known name (image.arguments ++ others) args;
+
+  # Has no virtual machine, so nobody is root.
+  refuseRoot = name: args:
+    if args.runAsRoot or null == null then removeAttrs args [ "runAsRoot" "diskSize" "buildVMMemorySize" "keepContentsDirlinks" "debug" ]
+    else throw "${name}: runAsRoot needs a virtual machine; use fakeRootCommands, with enableFakechroot = true where the commands expect the image's files at /";
+in
+rec {
+  # One image; of uid and gid are the files that are made for it, not its store paths.
+  buildImage = args:
+    let
+      given = refuseRoot "buildImage" (checked "buildImage" [ "runAsRoot" "diskSize" "buildVMMemorySize" "keepContentsDirlinks" ] args);
+      owner = { uid = given.uid or 0; gid = given.gid or 0; };
+      made = image.make {
+        function = "buildImage";
+        args = dockerTools // removeAttrs given [ "uid" "gid" ];
+        rootOwner = if owner.uid == 0 && owner.gid == 0 then null else owner;
+      };
+    in
+    result buildImage made.image args (made // { buildArgs = args; });
+
+  # One image; of uid, gid, uname and gname are its store paths.
+  buildLayeredImage = args:
+    let made = layered "buildLayeredImage" args;
+    in result buildLayeredImage made.image args made;
+
+  # Likewise, as a program that writes the archive to standard output.
+  streamLayeredImage = args:
+    let made = layered "streamLayeredImage" args;
+    in result streamLayeredImage made.stream args (made // { isExe = true; streamScript = made.stream; });
+
+  layered = name: args: image.make {
+    function = name;
+    args = dockerTools // { maxLayers = 100; } // refuseRoot name (checked name [ "debug" ] args);
+  };
+
+  buildImageWithNixDb = args: buildImage ({ includeNixDB = true; } // args);
+  buildLayeredImageWithNixDb = args: buildLayeredImage ({ includeNixDB = true; } // args);
+
+  # An image in which Nix works, for an ordinary user, with the hook that keeps what is built.
+  buildCIImage = args:
+    let
+      given = checked "buildCIImage" [ "nix" ] args;
+      program = given.nix or (lib.needed "buildCIImage" "nix" nix);
+      made = image.make {
+        function = "buildCIImage";
+        args = { hook = true; } // removeAttrs given [ "nix" "copyToRoot" ] // {
+          contents = [ program ] ++ lib.asList (given.copyToRoot or (given.contents or [ ]));
+        };
+      };
+    in
+    result buildCIImage made.image args made;
+}

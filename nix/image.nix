@@ -1,0 +1,98 @@
+# The one way from arguments to an image: a spec, a derivation that builds an image folder of it, and
+# what can be done with that.
+{ lib, stowage, bash, ... }@tools:
+
+let
+  inherit (lib) asList optionals;
+  root = import ./root.nix tools;
+  buildDepsOf = import ./inputs.nix tools;
+  copies = import ./copies.nix tools;
+
+  # Arguments that are keys of the spec, too.
+  keys = [
+    "architecture" "uid" "gid" "uname" "gname" "maxLayers" "includeNixDB" "includeStorePaths" "user"
+    "nixConf" "strategy" "pathsPerLayer" "popularity" "perms" "compression" "hook" "cacheStore" "nixpkgs"
+  ];
+
+  # An image of ours, the script of one, or any archive.
+  parent = image: name: tag:
+    let path = image.image or image;
+    in
+    if image == null then null
+    else if name != null && tag != null then "docker-archive:${path}:${name}:${tag}"
+    else "${path}";
+
+  # What buildLayer gives, or a list of patterns and paths.
+  group = layer: if builtins.isList layer then map (part: "${part}") layer else "${layer}";
+in
+{
+  # Those that every function takes.
+  arguments = keys ++ [
+    "name" "tag" "fromImage" "fromImageName" "fromImageTag" "contents" "copyToRoot" "mutable" "config" "created"
+    "layers" "extraCommands" "fakeRootCommands" "enableFakechroot" "compressor" "buildDepsOf" "passthru" "meta"
+  ];
+
+  # The image that `args` describe, of `function`; `rootOwner` is whom commands' files belong to.
+  make = { function, args, rootOwner ? null }:
+    let
+      get = name: default: if args.${name} or null == null then default else args.${name};
+      inherit (args) name;
+      layers = get "layers" [ ];
+      contents = asList (
+        if args.contents or null != null && args.copyToRoot or null != null
+        then throw "${function}: `contents` is the older name of `copyToRoot`; give one of them"
+        else get "copyToRoot" (get "contents" [ ])
+      );
+      mutable = let value = get "mutable" [ ]; in if value == true then contents else asList value;
+      commands = {
+        inherit function name contents mutable;
+        extraCommands = get "extraCommands" "";
+        fakeRootCommands = get "fakeRootCommands" "";
+        enableFakechroot = get "enableFakechroot" false;
+        owner = rootOwner;
+      };
+      made = if root.isNeeded commands then root.make commands else null;
+      deps = buildDepsOf (get "buildDepsOf" null);
+
+      spec = lib.withoutNulls ({
+        contents = if made == null then map (path: "${path}") contents else [ ];
+        mutable = if made == null && mutable != [ ] then map (path: "${path}") mutable else null;
+        root = if made == null then null else "${made}";
+        fromImage = parent (get "fromImage" null) (get "fromImageName" null) (get "fromImageTag" null);
+        config = get "config" null;
+        created = lib.created (get "created" "1970-01-01T00:00:01Z");
+        layers = if layers == [ ] then null else map group layers;
+      } // builtins.listToAttrs (map (key: { name = key; value = get key null; }) keys));
+
+      # Outside of a build, `stowage build --spec` of this gives the same image.
+      specFile = lib.writeText "${lib.storeName name}-spec.json"
+        (builtins.toJSON (spec // (if deps == null then { } else { buildDepsOf = deps.spec; })));
+      # In a build, derivations can't be in the graph of what is registered.
+      buildSpec =
+        if deps == null then specFile
+        else lib.writeText "${lib.storeName name}-build-spec.json" (builtins.toJSON spec);
+      graph = [ "${buildSpec}" ] ++ optionals (deps != null) deps.graph;
+      described = [ "--spec" "${buildSpec}" "--closure" ".attrs.json" ] ++ optionals (deps != null) deps.arguments;
+
+      tag = get "tag" (lib.hashOf specFile);
+      image = lib.run {
+        name = "${lib.storeName name}-image";
+        arguments = [ "build" "--quiet" "--name" "${name}:${tag}" "--to" "stowage:${placeholder "out"}" ] ++ described;
+        inherit graph;
+      };
+    in
+    copies { inherit image name tag; compressor = get "compressor" "gz"; } // {
+      inherit image layers;
+      imageName = name;
+      imageTag = tag;
+      spec = specFile;
+      fromImage = get "fromImage" null;
+      # Which store paths are in which layer, and why.
+      plan = lib.run {
+        name = "${lib.storeName name}-plan.json";
+        inherit graph;
+        attributes.builder = "${bash}/bin/bash";
+        arguments = [ "-c" "exec ${stowage}/bin/stowage plan --json \"\$@\" > ${placeholder "out"}" "plan" ] ++ described;
+      };
+    } // get "passthru" { };
+}
