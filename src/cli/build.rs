@@ -59,7 +59,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     check_places(&gathered, &places, digest_file.as_deref())?;
     let files = gathered.files(&location)?;
     let name = name(&spec, &gathered);
-    let Gathered { contents, mut closure, extras, built, .. } = gathered;
+    let Gathered { contents, mut closure, extras, built, listed, .. } = gathered;
     index.add_known(built.known());
     warn_of_outputs(&closure, &extras);
     content_address::restore_recursive(&mut closure);
@@ -68,10 +68,10 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     }
     let program = spec.has_program().then(own_program).transpose()?;
     let parent = spec.from_image.as_ref();
+    let known = parent::Known { closure: &closure, listed: &listed };
     let believe = places.iter().all(|place| place.keeps_blobs());
-    let parent = parent
-        .map(|text| parent::parent(text, &spec, &closure, &location, &settings.registries, believe))
-        .transpose()?;
+    let parent =
+        parent.map(|text| parent::parent(text, &spec, &known, &location, &settings.registries, believe)).transpose()?;
     built.warn(&spec.owner, &parent.as_ref().map(Parent::paths).unwrap_or_default());
     let meter = Meter::new(total(&closure, parent.as_ref()), settings.quiet);
     let images = build::build(

@@ -42,6 +42,8 @@ pub struct Gathered {
     pub extras: Extras,
     /// The layers that were made ahead.
     pub built: BuiltLayers,
+    /// All registrations that a list has.
+    pub listed: Vec<PathInfo>,
     /// What is built there, or found there, first.
     name: Option<String>,
     /// Those whose files are elsewhere than in the store.
@@ -107,6 +109,7 @@ pub fn gather(
                 closure,
                 extras: Extras::default(),
                 built,
+                listed: Vec::new(),
                 name: None,
                 elsewhere: Vec::new(),
                 folders: Vec::new(),
@@ -163,7 +166,8 @@ pub fn gather(
     for pattern in plan::unmatched(&closure, &spec.groups, &spec.hints) {
         tracing::warn!("{pattern:?} in the spec's `layers` or `popularity` names no store path of the image");
     }
-    Ok(Gathered { contents, closure, extras, built, name, elsewhere, folders })
+    let listed = registrations.into_list();
+    Ok(Gathered { contents, closure, extras, built, listed, name, elsewhere, folders })
 }
 
 /// The spec with what the command line says beside it.

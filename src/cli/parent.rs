@@ -1,5 +1,6 @@
 //! The image that another is built on, as `--from` and the spec name it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::exit::UsageError;
@@ -11,25 +12,38 @@ use crate::registry::Registries;
 use crate::store::db::{DatabaseError, StoreDb};
 use crate::store::{Closure, PathInfo, StoreLocation, StorePath};
 
-/// Reads the image that `text` names. What its own database does not know,
-/// `closure` and the store at `location` may. `believe_history`: see [`ReadOptions`].
+/// What is known of store paths before a parent is read.
+pub struct Known<'a> {
+    /// Those of the image.
+    pub closure: &'a Closure,
+    /// Those of a list, which may be more.
+    pub listed: &'a [PathInfo],
+}
+
+/// Reads the image that `text` names. What its own database does not know, what was `gathered` and
+/// the store at `location` may. `believe_history`: see [`ReadOptions`].
 ///
 /// # Errors
 /// When there is none, or it can't be believed.
 pub fn parent(
     text: &str,
     spec: &ImageSpec,
-    closure: &Closure,
+    gathered: &Known<'_>,
     location: &StoreLocation,
     registries: &Registries,
     believe_history: bool,
 ) -> anyhow::Result<Parent> {
+    let Known { closure, listed } = gathered;
+    let listed: BTreeMap<&StorePath, &PathInfo> = listed.iter().map(|info| (&info.path, info)).collect();
+    let known = |path: &StorePath| {
+        let listed = || listed.get(path).copied().cloned();
+        closure.find(path).map(|id| closure.info(id).clone()).or_else(listed)
+    };
     let host = |paths: &[StorePath]| {
-        let (known, unknown): (Vec<&StorePath>, Vec<&StorePath>) =
-            paths.iter().partition(|path| closure.find(path).is_some());
-        let known = known.into_iter().filter_map(|path| Some(closure.info(closure.find(path)?).clone()));
-        let unknown: Vec<StorePath> = unknown.into_iter().cloned().collect();
-        known.chain(registered(location, &unknown)).collect()
+        let mut infos: Vec<PathInfo> = paths.iter().filter_map(known).collect();
+        let unknown: Vec<StorePath> = paths.iter().filter(|path| known(path).is_none()).cloned().collect();
+        infos.extend(registered(location, &unknown));
+        infos
     };
     let platform = spec.platform();
     let store_dir = closure.store_dir();
@@ -40,7 +54,8 @@ pub fn parent(
 }
 
 /// What the store's database has of `paths`, if there is one.
-fn registered(location: &StoreLocation, paths: &[StorePath]) -> Vec<PathInfo> {
+#[must_use]
+pub fn registered(location: &StoreLocation, paths: &[StorePath]) -> Vec<PathInfo> {
     if paths.is_empty() || !location.database().is_file() {
         return Vec::new();
     }

@@ -23,14 +23,15 @@ pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> 
     let location = settings.location(arguments.source.store.root.as_deref());
     gather::add_arguments(&mut spec, arguments.needs)?;
     let source = arguments.source.registrations();
-    let Gathered { closure, extras, .. } = gather::gather(&source, &location, &arguments.paths, &spec)?;
+    let Gathered { closure, extras, listed, .. } = gather::gather(&source, &location, &arguments.paths, &spec)?;
     let platform = spec.platform();
     let read = |text: &String| earlier::read(text, &settings.registries, platform.as_ref());
     let old = arguments.previous.iter().map(read).collect::<Result<Vec<_>, _>>()?;
     let (layouts, previous): (Vec<_>, Vec<_>) = old.into_iter().map(|old| (old.layout, old.previous)).unzip();
+    let known = parent::Known { closure: &closure, listed: &listed };
     let parent = arguments.from.as_ref().or(spec.from_image.as_ref());
     let parent =
-        parent.map(|text| parent::parent(text, &spec, &closure, &location, &settings.registries, true)).transpose()?;
+        parent.map(|text| parent::parent(text, &spec, &known, &location, &settings.registries, true)).transpose()?;
     // What the parent has is not planned again.
     let closure = match &parent {
         None => closure,

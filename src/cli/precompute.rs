@@ -58,11 +58,12 @@ fn with_output(
     let paths = [PathBuf::from(location.print(output))];
     let mut gathered = gather::gather(&RegistrationSource::Database, location, &paths, spec)?;
     let (files, name) = (gathered.files(location)?, build::name(spec, &gathered));
-    let Gathered { contents, closure, extras, .. } = gathered;
+    let Gathered { contents, closure, extras, listed, .. } = gathered;
     let program = spec.has_program().then(build::own_program).transpose()?;
+    let known = parent::Known { closure: &closure, listed: &listed };
     let parent = spec.from_image.as_ref();
     let parent =
-        parent.map(|text| parent::parent(text, spec, &closure, location, &settings.registries, true)).transpose()?;
+        parent.map(|text| parent::parent(text, spec, &known, location, &settings.registries, true)).transpose()?;
     let build = Build {
         name,
         spec,

@@ -8,6 +8,7 @@ use super::args::WhyArguments;
 use super::exit::UsageError;
 use super::settings::Settings;
 use super::{output, parent, paths};
+use crate::destination::ImageReference;
 use crate::image::extras::Reason;
 use crate::parent::{Node, Parent, ReadOptions, read};
 use crate::plan::Pattern;
@@ -40,12 +41,16 @@ enum Use {
 /// # Errors
 /// When the image can't be read, or has no such path.
 pub fn run(settings: &Settings, arguments: &WhyArguments) -> anyhow::Result<()> {
-    let store_dir = settings.location(None).store_dir;
+    let location = settings.location(None);
+    let store_dir = location.store_dir.clone();
     let reference = parent::reference(&arguments.image)?;
+    // Its store paths are those of this store.
+    let is_folder = matches!(reference, ImageReference::Folder { .. });
+    let host = |paths: &[StorePath]| if is_folder { parent::registered(&location, paths) } else { Vec::new() };
     let options = ReadOptions {
         store_dir: &store_dir,
         platform: arguments.platform.platform.as_ref(),
-        host: &|_| Vec::new(),
+        host: &host,
         believe_history: true,
         registries: &settings.registries,
     };

@@ -132,6 +132,15 @@ impl Registrations<'_> {
         }
     }
 
+    /// All of a list; a database has too many.
+    #[must_use]
+    pub fn into_list(self) -> Vec<PathInfo> {
+        match self.held {
+            Held::Database(_) => Vec::new(),
+            Held::List(infos) => infos,
+        }
+    }
+
     /// The paths that texts name.
     ///
     /// # Errors
