@@ -94,3 +94,12 @@ believing() {
 
 # fresh NAME: a new folder.
 fresh() { mktemp -d "$work/$1.XXXXXX"; }
+
+# --- NixOS -------------------------------------------------------------------
+
+# nixos SETTINGS [MODULE]: an expression of a machine with these of nix.stowage, by the
+# stand-in for nixpkgs.
+nixos() {
+  printf 'import %s { modules = [ %s { nix.stowage = { %s }; } ({ lib, ... }: { %s }) ]; }' \
+    "$repo/tests/nix/system.nix" "$repo/nix/module.nix" "$1" "${2-}"
+}

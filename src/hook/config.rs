@@ -24,6 +24,7 @@ use serde::Deserialize;
 
 use crate::cache::Compression;
 use crate::plan::{Pattern, PatternError};
+use crate::s3::{Address, address};
 use crate::store::{PathInfo, StorePath};
 
 /// Why a configuration can't be used.
@@ -150,7 +151,7 @@ impl HookConfig {
             Ok(ImageRule { pattern: pattern(&image.pattern)?, spec: absolute("spec", image.spec)?, to: image.to })
         };
         Ok(Self {
-            cache: written.cache.map(|cache| absolute("cache", cache)).transpose()?,
+            cache: written.cache.map(cache).transpose()?,
             extent: written.export,
             skip_signed_by: written.skip_signed_by,
             exclude: written.exclude.iter().map(pattern).collect::<Result<_, _>>()?,
@@ -190,6 +191,14 @@ impl ImageRule {
 
 fn text_of(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+/// A bucket's address, which has to be right, or a folder.
+fn cache(cache: PathBuf) -> Result<PathBuf, String> {
+    match cache.to_str().filter(|text| address::is_address(text)) {
+        Some(text) => text.parse::<Address>().map(|_| cache.clone()).map_err(text_of),
+        None => absolute("cache", cache),
+    }
 }
 
 /// The hook runs in other folders than the one where somebody wrote the file.
@@ -232,6 +241,9 @@ mod tests {
         signed.signatures = vec!["cache.nixos.org-1:AAAA".to_owned()];
         assert!(!config.wants(&signed));
         assert_eq!(HookConfig::parse("").expect("right"), HookConfig::usual());
+        let bucket = "s3://cache?endpoint=s3.example.org&region=r";
+        let config = HookConfig::parse(&format!("cache = \"{bucket}\"")).expect("right");
+        assert_eq!(config.cache.as_deref(), Some(Path::new(bucket)));
     }
 
     #[test]
@@ -239,6 +251,7 @@ mod tests {
         for (text, message) in [
             ("cash = 1", "unknown field `cash`"),
             ("cache = \"cache\"", "not absolute"),
+            ("cache = \"s3://\"", "s3://"),
             ("compression = \"rar\"", "rar"),
             ("secretKeyFiles = [\"key\"]", "not absolute"),
             ("export = \"all\"", "unknown variant `all`"),

@@ -1,0 +1,5 @@
+{
+  description = "A stand-in for nixpkgs";
+
+  outputs = { self }: { lib = import ./lib.nix; };
+}
