@@ -62,7 +62,10 @@ in
         config = get "config" null;
         created = lib.created (get "created" "1970-01-01T00:00:01Z");
         layers = if layers == [ ] then null else map group layers;
-      } // builtins.listToAttrs (map (key: { name = key; value = get key null; }) keys));
+      } // builtins.listToAttrs (map (key: { name = key; value = get key null; }) keys) // {
+        # As a store path, it is none of the image's own bytes; a store that is elsewhere at first needs those.
+        hook = if get "hook" false == true && get "cacheStore" null == null then "${stowage}" else get "hook" null;
+      });
 
       # Outside of a build, `stowage build --spec` of this gives the same image.
       specFile = lib.writeText "${lib.storeName name}-spec.json"

@@ -5,6 +5,7 @@ pub mod copy;
 pub mod index;
 pub mod layer;
 pub mod layers;
+pub mod merge;
 mod plans;
 pub mod precompute;
 

@@ -21,6 +21,7 @@
 //! | `build/index.rs` | from images for several platforms to one index of them | IO |
 //! | `build/layer.rs` | makes a layer ahead | IO |
 //! | `build/layers.rs` | which layers an image has, and how many | IO |
+//! | `build/merge.rs` | from several images to one archive of them | IO |
 //! | `build/plans.rs` | remembers plans | IO |
 //! | `build/precompute.rs` | finds out an image's store layers ahead | IO |
 //! | `cache/beneath.rs` | opens and writes files below a folder, and nowhere else | IO |
@@ -69,6 +70,7 @@
 //! | `cache/usage/text.rs` | records of use as text | pure |
 //! | `cli/args.rs` | the command line as clap reads it | pure |
 //! | `cli/args/cache.rs` | the arguments of `stowage cache` and `stowage env` | pure |
+//! | `cli/args/copy.rs` | the arguments of `stowage copy` and `stowage index` | pure |
 //! | `cli/args/layer.rs` | the arguments of `stowage layer` | pure |
 //! | `cli/args/look.rs` | the arguments of what looks at images | pure |
 //! | `cli/args/needs.rs` | the arguments for what an image has so that something can be built in it | pure |

@@ -122,6 +122,15 @@ impl Original {
         Self { image, platform: parts.platform, store_dir: StoreDir::default(), layers }
     }
 
+    /// The same, called `name`, if that is given.
+    #[must_use]
+    pub fn called(mut self, name: Option<&ImageName>) -> Self {
+        if let Some(name) = name {
+            self.image.name = name.clone();
+        }
+        self
+    }
+
     /// How many bytes its layers are, uncompressed.
     #[must_use]
     pub fn size(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! The command line as clap reads it: exactly what was typed.
 
 mod cache;
+mod copy;
 mod layer;
 mod look;
 mod needs;
@@ -19,6 +20,7 @@ pub use cache::{
     AddArguments, CacheCommand, CacheKind, CheckArguments, EnvArguments, GcArguments, InfoArguments, InitArguments,
     WaitArguments,
 };
+pub use copy::{CopyArguments, IndexArguments};
 pub use layer::{LayOutArguments, LayerArguments};
 pub use look::{DiffArguments, InspectArguments, WhyArguments};
 pub use needs::{NeedsArguments, NixpkgsArgument};
@@ -316,77 +318,4 @@ pub struct PlanArguments {
     /// Where registrations come from
     #[command(flatten)]
     pub source: SourceArguments,
-}
-
-/// Arguments of `copy`.
-#[derive(Debug, Args)]
-pub struct CopyArguments {
-    /// The image: stowage:DIR, docker://HOST/REPOSITORY[:TAG], docker-daemon:NAME[:TAG], docker-archive:FILE[:NAME:TAG],
-    /// oci:DIR[:TAG], or oci-archive:FILE[:TAG]; `-` is standard input
-    #[arg(value_name = "SOURCE")]
-    pub from: ImageReference,
-    /// Where to put the image: docker://HOST/REPOSITORY[:TAG], docker-daemon:NAME[:TAG], docker-archive:FILE[:NAME:TAG]
-    /// (`-`: standard output), oci:DIR[:TAG], oci-archive:FILE[:TAG], or stowage:DIR
-    #[arg(value_name = "DEST")]
-    pub to: ImageReference,
-    /// Which image
-    #[command(flatten)]
-    pub platform: PlatformArguments,
-    /// How to compress the layers: none, gzip or zstd, or with a level as in zstd:9; by default
-    /// they stay as they are
-    #[arg(long, value_name = "CODEC[:LEVEL]")]
-    pub compress: Option<Compression>,
-    /// Which kind of manifest a registry gets
-    #[arg(long, value_name = "KIND", default_value = "oci")]
-    pub format: ManifestFormat,
-    /// Write the digest of the image's manifest into this file
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub digest_file: Option<PathBuf>,
-    /// Where the store is
-    #[command(flatten)]
-    pub store: StoreArguments,
-    /// Who else knows layers
-    #[command(flatten)]
-    pub index: LayerIndexArguments,
-    /// How much is done at once
-    #[command(flatten)]
-    pub jobs: JobsArguments,
-    /// Print what was copied as JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// Arguments of `index`.
-#[derive(Debug, Args)]
-pub struct IndexArguments {
-    /// The images, each for another platform: stowage:DIR, docker://HOST/REPOSITORY[:TAG],
-    /// docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], or oci-archive:FILE[:TAG]
-    #[arg(value_name = "IMAGE", required = true)]
-    pub images: Vec<ImageReference>,
-    /// Where to put the index and its images: docker://HOST/REPOSITORY[:TAG], oci:DIR[:TAG], or
-    /// oci-archive:FILE[:TAG] (`-`: standard output)
-    #[arg(long, value_name = "DEST")]
-    pub to: ImageReference,
-    /// How to compress the layers: none, gzip or zstd, or with a level as in zstd:9; by default
-    /// they stay as they are
-    #[arg(long, value_name = "CODEC[:LEVEL]")]
-    pub compress: Option<Compression>,
-    /// Which kind of manifests a registry gets; Docker's index is its manifest list
-    #[arg(long, value_name = "KIND", default_value = "oci")]
-    pub format: ManifestFormat,
-    /// Write the digest of the index into this file
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub digest_file: Option<PathBuf>,
-    /// Who else knows layers
-    #[command(flatten)]
-    pub index: LayerIndexArguments,
-    /// Where the store is
-    #[command(flatten)]
-    pub store: StoreArguments,
-    /// How much is done at once
-    #[command(flatten)]
-    pub jobs: JobsArguments,
-    /// Print what was put there as JSON
-    #[arg(long)]
-    pub json: bool,
 }

@@ -146,8 +146,12 @@ pub fn gather(
     }
     let Gathering { mut extras, name, others, elsewhere, folders, realisations, .. } = gathering;
     let mentioned = registrations.mentioned(&mentions)?;
-    let stable: Vec<StorePath> = linked.iter().chain(&mentioned).cloned().collect();
-    let names_nothing = contents.is_empty() && builds_nothing && built.is_empty() && spec.root.is_none();
+    if let (Some(program), false) = (&spec.program, spec.has_program()) {
+        extras.program = Some(paths::resolve(location, Path::new(program))?);
+    }
+    let stable: Vec<StorePath> = linked.iter().chain(&mentioned).chain(&extras.program).cloned().collect();
+    let names_nothing =
+        !spec.names_contents && contents.is_empty() && builds_nothing && built.is_empty() && spec.root.is_none();
     let takes_all = names_nothing && !registrations.is_database();
     let roots: Vec<StorePath> = stable.iter().cloned().chain(extras.paths()).collect();
     let mut closure = registrations.closure((!takes_all).then_some(&roots), others)?;

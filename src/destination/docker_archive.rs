@@ -5,6 +5,7 @@
 //! its key, which is known before its digest, and `manifest.json` comes last;
 //! docker, podman and skopeo take that from a pipe, too.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -23,6 +24,10 @@ const MANIFEST: &str = "manifest.json";
 pub struct DockerArchive {
     out: ArchiveFile,
     name: Option<ImageName>,
+    /// The images that are complete.
+    images: Vec<DockerArchiveEntry>,
+    /// What is in it already, for the images that come later.
+    written: BTreeMap<LayerKey, Delivered>,
 }
 
 impl DockerArchive {
@@ -32,14 +37,28 @@ impl DockerArchive {
     /// # Errors
     /// When nothing can be written there.
     pub fn create(path: &Path, name: Option<ImageName>) -> Result<Self, DestinationError> {
-        Ok(Self { out: ArchiveFile::create(path)?, name })
+        Ok(Self::new(ArchiveFile::create(path)?, name))
     }
 
     /// Writes the archive of an image that is called `name` to `file`, which is called `path`
     /// in messages.
     #[must_use]
     pub fn of_file(file: File, path: &Path, name: ImageName) -> Self {
-        Self { out: ArchiveFile::of_file(file, path), name: Some(name) }
+        Self::new(ArchiveFile::of_file(file, path), Some(name))
+    }
+
+    fn new(out: ArchiveFile, name: Option<ImageName>) -> Self {
+        Self { out, name, images: Vec::new(), written: BTreeMap::new() }
+    }
+
+    /// Ends an archive of several images.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn end(&mut self) -> Result<(), DestinationError> {
+        let list = manifest::to_json(&self.images);
+        self.out.add(MANIFEST, &list)?;
+        self.out.finish()
     }
 }
 
@@ -47,18 +66,27 @@ impl Destination for DockerArchive {
     fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<Delivered>> {
         let path = self.out.path().to_owned();
         let Delivery { source, jobs, compression, threads, progress } = delivery;
-        deliver::in_turn(*source, jobs, self, *compression, *threads, *progress)
-            .map_err(|error| super::as_write_error(error, &path))
+        let new: Vec<&LayerJob<'_>> = jobs.iter().filter(|job| !self.written.contains_key(&job.key)).collect();
+        let made = deliver::in_turn(*source, &new, self, *compression, *threads, *progress)
+            .map_err(|error| super::as_write_error(error, &path))?;
+        self.written.extend(new.iter().map(|job| job.key).zip(made));
+        Ok(jobs.iter().filter_map(|job| self.written.get(&job.key).cloned()).collect())
+    }
+
+    fn add(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
+        let config = format!("{}.json", image.config_digest().to_hex());
+        self.out.add(&config, &image.config)?;
+        self.images.push(DockerArchiveEntry {
+            config,
+            repo_tags: Some(vec![self.name.as_ref().unwrap_or(&image.name).to_string()]),
+            layers: delivery.jobs.iter().map(|job| layer_file(&job.key)).collect(),
+        });
+        Ok(())
     }
 
     fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
-        let config = format!("{}.json", image.config_digest().to_hex());
-        let layers = delivery.jobs.iter().map(|job| layer_file(&job.key)).collect();
-        self.out.add(&config, &image.config)?;
-        let list = manifest::docker_archive(self.name.as_ref().unwrap_or(&image.name), &config, layers);
-        self.out.add(MANIFEST, &list)?;
-        self.out.finish()?;
-        Ok(())
+        self.add(image, delivery)?;
+        Ok(self.end()?)
     }
 }
 

@@ -56,7 +56,7 @@ impl Destination for OciArchive {
     fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<Delivered>> {
         let path = self.out.path().to_owned();
         let Delivery { source, jobs, compression, threads, progress } = delivery;
-        deliver::in_turn(*source, jobs, self, *compression, *threads, *progress)
+        deliver::in_turn(*source, &jobs.iter().collect::<Vec<_>>(), self, *compression, *threads, *progress)
             .map_err(|error| super::as_write_error(error, &path))
     }
 

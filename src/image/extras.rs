@@ -25,6 +25,8 @@ pub struct Extras {
     pub mutable: BTreeMap<StorePath, NarHash>,
     /// What was made for `/`.
     pub made: Made,
+    /// The store path with stowage and its hook.
+    pub program: Option<StorePath>,
     /// Layers that were made ahead, which come first.
     pub fixed: Vec<Fixed>,
     /// What is put into layers of its own, above all other store paths.

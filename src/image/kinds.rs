@@ -23,7 +23,8 @@ fn kind(key: &str) -> &'static str {
         "contents" | "copyToRoot" | "mutable" => "a path, or a list of paths, all as texts",
         "uid" | "gid" => ID,
         "maxLayers" | "Interval" | "Timeout" | "StartPeriod" | "Retries" | "StopTimeout" => NUMBER,
-        "includeNixDB" | "includeStorePaths" | "keepContentsDirlinks" | "hook" => SWITCH,
+        "includeNixDB" | "includeStorePaths" | "keepContentsDirlinks" => SWITCH,
+        "hook" => "true or false, or the path of a stowage in the store",
         "config" | "user" | "nixConf" | "Healthcheck" => OBJECT,
         "pathsPerLayer" => "a list of whole numbers, 1 or more each",
         "perms" => {

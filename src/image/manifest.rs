@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::note::Listed;
-use super::{Image, ImageLayer, ImageName, Platform};
+use super::{Image, ImageLayer, Platform};
 use crate::digest::Digest;
 use crate::layer::compress;
 
@@ -196,16 +196,6 @@ pub fn media_type(manifest: &[u8]) -> String {
     read.and_then(|read| read.media_type).unwrap_or_else(|| OCI_MANIFEST.to_owned())
 }
 
-/// The bytes of a docker archive's `manifest.json`.
-#[must_use]
-pub fn docker_archive(name: &ImageName, config_file: &str, layer_files: Vec<String>) -> Vec<u8> {
-    to_json(&[DockerArchiveEntry {
-        config: config_file.to_owned(),
-        repo_tags: Some(vec![name.to_string()]),
-        layers: layer_files,
-    }])
-}
-
 /// JSON as Go's `encoding/json` writes it: compact, and with `<`, `>` and `&`
 /// escaped, so that tools written in Go come to the same bytes.
 #[must_use]
@@ -219,6 +209,7 @@ pub fn to_json(value: &impl Serialize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::ImageName;
     use crate::layer::LayerRecord;
 
     #[test]

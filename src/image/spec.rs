@@ -39,6 +39,8 @@ pub struct ImageSpec {
     pub from_image: Option<String>,
     /// The paths that are linked at `/`: store paths, or links to them.
     pub contents: Vec<String>,
+    /// Whether it says which, if only that there are none.
+    pub names_contents: bool,
     /// Those of the contents, by their paths, that are copied to `/`, and not linked there.
     pub mutable: Vec<String>,
     /// A tar whose files are put at `/`.
@@ -75,6 +77,8 @@ pub struct ImageSpec {
     pub built_layers: Vec<String>,
     /// Whether stowage and its hook are in the image.
     pub hook: bool,
+    /// The store path that has them; else they are a layer of their own.
+    pub program: Option<String>,
     /// How its layers are compressed, where that is not left to the destination.
     pub compression: Option<Compression>,
     /// The store paths with which the hook finds out the image's layers once they are built.
@@ -139,7 +143,7 @@ struct Keys {
     paths_per_layer: Option<Vec<NonZeroUsize>>,
     popularity: Option<BTreeMap<String, f64>>,
     layers: Option<Vec<values::Group>>,
-    hook: Option<bool>,
+    hook: Option<values::Hook>,
     compression: Option<String>,
     precompute: Option<Vec<String>>,
     cache_store: Option<String>,
@@ -159,6 +163,7 @@ impl Default for ImageSpec {
             name: None,
             from_image: None,
             contents: Vec::new(),
+            names_contents: false,
             mutable: Vec::new(),
             root: None,
             perms: Vec::new(),
@@ -177,6 +182,7 @@ impl Default for ImageSpec {
             groups: Vec::new(),
             built_layers: Vec::new(),
             hook: false,
+            program: None,
             compression: None,
             precompute: Vec::new(),
             cache_store: None,
@@ -216,9 +222,11 @@ impl ImageSpec {
         let keys: Keys = Keys::deserialize(&value).map_err(|_| kinds::problem::<Keys>(&value))?;
         let default = Self::default();
         let strategy = strategy(&keys)?;
+        let (hook, program) = keys.hook.map_or((false, None), values::Hook::parts);
         let spec = Self {
             name: name(keys.name, keys.tag)?,
             from_image: keys.from_image,
+            names_contents: keys.contents.is_some() || keys.copy_to_root.is_some(),
             contents: values::contents(keys.contents, keys.copy_to_root)?,
             root: keys.root,
             mutable: keys.mutable.map(Vec::from).unwrap_or_default(),
@@ -242,7 +250,8 @@ impl ImageSpec {
             groups: groups(keys.layers.as_ref())?,
             built_layers: values::built_layers(keys.layers.as_ref()),
             paths_per_layer: keys.paths_per_layer.unwrap_or_default(),
-            hook: keys.hook.unwrap_or(false),
+            hook,
+            program,
             compression: keys.compression.map(compression).transpose()?,
             precompute: patterns("precompute", keys.precompute.iter().flatten())?,
             cache_store: keys.cache_store,
@@ -253,10 +262,11 @@ impl ImageSpec {
         Ok(spec)
     }
 
-    /// Whether stowage itself is in the image.
+    /// Whether stowage itself is in the image, by a layer of its own. Before the store is where
+    /// `/nix` leads, no store path has it.
     #[must_use]
     pub fn has_program(&self) -> bool {
-        self.hook || self.cache_store.is_some()
+        (self.hook && self.program.is_none()) || self.cache_store.is_some()
     }
 
     /// How its store paths are planned, in at most `limit` layers, with what `extras` has apart,

@@ -144,6 +144,7 @@ impl<'a> SystemLayer<'a> {
             items.give_way(PROGRAM.as_bytes());
             items.give_way(HOOK.as_bytes());
         }
+        self.add_program(&mut items);
         self.add_accounts(&mut items, &layout);
         self.add_folders(&mut items);
         if self.spec.include_nix_db {

@@ -1,4 +1,4 @@
-# The functions in nix/, with debnix in nixpkgs' place.
+# The functions in nix/, with debnix in nixpkgs' place, and the examples.
 #
 #   nix-build tests/nix --arg index /var/cache/debnix/packages.json --arg stowage ./stowage -A examples.minimal
 { index, stowage, debs ? null, nixDir ? ../../nix }:
@@ -20,8 +20,38 @@ let
     commandTools = [ debnix.sets.images ];
     nix = debnix.nix-bin;
   };
+
+  # As much of nixpkgs as the examples name.
+  pkgs = debnix // {
+    stowageTools = tools;
+    gnugrep = debnix.grep;
+    cacert = debnix.ca-certificates;
+    python3 = debnix.python3-minimal;
+    path = ../debnix;
+    runCommand = name: attributes: text: derivation ({
+      inherit name;
+      system = "x86_64-linux";
+      builder = "${debnix.bash}/bin/bash";
+      PATH = "${debnix.coreutils}/bin";
+      args = [ "-euc" text ];
+    } // attributes);
+  };
+  example = file: import (nixDir + "/examples/${file}") { inherit pkgs; };
 in
 {
-  inherit debnix tools;
+  inherit debnix tools pkgs;
   stowage = program;
+  project = import ../debnix/example { inherit index debs; };
+  examples = {
+    minimal = example "minimal.nix";
+    ci-image = import (nixDir + "/examples/ci-image.nix") {
+      inherit pkgs;
+      project = import ../debnix/example { inherit index debs; };
+      nixpkgs = ../debnix;
+    };
+    gitlab-runner = example "gitlab-runner.nix";
+    chain = example "chain.nix";
+    layers = example "layers.nix";
+    mutable-home = example "mutable-home.nix";
+  };
 }

@@ -29,6 +29,23 @@ impl From<Contents> for Vec<String> {
     }
 }
 
+/// `hook`: whether there is one, or the store path with stowage.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Hook {
+    Switch(bool),
+    Path(String),
+}
+
+impl Hook {
+    pub(super) fn parts(self) -> (bool, Option<String>) {
+        match self {
+            Self::Switch(switch) => (switch, None),
+            Self::Path(path) => (true, Some(path)),
+        }
+    }
+}
+
 /// What is laid out at `/`; older dockerTools call it otherwise.
 pub(super) fn contents(contents: Option<Contents>, copy_to_root: Option<Contents>) -> Result<Vec<String>, SpecError> {
     match (contents, copy_to_root) {

@@ -1,8 +1,8 @@
 //! What was made for this image alone: the files of a tar, and copies of contents.
 
-use super::SystemLayer;
+use super::{HOOK, PROGRAM, SystemLayer};
 use crate::image::contents::{Layout, Placed};
-use crate::image::items::{Item, Node};
+use crate::image::items::{Item, Items, Node};
 use crate::image::made::Made;
 use crate::layer::Owner;
 use crate::layer::key::KeyHasher;
@@ -35,9 +35,21 @@ impl SystemLayer<'_> {
         Ok(made)
     }
 
+    /// The names that the hook's configuration and people know stowage by, where it is a store path.
+    pub(super) fn add_program(&self, items: &mut Items<'_>) {
+        if let Some(program) = &self.extras.program {
+            let target = format!("{}/bin/stowage", self.closure.store_dir().render_path(program));
+            items.put(PROGRAM.as_bytes(), Item::of_root(Node::Link(target.into_bytes())));
+            items.put(HOOK.as_bytes(), Item::of_root(Node::Link(b"stowage".to_vec())));
+        }
+    }
+
     /// What that depends on.
     pub(super) fn add_made_to(&self, hasher: &mut KeyHasher) {
         let (spec, extras) = (self.spec, self.extras);
+        if let Some(program) = &extras.program {
+            hasher.add(program.to_basename().as_bytes());
+        }
         let has_all = extras.mutable.is_empty() && extras.made.digest.is_none() && spec.perms.is_empty();
         if has_all && spec.include_store_paths {
             return;

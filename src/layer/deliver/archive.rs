@@ -56,7 +56,7 @@ pub struct SpoolError(#[source] io::Error);
 /// The first error of any layer.
 pub fn in_turn(
     source: Source<'_>,
-    jobs: &[LayerJob<'_>],
+    jobs: &[&LayerJob<'_>],
     sink: &mut dyn ArchiveSink,
     compression: Compression,
     threads: usize,
@@ -109,7 +109,7 @@ enum Packed {
 /// The threads that pack small layers ahead.
 struct PackAhead<'a> {
     source: Source<'a>,
-    jobs: &'a [LayerJob<'a>],
+    jobs: &'a [&'a LayerJob<'a>],
     small: Vec<usize>,
     next: AtomicUsize,
     memory: Memory,
@@ -120,7 +120,7 @@ struct PackAhead<'a> {
 impl PackAhead<'_> {
     fn run(&self, ready: &Sender<(usize, anyhow::Result<Packed>)>) {
         while let Some(index) = self.small.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            if ready.send((*index, self.pack(&self.jobs[*index]))).is_err() {
+            if ready.send((*index, self.pack(self.jobs[*index]))).is_err() {
                 return;
             }
         }
@@ -164,7 +164,7 @@ impl PackAhead<'_> {
 /// The thread that writes the archive.
 struct Archive<'a> {
     source: Source<'a>,
-    jobs: &'a [LayerJob<'a>],
+    jobs: &'a [&'a LayerJob<'a>],
     sink: &'a mut dyn ArchiveSink,
     press: &'a Press,
     progress: Progress<'a>,
@@ -201,7 +201,7 @@ impl Archive<'_> {
             return Ok(());
         };
         let BlobRecord { size, .. } = delivered.blob;
-        self.sink.begin(&self.jobs[index], Some(&delivered.blob), size)?;
+        self.sink.begin(self.jobs[index], Some(&delivered.blob), size)?;
         bytes.write_to(self.sink)?;
         drop((bytes, share));
         (self.progress)(delivered.record.size);
@@ -209,7 +209,7 @@ impl Archive<'_> {
     }
 
     fn write_big(&mut self, index: usize) -> anyhow::Result<()> {
-        let job = &self.jobs[index];
+        let job = self.jobs[index];
         if let Content::Blob(blob) = &job.content {
             return self.write_blob(index, blob);
         }
@@ -233,7 +233,7 @@ impl Archive<'_> {
 
     /// Streams a layer of store paths, of which is `known` what it was before.
     fn write_store(&mut self, index: usize, layer: &StoreLayer<'_>, known: Option<LayerRecord>) -> anyhow::Result<()> {
-        let job = &self.jobs[index];
+        let job = self.jobs[index];
         let blob = known.clone().map(|known| Delivered::plain(known).blob);
         self.sink.begin(job, blob.as_ref(), layer.size())?;
         let by_digest = self.sink.names_by_digest();
@@ -256,7 +256,7 @@ impl Archive<'_> {
     /// Makes a layer in a temporary file, since what is said before its bytes is known
     /// only after them.
     fn write_spooled(&mut self, index: usize) -> anyhow::Result<()> {
-        let job = &self.jobs[index];
+        let job = self.jobs[index];
         let mut file = tempfile::tempfile().map_err(SpoolError)?;
         let delivered = self.spool(job, &file).map_err(as_spool_error)?;
         file.rewind().map_err(SpoolError)?;
@@ -283,7 +283,7 @@ impl Archive<'_> {
 
     /// An OCI archive names a blob as it is; a docker archive may need it otherwise.
     fn write_blob(&mut self, index: usize, blob: &LayerBlob) -> anyhow::Result<()> {
-        let job = &self.jobs[index];
+        let job = self.jobs[index];
         let record = job.known_blob()?;
         let by_digest = self.sink.names_by_digest();
         let is_plain = !by_digest && blob.plain.is_some();
@@ -303,7 +303,7 @@ impl Archive<'_> {
     }
 
     fn end(&mut self, index: usize, delivered: Delivered) -> anyhow::Result<()> {
-        self.sink.end(&self.jobs[index], delivered.blob.size, Some(&delivered.record))?;
+        self.sink.end(self.jobs[index], delivered.blob.size, Some(&delivered.record))?;
         self.delivered[index] = Some(delivered);
         Ok(())
     }
