@@ -9,5 +9,8 @@ in
 
   # The functions say by their arguments' names which packages they need. Not by callPackage,
   # which would add `override` to what are functions only.
-  stowageTools = tools (builtins.intersectAttrs (builtins.functionArgs tools) final);
+  stowageTools = tools (builtins.intersectAttrs (builtins.functionArgs tools) final // {
+    # What dockerTools' commands find in PATH.
+    commandTools = final.stdenv.initialPath or [ ];
+  });
 }

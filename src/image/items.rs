@@ -78,10 +78,12 @@ impl<'a> Items<'a> {
     pub fn put_content(&mut self, path: &[u8], placed: &Placed, store_dir: &StoreDir) -> Result<(), ContentsError> {
         let target = match placed {
             Placed::Link(target) => target,
-            _ => {
+            Placed::Directory => {
                 self.put_folder(path);
                 return Ok(());
             }
+            // What was made for the image has it.
+            Placed::Copy { .. } => return Ok(()),
         };
         let in_store = target.starts_with(store_dir.as_str().as_bytes());
         if self.ground.below(path) == Below::Directory {
