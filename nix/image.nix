@@ -80,7 +80,7 @@ in
       tag = get "tag" (lib.hashOf specFile);
       image = lib.run {
         name = "${lib.storeName name}-image";
-        arguments = [ "build" "--quiet" "--name" "${name}:${tag}" "--to" "stowage:${placeholder "out"}" ] ++ described;
+        arguments = [ "build" "--name" "${name}:${tag}" "--to" "stowage:${placeholder "out"}" ] ++ described;
         inherit graph;
       };
     in

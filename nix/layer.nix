@@ -17,7 +17,7 @@ rec {
       value = argument: lib.optionals (args ? ${argument}) [ "--${argument}" (toString args.${argument}) ];
       file = lib.run {
         name = "${lib.storeName name}.layer.json";
-        arguments = [ "layer" "--quiet" "--closure" ".attrs.json" "--to" (placeholder "out") ]
+        arguments = [ "layer" "--closure" ".attrs.json" "--to" (placeholder "out") ]
           ++ builtins.concatMap (layer: [ "--except" "${layer}" ]) layers
           ++ builtins.concatMap value [ "uid" "gid" "uname" "gname" ]
           ++ [ "--" ] ++ map (dep: "${dep}") deps;

@@ -18,11 +18,11 @@ let
     ];
     maxLayers = 10;
     strategy = "popularity";
-    popularity = { "python3*" = 0.1; };
+    popularity = { "jq" = 0.1; };
   };
 in
 {
   inherit shell git;
   small = image "small" [ pkgs.bash pkgs.coreutils pkgs.git ];
-  large = image "large" [ pkgs.bash pkgs.coreutils pkgs.git pkgs.hello pkgs.python3 ];
+  large = image "large" [ pkgs.bash pkgs.coreutils pkgs.git pkgs.hello pkgs.jq ];
 }

@@ -26,7 +26,6 @@ let
     stowageTools = tools;
     gnugrep = debnix.grep;
     cacert = debnix.ca-certificates;
-    python3 = debnix.python3-minimal;
     path = ../debnix;
     runCommand = name: attributes: text: derivation ({
       inherit name;

@@ -77,7 +77,7 @@ overlapping() {
     name = "overlap"; layers = map (dep: buildLayer { deps = [ dep ]; }) [ debnix.bash debnix.hello debnix.libc6 ];
   }' 2> "$work/said")
   cat "$work/said"
-  grep 'is made anew: 2 of its 3 paths' "$work/said"
+  grep -E 'is made anew: [0-9]+ of its [0-9]+ paths' "$work/said"
   jq --raw-output '.layers[].paths[]?' "$image_folder/stowage.json" | sort > "$work/paths"
   cat "$work/paths"
   test "$(uniq --repeated "$work/paths" | wc -l)" = 0
@@ -159,9 +159,17 @@ PYTHON
   docker run --rm --network=none "$image" /bin/sh -c 'test -e "$(cat /srv/reference)/bin/redis-server"'
   # No store path has one.
   stowage copy --quiet "stowage:$image_folder" "oci:$work/capabilities"
-  # shellcheck disable=SC2016
-  grep -c 'SCHILY.xattr' "$work"/capabilities/blobs/sha256/* > "$work/counts-of-attributes" || true
-  same 'files with attributes' 1 "$(grep -vc ':0$' "$work/counts-of-attributes")"
+  python3 - "$work"/capabilities/blobs/sha256/* <<'PYTHON'
+import sys, tarfile
+found = []
+for path in sys.argv[1:]:
+    if not tarfile.is_tarfile(path):
+        continue
+    with tarfile.open(path) as tar:
+        found += [member.name for member in tar if any(key.startswith("SCHILY.") for key in member.pax_headers)]
+print(found)
+assert found == ["srv/hello"]
+PYTHON
 }
 
 home_is_mutable() {
@@ -248,7 +256,29 @@ runs_examples() {
   is_loaded "$image"
   docker run --rm --network=none --user 0 "$image" /bin/git --version
   load_image "$(nix_of bookworm examples.layers.large)"
-  docker run --rm --network=none "$image" /bin/python3 -c 'print("python runs")'
+  docker run --rm --network=none "$image" /bin/jq --null-input --raw-output '"jq runs"' | grep 'jq runs'
+}
+
+# A job as GitLab's runner has it: a script for the image's shell, in the project's folder.
+runs_jobs() {
+  load_image "$(nix_of bookworm examples.gitlab-runner)"
+  rm -rf "$work/builds"
+  install -d -o 1000 -g 1000 "$work/builds"
+  cat > "$work/job" <<'JOB'
+git --version
+stowage cache check ./cache
+stowage cache init ./cache
+eval "$(stowage env ./cache)"
+nix-build --expr 'derivation { name = "built"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo built > $out" ]; }'
+stowage cache wait ./cache
+JOB
+  for builds in 1 0; do
+    docker run --rm --interactive --network=none --volume "$work/builds:/builds" --workdir /builds --env CI_PROJECT_DIR=/builds \
+      "$image" bash -eux < "$work/job" > "$work/said" 2>&1
+    cat "$work/said"
+    same builders "$builds" "$(builds "$work/said")"
+  done
+  ls "$work"/builds/cache/*.narinfo
 }
 
 chain_has_each_path_once() {
@@ -315,6 +345,7 @@ check 'and to a registry' to_a_registry
 check 'and to podman' to_podman
 check 'the example for CI builds its project, with one builder' builds_one
 check 'the other examples run' runs_examples
+check 'the example for GitLab runs jobs, and builds nothing twice' runs_jobs
 check 'in a chain each path is there once' chain_has_each_path_once
 profile=$(debnix trixie sets.ci)
 spec "$profile" > "$work/trixie.json"
