@@ -84,6 +84,7 @@ pub enum Command {
     #[command(hide = true)]
     LayOut(LayOutArguments),
     /// Copy an image from any place to any other
+    #[command(override_usage = "stowage copy [OPTIONS] <SOURCE>... <DEST>")]
     Copy(CopyArguments),
     /// Make one image for several platforms: an index of an image for each
     ///

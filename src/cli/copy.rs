@@ -20,8 +20,16 @@ use crate::parent::find::Choice;
 /// # Errors
 /// See [`super::exit::Exit`].
 pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> {
-    let CopyArguments { from, to, name, platform, compress, format, digest_file, index, store, jobs, json } = arguments;
-    check(&from, &to, json)?;
+    let CopyArguments { places, name, platform, compress, format, digest_file, index, store, jobs, json } = arguments;
+    let (to, from) = match places.split_last() {
+        Some((to, from)) if !from.is_empty() => (to.clone(), from),
+        _ => {
+            return Err(
+                UsageError("name the image, and then where to put it: `stowage copy SOURCE DEST`".to_owned()).into()
+            );
+        }
+    };
+    check(from, &to, json)?;
     if from.len() > 1 && (name.is_some() || digest_file.is_some() || json) {
         let problem = "--name, --digest-file and --json are for one image";
         return Err(UsageError(problem.to_owned()).into());
@@ -34,7 +42,7 @@ pub fn run(settings: &Settings, arguments: CopyArguments) -> anyhow::Result<()> 
     let place = Place { reference: to, compression: compress, format };
     let choice = Choice::of(platform.platform.as_ref());
     let mut originals = Vec::new();
-    for from in &from {
+    for from in from {
         let original = Original::read(from, choice, &place, &settings.registries, threads)?.into_iter().next();
         originals.push(original.with_context(|| format!("{from} lists no image"))?.called(name.as_ref()));
     }

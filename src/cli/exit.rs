@@ -11,6 +11,7 @@ use crate::destination::{DestinationError, ReferenceError, UnreadableLayers};
 use crate::hook::HookError;
 use crate::image::contents::ContentsError;
 use crate::image::inherit::PlatformError;
+use crate::image::made::MadeError;
 use crate::image::name::NameError;
 use crate::image::spec::SpecError;
 use crate::inputs::missing::{MissingError, NoDerivation};
@@ -83,6 +84,7 @@ impl Exit {
             || cause.is::<SetupError>()
             || cause.is::<PlatformError>()
             || cause.is::<IndexError>()
+            || cause.is::<MadeError>()
         {
             return Some(Self::Usage);
         }

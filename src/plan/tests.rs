@@ -120,6 +120,41 @@ proptest! {
     }
 
     #[test]
+    fn layers_that_were_made_ahead_stay_as_they_are_and_change_nothing_of_the_others(
+        edges in vec((0..20_usize, 0..20_usize), 0..60),
+        sizes in vec(0..100_000_000_u64, 20),
+        most in 4..25_usize,
+        made in vec(0..4_usize, 20),
+    ) {
+        let closure = closure_of(&edges, &sizes, &[]);
+        // What is numbered 0 is in none; 3 is above all others.
+        let of = |number: usize| {
+            let of_group = closure.infos().iter().zip(&made).filter(move |(_, group)| **group == number);
+            of_group.map(|(info, _)| info.path.clone()).collect::<BTreeSet<_>>()
+        };
+        let fixed: Vec<Fixed> = (1..3).map(|number| Fixed { what: number.to_string(), paths: of(number) }).collect();
+        // One that is in another, too, is in the first.
+        let all = Fixed { what: "all".to_owned(), paths: of(1).union(&of(2)).cloned().collect() };
+        for strategy in Strategy::ALL {
+            let volatile = vec![Volatile { what: "3".to_owned(), paths: of(3) }];
+            let with = Policy { fixed: fixed.iter().cloned().chain([all.clone()]).collect(), volatile, ..policy(strategy, most, &[]) };
+            let found = plan(&closure, &with);
+            prop_assert_eq!(found.check(&closure, limit(most)), Ok(()));
+            let fixed: Vec<&Fixed> = fixed.iter().filter(|fixed| !fixed.paths.is_empty()).collect();
+            for (layer, fixed) in found.layers.iter().zip(&fixed) {
+                let paths: BTreeSet<_> = layer.paths.iter().map(|id| closure.info(*id).path.clone()).collect();
+                prop_assert_eq!(&paths, &fixed.paths);
+            }
+            let rest = closure.without(&closure.infos().iter().zip(&made).filter(|(_, group)| matches!(group, 1 | 2)).map(|(info, _)| &info.path).collect());
+            if !rest.is_empty() {
+                let alone = Policy { fixed: Vec::new(), limit: limit(most - fixed.len()), ..with.clone() };
+                prop_assert_eq!(&layers(&closure, &found)[fixed.len()..], &layers(&rest, &plan(&rest, &alone))[..]);
+            }
+            prop_assert_eq!(&history(&closure, &with), &found.history);
+        }
+    }
+
+    #[test]
     fn plans_do_not_depend_on_the_order_of_the_input(
         edges in vec((0..20_usize, 0..20_usize), 0..60),
         sizes in vec(0..100_000_000_u64, 20),

@@ -12,15 +12,13 @@ use crate::layer::compress::Compression;
 /// Arguments of `copy`.
 #[derive(Debug, Args)]
 pub struct CopyArguments {
-    /// The image: stowage:DIR, docker://HOST/REPOSITORY[:TAG], docker-daemon:NAME[:TAG], docker-archive:FILE[:NAME:TAG],
-    /// oci:DIR[:TAG], or oci-archive:FILE[:TAG]; `-` is standard input. To a docker archive, several
-    /// can go at once
-    #[arg(value_name = "SOURCE", required = true)]
-    pub from: Vec<ImageReference>,
-    /// Where to put the image: docker://HOST/REPOSITORY[:TAG], docker-daemon:NAME[:TAG], docker-archive:FILE[:NAME:TAG]
-    /// (`-`: standard output), oci:DIR[:TAG], oci-archive:FILE[:TAG], or stowage:DIR
-    #[arg(value_name = "DEST")]
-    pub to: ImageReference,
+    /// The image, and then where to put it. SOURCE is stowage:DIR, docker://HOST/REPOSITORY[:TAG],
+    /// docker-daemon:NAME[:TAG], docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], or
+    /// oci-archive:FILE[:TAG], and so is DEST; `-` is standard input or output. To a docker archive,
+    /// several images can go at once
+    // In one list, so that options may stand between them.
+    #[arg(value_name = "IMAGE", required = true)]
+    pub places: Vec<ImageReference>,
     /// What to call the image where DEST does not say
     #[arg(long, value_name = "NAME[:TAG]")]
     pub name: Option<String>,
