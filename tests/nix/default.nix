@@ -32,7 +32,9 @@ let
       system = "x86_64-linux";
       builder = "${debnix.bash}/bin/bash";
       PATH = "${debnix.coreutils}/bin";
-      args = [ "-euc" text ];
+      # Bash would become its last command; those of coreutils close their output before they end, and
+      # Nix kills a builder that has.
+      args = [ "-euc" "${text}\nexit 0" ];
     } // attributes);
   };
   example = file: import (nixDir + "/examples/${file}") { inherit pkgs; };
