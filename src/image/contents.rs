@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::ground::{Below, Ground};
 use crate::store::{StoreDir, StorePath};
 use crate::tree::{Entry, Node, StoreFiles, TreeError};
-pub use links::names;
 use links::{Links, components};
+pub use links::{linked_file, names};
 
 /// Where the image's programs find certificates; `contents` may call the file
 /// otherwise, where it is linked.

@@ -6,10 +6,14 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
+use super::contents::linked_file;
 use super::items::{Item, Node};
 use crate::digest::Digest;
 use crate::layer::Owner;
+use crate::parent::WANTED;
 use crate::parent::tar::{Input, Kind, TarEntry, TarError, TarReader};
+use crate::store::StoreDir;
+use crate::tree::{StoreFiles, TreeError};
 
 /// Files that were made for an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -97,6 +101,22 @@ impl Made {
         Ok(Self { items, digest: Some(Digest::of(bytes)) })
     }
 
+    /// Has files in place of links into the store where the image's own come, which are made of both.
+    ///
+    /// # Errors
+    /// When one can't be read.
+    pub fn follow(&mut self, files: &StoreFiles, store_dir: &StoreDir) -> Result<(), TreeError> {
+        for path in WANTED {
+            if let Some(item) = self.items.get_mut(path.as_bytes())
+                && let Node::Link(target) = &item.node
+                && let Some(bytes) = linked_file(files, store_dir, target)?
+            {
+                *item = Item::of_root(Node::File(bytes));
+            }
+        }
+        Ok(())
+    }
+
     /// The text of the file at `path`; empty where there is none.
     #[must_use]
     pub fn text(&self, path: &str) -> String {
@@ -180,6 +200,27 @@ mod tests {
         for (path, kind) in [("nix/store/x", Regular), ("dev/null", tar::EntryType::Char), ("etc/z", Link)] {
             assert!(Made::parse(&tar(&[(path, kind, "none", 0)]), "nix/store").is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn accounts_are_read_where_they_are_links_into_the_store() {
+        const FILE: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa-a/etc/passwd";
+        let store = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir_all(store.path().join(FILE).parent().expect("a folder")).expect("writable");
+        std::fs::write(store.path().join(FILE), "nginx:x:9:9::/:").expect("writable");
+        let target = format!("/nix/store/{FILE}");
+        let symlink = tar::EntryType::Symlink;
+        let links = [
+            ("etc/passwd", symlink, &*target, 0),
+            ("etc/group", symlink, "/nix/store/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb-b/group", 0),
+            ("etc/other", symlink, &*target, 0),
+        ];
+        let mut made = Made::parse(&tar(&links), "nix/store").expect("right");
+        let files = StoreFiles::open(store.path()).expect("a store");
+        made.follow(&files, &StoreDir::default()).expect("readable");
+        assert_eq!(made.text("etc/passwd"), "nginx:x:9:9::/:");
+        assert_eq!((made.text("etc/group"), made.text("etc/other")), (String::new(), String::new()));
+        assert_eq!((made.items[&b"etc/passwd"[..]].mode, made.items.len()), (0o644, 3));
     }
 
     #[test]

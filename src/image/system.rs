@@ -25,7 +25,7 @@ use crate::store::{Closure, StorePath};
 use crate::tree::StoreFiles;
 
 /// Changes whenever the same arguments would give other bytes.
-const VERSION: &str = "stowage system layer v4";
+const VERSION: &str = "stowage system layer v5";
 
 /// Where stowage is in an image with a hook.
 pub const PROGRAM: &str = "usr/bin/stowage";

@@ -11,6 +11,7 @@ use crate::image::ImageSpec;
 use crate::image::extras::{Extras, Reason};
 use crate::image::made::Made;
 use crate::store::{Closure, StorePath};
+use crate::tree::StoreFiles;
 
 impl Gathering<'_> {
     /// Reads the spec's `root`, and sees which of `contents` are copied; tells which are linked.
@@ -38,7 +39,7 @@ impl Gathering<'_> {
     fn add_root(&mut self, path: &Path) -> anyhow::Result<()> {
         let bytes = crate::fs::read_regular(path)?;
         let store_dir = self.location().store_dir.clone();
-        let made = Made::parse(&bytes, store_dir.as_str().trim_start_matches('/'))?;
+        let mut made = Made::parse(&bytes, store_dir.as_str().trim_start_matches('/'))?;
         let references = match paths::locate(self.location(), path)? {
             // Nix has looked for all of them.
             Located::InStore(found, _) => self.registration(&found)?.references,
@@ -47,6 +48,7 @@ impl Gathering<'_> {
                 self.registrations.mentioned(&paths::mentions(&store_dir, &texts.join("\n")))?
             }
         };
+        made.follow(&StoreFiles::open(&self.location().real_dir)?, &store_dir)?;
         self.extras.made = made;
         self.add_roots(Reason::Root, references);
         Ok(())

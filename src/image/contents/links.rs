@@ -15,10 +15,10 @@ pub struct Links<'a> {
 }
 
 /// The names in the folder that `path`, below the store dir, is or leads to; none where it
-/// is no folder. It is what the parent's link `place` leads to.
+/// is no folder, or is not in its store path. It is what the parent's link `place` leads to.
 ///
 /// # Errors
-/// When nothing is there.
+/// When the store path is not there.
 pub fn names(
     files: &StoreFiles,
     store_dir: &StoreDir,
@@ -27,6 +27,9 @@ pub fn names(
 ) -> Result<Vec<Vec<u8>>, ContentsError> {
     let links = Links { files, store_dir };
     let Some(Entry { path: folder, .. }) = links.resolve(path)? else {
+        if links.lacks(path)? {
+            return Ok(Vec::new());
+        }
         let place = String::from_utf8_lossy(place).into_owned();
         return Err(ContentsError::NotHere { path: place, target: links.print(path) });
     };
@@ -34,7 +37,34 @@ pub fn names(
     Ok(children.into_iter().map(|entry| entry.path[folder.len() + 1..].to_vec()).collect())
 }
 
+/// The bytes of the file in the store that a link to `target` leads to; none where there is none.
+///
+/// # Errors
+/// When it can't be read.
+pub fn linked_file(files: &StoreFiles, store_dir: &StoreDir, target: &[u8]) -> Result<Option<Vec<u8>>, TreeError> {
+    let links = Links { files, store_dir };
+    let Some(path) = links.below_store(target, &mut Vec::new()) else {
+        return Ok(None);
+    };
+    match links.resolve(path)? {
+        Some(Entry { path, node: Node::Regular { .. } }) => files.read_whole(&path).map(Some),
+        _ => Ok(None),
+    }
+}
+
 impl Links<'_> {
+    /// Whether a folder on the way to `path`, below the store dir, is there, and has not the next name.
+    fn lacks(&self, path: &[u8]) -> Result<bool, TreeError> {
+        let Some(at) = path.iter().rposition(|byte| *byte == b'/') else {
+            return Ok(false);
+        };
+        let Some(Entry { path: folder, .. }) = self.resolve(&path[..at])? else {
+            return self.lacks(&path[..at]);
+        };
+        let children = self.files.children(&folder)?.unwrap_or_default();
+        Ok(!children.iter().any(|child| child.path[folder.len()..] == path[at..]))
+    }
+
     /// What is at `path`, below the store dir, once all links are followed;
     /// nothing where a link leads out of the store, or nowhere.
     pub fn resolve(&self, path: &[u8]) -> Result<Option<Entry>, TreeError> {

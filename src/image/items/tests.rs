@@ -128,6 +128,8 @@ fn folders_take_the_place_of_links_into_the_store_and_show_what_they_led_to() {
     let mut items = Items::new(Ground::new(&root, &store_dir));
     items.put(b"etc/passwd", Item::of_root(Node::File(Vec::new())));
     items.put(b"etc/nix/nix.conf", Item::of_root(Node::File(Vec::new())));
+    // The store path has no such folder.
+    items.put(b"etc/ssl/certs/ca", Item::of_root(Node::File(Vec::new())));
     items.link_dissolved(&files, &store_dir).expect("in the store");
     let expected = [
         "etc/ 755".to_owned(),
@@ -136,6 +138,9 @@ fn folders_take_the_place_of_links_into_the_store_and_show_what_they_led_to() {
         "etc/nix/nix.conf".to_owned(),
         format!("etc/nix/registry>/nix/store/{STORE_PATH}/etc/nix/registry"),
         "etc/passwd".to_owned(),
+        "etc/ssl/ 755".to_owned(),
+        "etc/ssl/certs/ 755".to_owned(),
+        "etc/ssl/certs/ca".to_owned(),
     ];
     assert_eq!(texts(&items), expected);
     let root = super::tests::root(&["etc>/nix/store/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb-b/etc"]);
