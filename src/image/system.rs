@@ -33,6 +33,9 @@ pub const PROGRAM: &str = "usr/bin/stowage";
 /// What nix.conf calls there: stowage is the hook when it is called so.
 pub const HOOK: &str = "usr/bin/stowage-hook";
 
+/// The home of who has none, as in Nix's builds; Nix builds nothing where it is there.
+const NO_HOME: &str = "/homeless-shelter";
+
 /// The system's flake registry.
 const REGISTRY: &str = "etc/nix/registry.json";
 
@@ -284,14 +287,16 @@ impl<'a> SystemLayer<'a> {
             };
             items.put(folder, Item { mode, ..Item::of_root(Node::Directory) });
         }
-        if !self.spec.include_store_paths {
+        if self.user.home != NO_HOME {
             items.put(self.home(), self.of_user(Node::Directory));
+        }
+        if !self.spec.include_store_paths {
             return;
         }
         let store = self.closure.store_dir().as_str().trim_start_matches('/').as_bytes();
         let links = [store, b"/.links"].concat();
         let links = Some(links).filter(|links| self.ground.below(links) == Below::Directory);
-        for folder in [self.home().to_vec(), store.to_vec()].into_iter().chain(links) {
+        for folder in [store.to_vec()].into_iter().chain(links) {
             items.put(&folder, self.of_user(Node::Directory));
         }
     }

@@ -162,9 +162,14 @@ fn what_the_layer_does_not_have_does_not_change_the_key() {
 
 /// The names in the layer on a parent's `root`, with their owners.
 fn names_on(root: parent::Root, spec: ImageSpec) -> BTreeMap<String, (u32, u32)> {
+    names_of(root, spec, User::default())
+}
+
+/// Likewise for that user.
+fn names_of(root: parent::Root, spec: ImageSpec, user: User) -> BTreeMap<String, (u32, u32)> {
     let closure = Closure::new(&StoreDir::default(), vec![info(&path('a', "a"), &[])], None).expect("closed");
     let index = LayerIndex::new(std::path::Path::new("/dev/null/none"));
-    let (user, ground) = (User::default(), Ground::new(&root, closure.store_dir()));
+    let ground = Ground::new(&root, closure.store_dir());
     let extras = &Extras::default();
     let layer =
         SystemLayer { spec: &spec, user: &user, closure: &closure, contents: &[], extras, index: &index, ground };
@@ -183,6 +188,13 @@ fn names_on(root: parent::Root, spec: ImageSpec) -> BTreeMap<String, (u32, u32)>
         )
     };
     archive.entries().expect("a tar").map(entry).collect()
+}
+
+#[test]
+fn who_has_no_home_gets_none() {
+    let of = |home: &str| names_of(root(&[]), ImageSpec::default(), User { home: home.to_owned(), ..User::default() });
+    assert!(of("/home/x").contains_key("home/x/"));
+    assert!(!of(NO_HOME).keys().any(|name| name.starts_with("homeless")));
 }
 
 #[test]
