@@ -5,6 +5,11 @@ let
   # What dockerTools' images are like without being asked: root's, and without a database.
   dockerTools = { user.name = "root"; includeNixDB = false; };
 
+  # They start in /, unless they or their parent say otherwise.
+  inRoot = args:
+    if args.fromImage or null != null then args
+    else args // { config = { WorkingDir = "/"; } // (if args.config or null == null then { } else args.config); };
+
   # The function's result, with what people expect to find in it, and `override`.
   result = function: drv: args: passthru: drv // passthru // {
     inherit passthru;
@@ -27,7 +32,7 @@ rec {
       owner = { uid = given.uid or 0; gid = given.gid or 0; };
       made = image.make {
         function = "buildImage";
-        args = dockerTools // removeAttrs given [ "uid" "gid" ];
+        args = dockerTools // inRoot (removeAttrs given [ "uid" "gid" ]);
         rootOwner = if owner.uid == 0 && owner.gid == 0 then null else owner;
       };
     in
@@ -45,7 +50,7 @@ rec {
 
   layered = name: args: image.make {
     function = name;
-    args = dockerTools // { maxLayers = 100; } // refuseRoot name (checked name [ "debug" ] args);
+    args = dockerTools // { maxLayers = 100; } // inRoot (refuseRoot name (checked name [ "debug" ] args));
   };
 
   buildImageWithNixDb = args: buildImage ({ includeNixDB = true; } // args);

@@ -36,7 +36,7 @@ in
   make = { function, args, rootOwner ? null }:
     let
       get = name: default: if args.${name} or null == null then default else args.${name};
-      inherit (args) name;
+      name = lib.toLower args.name;
       layers = get "layers" [ ];
       contents = asList (
         if args.contents or null != null && args.copyToRoot or null != null

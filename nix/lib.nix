@@ -37,6 +37,11 @@ rec {
   withoutNulls = attrs:
     removeAttrs attrs (builtins.filter (name: attrs.${name} == null) (builtins.attrNames attrs));
 
+  # Image names have no capitals; dockerTools takes them all the same.
+  toLower =
+    let characters = text: builtins.genList (at: builtins.substring at 1 text) (builtins.stringLength text);
+    in builtins.replaceStrings (characters "ABCDEFGHIJKLMNOPQRSTUVWXYZ") (characters "abcdefghijklmnopqrstuvwxyz");
+
   # A word for the shell.
   escape = text: "'" + builtins.replaceStrings [ "'" ] [ "'\\''" ] (toString text) + "'";
 

@@ -43,7 +43,13 @@ rec {
         fake=$(cat "$fakeRootCommandsPath")
         export fake
         ${enter} bash -euo pipefail -c '
-          chown -h -R 0:0 ${if enableFakechroot then "$(ls -A | grep -vxE \"dev|proc|nix\")" else "."}
+          # Not by `.`, which in a chroot has folders of the machine.
+          for name in .[!.]* *; do
+            case $name in
+              ${if enableFakechroot then "dev | proc | nix" else "\"\""}) ;;
+              *) if [ -e "$name" ] || [ -L "$name" ]; then chown -h -R 0:0 -- "$name"; fi ;;
+            esac
+          done
           (eval "$fake")
           ${tar} ${excluded} --file "$out" .
         '

@@ -30,6 +30,12 @@ let
     (name: "export ${name}=${builtins.unsafeDiscardStringContext (toString drv.${name})}\n")
     (drv.outputs or [ "out" ]));
 
+  # Builds the derivation, which may have a PATH of its own.
+  buildDerivation = drv: lib.writeProgram "buildDerivation" ''
+    ${if drv.drvAttrs ? PATH then "export PATH=${lib.escape (value drv.drvAttrs.PATH)}" else ""}
+    exec ${builtins.concatStringsSep " " (map (word: lib.escape "${word}") ([ drv.drvAttrs.builder ] ++ drv.drvAttrs.args or [ ]))}
+  '';
+
   describe = function: args:
     let
       given = lib.known function
@@ -42,13 +48,16 @@ let
       command = given.command or null;
       run = given.run or null;
       script = if run != null then run else command;
+      path = "${dirOf shell}:${buildDerivation drv}/bin";
+      # For the shell of `docker run IMAGE bash -c …`, too, which does not start with what follows.
+      outputsFile = lib.writeText "nix-shell-outputs" (outputs drv + "unset BASH_ENV\n");
       # As nix-shell starts its shell.
       rc = lib.writeText "nix-shell-rc" (''
-        ${outputs drv}
+        source ${outputsFile}
         unset PATH
         dontAddDisableDepTrack=1
         [ -z "''${stdenv-}" ] || [ ! -e "$stdenv/setup" ] || source "$stdenv/setup"
-        PATH=${bash}/bin:${coreutils}/bin''${PATH:+:$PATH}
+        PATH=${path}:${bash}/bin:${coreutils}/bin''${PATH:+:$PATH}
         export PATH
         SHELL=${shell}
         set +e
@@ -69,8 +78,10 @@ let
         NIX_STORE = builtins.storeDir;
         NIX_BUILD_CORES = "0";
         IN_NIX_SHELL = "pure";
-        PATH = "/path-not-set";
-      } // variables drv;
+      } // variables drv // {
+        PATH = path;
+        BASH_ENV = "${outputsFile}";
+      };
     in
     if command != null && run != null then throw "${function}: give one of `command` and `run`"
     else image.make {
