@@ -13,8 +13,18 @@ let
     args = [ "-euc" "mkdir -p $out/bin; cp $src $out/bin/stowage; chmod 755 $out/bin/stowage; ln -s stowage $out/bin/stowage-hook" ];
     src = builtins.path { path = stowage; name = "stowage-program"; };
   };
+  # In nixpkgs the file has another name, and refers to nothing.
+  cacert = derivation {
+    name = "cacert";
+    system = "x86_64-linux";
+    builder = "${debnix.busybox}/bin/sh";
+    PATH = "${debnix.busybox}/bin";
+    args = [ "-euc" "mkdir -p $out/etc/ssl/certs; cp $certificates/etc/ssl/certs/ca-certificates.crt $out/etc/ssl/certs/ca-bundle.crt" ];
+    certificates = debnix.ca-certificates;
+  };
   tools = import nixDir {
     stowage = program;
+    inherit cacert;
     inherit (debnix) bash coreutils gzip zstd fakeroot proot;
     gnutar = debnix.tar;
     commandTools = [ debnix.sets.images ];
