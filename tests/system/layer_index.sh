@@ -157,12 +157,15 @@ deleted_meanwhile() {
 
 # --- Harm --------------------------------------------------------------------
 
-# spoil FOLDER: puts what is no record under the names of all records.
+# spoil FOLDER: puts what is no record under the names of all records of store layers.
 spoil() {
-  local record kind=0
+  local record kind=0 system
+  # What is made in memory is nothing for others, so nobody would mend it.
+  system=$(jq --raw-output '.layers[-1].key' "$work/alone-1/stowage.json")
   rm -rf "$1"
   install -d -o 1000 -g 1000 "$1"
   for record in $(cd "$work/machine-alone/stowage/layers" && echo *.layer.json); do
+    [ "$record" != "${system#sha256:}.layer.json" ] || continue
     case $((kind++ % 8)) in
       0) ln -s "$work/precious" "$1/$record" ;;
       1) mkfifo "$1/$record" ;;
