@@ -73,9 +73,10 @@ layers_are_shared() {
 
 overlapping() {
   local image_folder
-  image_folder=$(nix_expression bookworm 'buildLayeredImage {
-    name = "overlap"; layers = map (dep: buildLayer { deps = [ dep ]; }) [ debnix.bash debnix.hello debnix.libc6 ];
-  }' 2> "$work/said")
+  # A name of its own, since what is built already says nothing.
+  image_folder=$(nix_expression bookworm "buildLayeredImage {
+    name = \"overlap-$$\"; layers = map (dep: buildLayer { deps = [ dep ]; }) [ debnix.bash debnix.hello debnix.libc6 ];
+  }" 2> "$work/said")
   cat "$work/said"
   grep -E 'is made anew: [0-9]+ of its [0-9]+ paths' "$work/said"
   jq --raw-output '.layers[].paths[]?' "$image_folder/stowage.json" | sort > "$work/paths"
