@@ -232,6 +232,7 @@
 //! | `plan/stable/model.rs` | what changes together, as far as one can tell | pure |
 //! | `plan/stable/tests.rs` | tests of the strategy | pure |
 //! | `plan/tests.rs` | what must hold for every strategy | pure |
+//! | `plan/tests/apart.rs` | tests of layers that no strategy has a say in | pure |
 //! | `plan/volatile.rs` | what changes so often that it goes into layers of its own | pure |
 //! | `queue.rs` | what was built and has not gone out yet, on disk | IO |
 //! | `queue/record.rs` | a build that has not gone out yet | IO |
