@@ -51,14 +51,15 @@ fn with_output(
     location: &StoreLocation,
     output: &StorePath,
 ) -> anyhow::Result<usize> {
-    let index = layer_index::open(
+    let mut index = layer_index::open(
         settings,
         &LayerIndexArguments { layer_index: shared.map(str::to_owned).into_iter().collect() },
     )?;
     let paths = [PathBuf::from(location.print(output))];
     let mut gathered = gather::gather(&RegistrationSource::Database, location, &paths, spec)?;
     let (files, name) = (gathered.files(location)?, build::name(spec, &gathered));
-    let Gathered { contents, closure, extras, listed, .. } = gathered;
+    let Gathered { contents, closure, extras, built, listed, .. } = gathered;
+    index.add_known(built.known());
     let program = spec.has_program().then(build::own_program).transpose()?;
     let known = parent::Known { closure: &closure, listed: &listed };
     let parent = spec.from_image.as_ref();
