@@ -4,7 +4,7 @@
 let
   inherit (lib) known asList;
 in
-rec {
+{
   # A layer of its own, with all that `deps` need and `layers`, which go below it, have not. Its
   # output is a small file, with key and digest; images name it in their `layers`.
   buildLayer = args:

@@ -67,38 +67,26 @@ rec {
     preferLocalBuild = true;
   } // attributes);
 
+  # What a script makes of `content`, which it finds at $contentPath; it is made anew sooner than fetched.
+  write = name: content: text: script {
+    inherit name text;
+    attributes = { passAsFile = [ "text" "content" ]; inherit content; allowSubstitutes = false; };
+  };
+
   # A file with that text.
-  writeText = name: text: script {
-    inherit name;
-    text = "cp \"$contentPath\" \"$out\"";
-    attributes = { passAsFile = [ "text" "content" ]; content = text; allowSubstitutes = false; };
-  };
+  writeText = name: content: write name content "cp \"$contentPath\" \"$out\"";
 
-  # A program, in bash, that is called like its package.
-  writeProgram = name: text: script {
-    inherit name;
-    text = ''
-      mkdir -p "$out/bin"
-      { echo '#!${bash}/bin/bash'; cat "$contentPath"; } > "$out/bin/$program"
-      chmod 755 "$out/bin/$program"
-    '';
-    attributes = {
-      passAsFile = [ "text" "content" ];
-      content = text;
-      program = name;
-      allowSubstitutes = false;
-    };
-  } // { meta.mainProgram = name; };
+  # A program in bash, as a file.
+  writeScript = name: content: write name content ''
+    { echo '#!${bash}/bin/bash'; cat "$contentPath"; } > "$out"
+    chmod 755 "$out"
+  '';
 
-  # Such a program, as a file.
-  writeScript = name: text: script {
-    inherit name;
-    text = ''
-      { echo '#!${bash}/bin/bash'; cat "$contentPath"; } > "$out"
-      chmod 755 "$out"
-    '';
-    attributes = { passAsFile = [ "text" "content" ]; content = text; allowSubstitutes = false; };
-  };
+  # Such a program in a package that is called like it.
+  writeProgram = name: content: write name "" ''
+    mkdir -p "$out/bin"
+    ln -s ${writeScript name content} "$out/bin/${name}"
+  '' // { meta.mainProgram = name; };
 
   # The hash of a derivation's output, as dockerTools has it for a tag.
   hashOf = drv: builtins.substring 0 32 (baseNameOf (builtins.unsafeDiscardStringContext drv.outPath));

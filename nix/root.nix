@@ -8,7 +8,7 @@ let
   tar = "tar --create --format=posix --pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime"
     + " --sort=name --mtime=@1 --numeric-owner --xattrs --xattrs-include=security.capability";
 in
-rec {
+{
   isNeeded = { extraCommands, fakeRootCommands, owner, ... }:
     extraCommands != "" || fakeRootCommands != "" || owner != null;
 

@@ -11,7 +11,7 @@ use super::items::{Item, Node};
 use crate::digest::Digest;
 use crate::layer::Owner;
 use crate::parent::WANTED;
-use crate::parent::tar::{Input, Kind, TarEntry, TarError, TarReader};
+use crate::parent::tar::{Input, Kind, TarError, TarReader};
 use crate::store::StoreDir;
 use crate::tree::{StoreFiles, TreeError};
 
@@ -67,8 +67,7 @@ impl Made {
             let refused =
                 |problem| Err(MadeError::Refused { path: String::from_utf8_lossy(&entry.path).into_owned(), problem });
             // The image's own: owners and modes of its folders are not for commands to say.
-            let is_folder = entry.kind == Kind::Directory;
-            if entry.path.is_empty() || is_folder && store.as_bytes().starts_with(&entry.path) && leads(&entry, store) {
+            if entry.path.is_empty() || entry.kind == Kind::Directory && leads(&entry.path, store) {
                 continue;
             }
             if entry.path.starts_with(format!("{store}/").as_bytes()) {
@@ -147,10 +146,9 @@ impl Made {
     }
 }
 
-/// Whether a folder leads to the store, or is it.
-fn leads(entry: &TarEntry, store: &str) -> bool {
-    let rest = &store.as_bytes()[entry.path.len()..];
-    rest.is_empty() || rest.starts_with(b"/")
+/// Whether the folder `path` leads to the store, or is it.
+fn leads(path: &[u8], store: &str) -> bool {
+    store.as_bytes().strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 #[cfg(test)]

@@ -50,8 +50,8 @@ impl SystemLayer<'_> {
         if let Some(program) = &extras.program {
             hasher.add(program.to_basename().as_bytes());
         }
-        let has_all = extras.mutable.is_empty() && extras.made.digest.is_none() && spec.perms.is_empty();
-        if has_all && spec.include_store_paths {
+        let is_plain = extras.mutable.is_empty() && extras.made.digest.is_none() && spec.perms.is_empty();
+        if is_plain && spec.include_store_paths {
             return;
         }
         hasher.add(&[u8::from(spec.include_store_paths)]);
