@@ -131,6 +131,24 @@ fn layers_of_lists_know_the_addresses_that_lists_have_lost() {
     assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("nothing is left for the layer"));
 }
 
+#[test]
+fn a_nix_build_remembers_nothing_for_others() {
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.path("build")).expect("writable");
+    let in_build = |shell: &str| {
+        let mut command = scratch.build(&[&printed(HELLO), "--to", "stowage:image"]);
+        command.env("NIX_BUILD_TOP", scratch.path("build")).env("TMPDIR", scratch.path("build"));
+        if !shell.is_empty() {
+            command.env("IN_NIX_SHELL", shell);
+        }
+        command.assert().success();
+    };
+    in_build("");
+    assert!(!scratch.path("cache").exists() && scratch.path("build/stowage").exists());
+    in_build("pure");
+    assert!(scratch.path("cache").exists());
+}
+
 /// A tar with a folder, a file that names a store path, and a user's file.
 fn root_tar(scratch: &Scratch, files: &[(&str, &str, u64)]) {
     let mut builder = tar::Builder::new(std::fs::File::create(scratch.path("root.tar")).expect("writable"));
@@ -188,12 +206,20 @@ fn contents_that_are_copied_are_not_in_the_store() {
     let scratch = Scratch::new();
     let spec = json!({
         "contents": [printed(ENVIRONMENT), printed(HELLO)], "mutable": printed(ENVIRONMENT),
-        "perms": [{ "path": "/share/**", "mode": "0600", "uid": 5 }],
+        "perms": [{ "path": "/etc/set*", "mode": "0600", "uid": 5 }, { "path": "/share/**", "mode": "0750", "uid": 6 }],
     });
     image(&scratch, "image", &spec);
     let paths: Vec<String> = layers(&scratch, "image").concat();
     assert!(!paths.contains(&ENVIRONMENT.to_owned()) && paths.contains(&HELLO.to_owned()), "{paths:?}");
-    let names: Vec<String> = system(&scratch, "image").into_iter().map(|(path, ..)| path).collect();
+    let entries = system(&scratch, "image");
+    let of = |path: &str| {
+        let header = &find(&entries, path).expect("there").1;
+        (header.mode().expect("a mode"), header.uid().expect("an owner"))
+    };
+    assert_eq!((of("etc/setting"), of("etc/passwd")), ((0o600, 5), (0o644, 0)));
+    // Links have no mode.
+    assert_eq!((of("share/doc"), of("share/doc/README")), ((0o750, 6), (0o777, 6)));
+    let names: Vec<String> = entries.into_iter().map(|(path, ..)| path).collect();
     let mut of_contents = Vec::new();
     walk(&scratch.store_file(ENVIRONMENT), Path::new(""), &mut of_contents);
     for path in of_contents {

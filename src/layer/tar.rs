@@ -262,6 +262,25 @@ mod tests {
     }
 
     #[test]
+    fn capabilities_come_back_and_stand_before_other_records() {
+        let (owner, capability) = (Owner::default(), [1_u8, 0, 0, 2, 0, 4, 0, 0, 0, 7, b'=']);
+        let path = [b'a'; 200];
+        let mut bytes = Vec::new();
+        let (kind, mode) = (Kind::Regular(0), 0o755);
+        Header { path: &path, kind, mode, owner: &owner, mtime: 1, capability: &capability }.write(&mut bytes);
+        bytes.extend(END);
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let mut entry = archive.entries().expect("readable").next().expect("one entry").expect("valid");
+        let records = entry.pax_extensions().expect("readable").expect("some");
+        let records: Vec<(Vec<u8>, Vec<u8>)> = records
+            .map(|record| record.expect("valid"))
+            .map(|record| (record.key_bytes().to_vec(), record.value_bytes().to_vec()))
+            .collect();
+        let expected = [(CAPABILITY.as_bytes().to_vec(), capability.to_vec()), (b"path".to_vec(), path.to_vec())];
+        assert_eq!(records, expected);
+    }
+
+    #[test]
     fn a_pax_record_counts_its_own_digits() {
         // POSIX: the length includes itself, the space and the line feed.
         for (value, expected) in [(1, "9 path=v\n"), (90, "99 path="), (91, "101 path=")] {

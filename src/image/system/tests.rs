@@ -1,6 +1,8 @@
 use super::*;
+use crate::digest::Digest;
 use crate::image::extras::Reason;
 use crate::image::ground::tests::root;
+use crate::image::perms::{Perm, PermGlob};
 use crate::image::trees::Tree;
 use crate::parent;
 use crate::store::closure::tests::{info, path};
@@ -60,6 +62,11 @@ fn tree(byte: u8) -> Tree {
     Tree { path: path('a', "a"), nar_hash: NarHash::new([byte; 32]), is_flake: true }
 }
 
+/// What is said of files in `/etc`.
+fn perm(mode: Option<u32>) -> Perm {
+    Perm { path: PermGlob::new("/etc/*").expect("a pattern"), mode, uid: Some(7), gid: None, uname: None, gname: None }
+}
+
 /// Something to build, for that reason.
 fn root_of(reason: Reason) -> Extras {
     Extras { roots: [(reason, [path('b', "b")].into())].into(), ..Extras::default() }
@@ -68,7 +75,7 @@ fn root_of(reason: Reason) -> Extras {
 #[test]
 fn everything_that_bytes_depend_on_changes_the_key() {
     type Change = fn(&mut Inputs);
-    let changes: [(&str, Change); 36] = [
+    let changes: [(&str, Change); 44] = [
         ("a parent", |inputs| inputs.root = Some(root(&[]))),
         ("a folder of a parent's", |inputs| inputs.root = Some(root(&["a/"]))),
         ("a file of a parent's", |inputs| inputs.root = Some(root(&["a"]))),
@@ -115,6 +122,14 @@ fn everything_that_bytes_depend_on_changes_the_key() {
         ("another realisation", |inputs| {
             drop(inputs.infos[0].realisations.insert("sha256:0!out".to_owned(), ["sha256:1!out".to_owned()].into()));
         }),
+        ("a copy", |inputs| inputs.extras.mutable = [(path('d', "d"), NarHash::new([1; 32]))].into()),
+        ("a copy's hash", |inputs| inputs.extras.mutable = [(path('d', "d"), NarHash::new([2; 32]))].into()),
+        ("files that were made", |inputs| inputs.extras.made.digest = Some(Digest::of(b"one"))),
+        ("other files", |inputs| inputs.extras.made.digest = Some(Digest::of(b"two"))),
+        ("a mode", |inputs| inputs.spec.perms = vec![perm(Some(0o600))]),
+        ("an owner", |inputs| inputs.spec.perms = vec![perm(None)]),
+        ("a stowage of the store", |inputs| inputs.extras.program = Some(path('d', "d"))),
+        ("no store paths", |inputs| inputs.spec.include_store_paths = false),
         ("another reference", |inputs| inputs.infos[0].references = vec![path('c', "c.drv")]),
     ];
     let mut keys = BTreeMap::from([(inputs().key(), "nothing")]);
