@@ -79,6 +79,14 @@ impl Press {
         if self.compression.is_none() { threads } else { threads.min((self.workers.len() / 2).clamp(2, MOST_READERS)) }
     }
 
+    /// How many of them are to be packed ahead into memory, while one more is written. Where
+    /// memory is all that keeps compressors from being more, the one that is written has enough for them.
+    #[must_use]
+    pub fn readers_ahead(&self, threads: usize) -> usize {
+        let is_short = !self.compression.is_none() && self.workers.len() < threads;
+        if is_short { 1 } else { self.readers(threads) }
+    }
+
     /// How it compresses.
     #[must_use]
     pub fn compression(&self) -> Compression {

@@ -85,7 +85,7 @@ pub fn in_turn(
     };
     std::thread::scope(|scope| {
         let (ready, packed) = channel();
-        for _ in 0..press.readers(threads).clamp(1, ahead.small.len().max(1)) {
+        for _ in 0..press.readers_ahead(threads).clamp(1, ahead.small.len().max(1)) {
             let ready = ready.clone();
             let ahead = &ahead;
             scope.spawn(move || ahead.run(&ready));
