@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
 use stowage::cli::exit::Exit;
-use stowage::layer::Owner;
+use stowage::layer::Stamp;
 use stowage::layer::pack::StoreLayer;
 use stowage::layer::stream;
 use stowage::store::{StoreDir, StorePath};
@@ -214,11 +214,11 @@ fn a_file_that_changes_after_it_was_looked_at_is_an_error() {
     let scratch = Scratch::new();
     let files = StoreFiles::open(&scratch.root().join("nix/store")).expect("a folder");
     let path = StorePath::from_basename(HELLO.as_bytes()).expect("valid");
-    let (store_dir, owner) = (StoreDir::default(), Owner::default());
+    let (store_dir, stamp) = (StoreDir::default(), Stamp::default());
     let readme = scratch.store_file(HELLO).join("share/doc/README");
     for text in ["", "do", "doc\nand more"] {
         std::fs::write(&readme, "doc\n").expect("writable");
-        let layer = StoreLayer::walk(&files, &store_dir, &owner, std::slice::from_ref(&path)).expect("readable");
+        let layer = StoreLayer::walk(&files, &store_dir, &stamp, std::slice::from_ref(&path)).expect("readable");
         std::fs::write(&readme, text).expect("writable");
         for result in
             [stream::hash_here(&layer, &mut std::io::sink()), stream::hash_aside(&layer, &mut std::io::sink())]
@@ -238,8 +238,8 @@ fn both_ways_of_hashing_come_to_the_same() {
     // More than one chunk, and an end that fills a chunk.
     for size in [0, 1, 511, 512, 262_144 - 512, 262_144, 3 * 262_144 + 77] {
         std::fs::write(scratch.store_file(LIBRARY).join("lib/zeros"), vec![0; size]).expect("writable");
-        let (store_dir, owner) = (StoreDir::default(), Owner::default());
-        let layer = StoreLayer::walk(&files, &store_dir, &owner, std::slice::from_ref(&path)).expect("readable");
+        let (store_dir, stamp) = (StoreDir::default(), Stamp::default());
+        let layer = StoreLayer::walk(&files, &store_dir, &stamp, std::slice::from_ref(&path)).expect("readable");
         let mut bytes = Vec::new();
         let here = stream::hash_here(&layer, &mut bytes).expect("readable");
         assert_eq!(here, stream::hash_aside(&layer, &mut std::io::sink()).expect("readable"));

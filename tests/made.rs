@@ -23,6 +23,22 @@ fn layers(scratch: &Scratch, name: &str) -> Vec<Vec<String>> {
     layers.map(names).collect()
 }
 
+/// The entries of a layer of the layout `NAME-layout` of the image folder `name`, and when they were
+/// modified.
+fn times(scratch: &Scratch, name: &str, number: usize) -> Vec<(String, u64)> {
+    let text = std::fs::read(scratch.path(name).join("stowage.json")).expect("an image folder");
+    let index: Value = serde_json::from_slice(&text).expect("JSON");
+    let hex = index["layers"][number]["diffId"].as_str().expect("a digest").trim_start_matches("sha256:").to_owned();
+    let blob = std::fs::File::open(scratch.path(&format!("{name}-layout/blobs/sha256")).join(hex)).expect("a blob");
+    let mut archive = tar::Archive::new(blob);
+    let entries = archive.entries().expect("a tar").map(|entry| {
+        let entry = entry.expect("valid");
+        let path = entry.path().expect("a path").to_string_lossy().trim_end_matches('/').to_owned();
+        (path, entry.header().mtime().expect("a time"))
+    });
+    entries.collect()
+}
+
 /// The entries of the system layer of the image folder `name`, with their headers.
 fn system(scratch: &Scratch, name: &str) -> Vec<(String, tar::Header, Vec<u8>)> {
     let text = std::fs::read(scratch.path(name).join("stowage.json")).expect("an image folder");
@@ -109,7 +125,7 @@ fn a_layer_that_does_not_fit_is_made_anew_and_that_is_said() {
     assert!(said.contains("./both.json is made anew: 1 of its 2 paths") && said.contains("./low.json"), "{said}");
     assert_eq!(layers(&scratch, "image")[..2], [vec![LIBRARY.to_owned()], vec![HELLO.to_owned()]]);
     let said = image(&scratch, "owned", &json!({ "layers": ["./low.json", "./other.json"] }));
-    assert!(said.contains("belong to 7:0, and the image's to 0:0"), "{said}");
+    assert!(said.contains("belong to 7:0 (:), of the second 1, and the image's to 0:0 (:)"), "{said}");
     assert_eq!(image(&scratch, "fits", &json!({ "layers": ["./other.json"], "uid": 7 })), "");
     // What is no layer is named, and nothing is left.
     for (file, problem) in [("./none.json", "No such file"), ("./spec.json", "is none"), (".", "")] {
@@ -129,6 +145,35 @@ fn layers_of_lists_know_the_addresses_that_lists_have_lost() {
     let arguments = ["layer", "--store", root.to_str().expect("ASCII"), &printed(HELLO), "--except", "layer.json"];
     let output = scratch.stowage(&arguments).assert().code(Exit::Usage as i32);
     assert!(String::from_utf8_lossy(&output.get_output().stderr).contains("nothing is left for the layer"));
+}
+
+#[test]
+fn files_of_the_store_are_of_the_time_that_is_asked_for() {
+    let scratch = Scratch::new();
+    let low = layer(&scratch, &printed(LIBRARY), "low.json", &["--mtime", "1980-01-01T00:00:00Z"]);
+    assert_eq!(low["mtime"], 315_532_800);
+    let spec = json!({ "contents": [printed(HELLO)], "layers": ["./low.json"], "mtime": "1980-01-01T01:00:00+01:00" });
+    assert_eq!(image(&scratch, "image", &spec), "");
+    // As they are in an image, and in one that is built on it without saying so.
+    let child = json!({ "fromImage": "./image", "contents": [printed(ENVIRONMENT)] });
+    assert_eq!(image(&scratch, "child", &child), "");
+    let time_of = |name: &str| u64::from(name != ENVIRONMENT) * 315_532_799 + 1;
+    for (name, count) in [("image", 2), ("child", 3)] {
+        copy(&scratch, &[&format!("stowage:{name}"), &format!("oci:{name}-layout")]).success();
+        let mut found = 0;
+        for (number, paths) in layers(&scratch, name).iter().enumerate().filter(|(_, paths)| !paths.is_empty()) {
+            let times = times(&scratch, name, number);
+            let (folders, files): (Vec<_>, Vec<_>) =
+                times.into_iter().partition(|(path, _)| ["nix", "nix/store"].contains(&path.as_str()));
+            assert!(folders.iter().all(|(_, time)| *time == 1), "{folders:?}");
+            assert!(
+                files.iter().all(|(path, time)| *time == time_of(path.split('/').nth(2).expect("a name"))),
+                "{files:?}"
+            );
+            found += paths.len();
+        }
+        assert_eq!(found, count);
+    }
 }
 
 #[test]

@@ -64,9 +64,11 @@ impl<'a> Base<'a> {
             let new = if spec.include_store_paths { closure.without(&nothing) } else { none_of(closure) };
             let all = closure.without(&nothing);
             let image_dir = image_dir(spec, closure.store_dir())?;
-            return Ok(Self { parent, inherited: Inherited::default(), all, new, user, image_dir });
+            let inherited = Inherited { others: spec.dockers.clone(), ..Inherited::default() };
+            return Ok(Self { parent, inherited, all, new, user, image_dir });
         };
-        let inherited = Inherited::of(parent)?;
+        let mut inherited = Inherited::of(parent)?;
+        inherited.others.extend(spec.dockers.clone());
         inherited.architecture(spec.architecture.clone(), &parent.name)?;
         let mut all = parent.merged_with(closure)?;
         // What dockerTools has put into its database.

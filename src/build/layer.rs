@@ -10,7 +10,7 @@ use crate::layer::built::BuiltLayer;
 use crate::layer::compress::Compression;
 use crate::layer::deliver::{self, Content, LayerJob, Progress, Source};
 use crate::layer::index::LayerIndex;
-use crate::layer::{LayerKey, LayerRecord, Owner};
+use crate::layer::{LayerKey, LayerRecord, Stamp};
 use crate::store::{Closure, StoreLocation, StorePath, restore};
 use crate::tree::StoreFiles;
 
@@ -20,8 +20,8 @@ pub struct Ahead<'a> {
     pub closure: &'a Closure,
     /// Those of them that were asked for.
     pub roots: BTreeSet<StorePath>,
-    /// Whom they belong to.
-    pub owner: Owner,
+    /// What the headers of their files say.
+    pub stamp: Stamp,
     /// Where their files are.
     pub files: &'a StoreFiles,
     /// The store that they are in.
@@ -39,17 +39,17 @@ pub struct Ahead<'a> {
 /// # Errors
 /// When a path is gone, or can't be read.
 pub fn make(ahead: Ahead<'_>) -> anyhow::Result<BuiltLayer> {
-    let Ahead { closure, roots, owner, files, location, index, threads, progress } = ahead;
+    let Ahead { closure, roots, stamp, files, location, index, threads, progress } = ahead;
     let (store_dir, infos) = (closure.store_dir(), closure.infos());
     for info in infos {
         restore::check(files, location, &info.path)?;
     }
-    let key = LayerKey::of_store_paths(store_dir, &owner, infos);
+    let key = LayerKey::of_store_paths(store_dir, &stamp, infos);
     let record = match index.find(&key) {
         Some(record) => record,
         None => {
             let paths = infos.iter().map(|info| info.path.clone()).collect();
-            let content = Content::Store { paths, owner: owner.clone(), elsewhere: false };
+            let content = Content::Store { paths, stamp: stamp.clone(), elsewhere: false };
             let job = LayerJob { key, content, estimate: closure.nar_size(), known: None, packed: None };
             let source = Source { files, store_dir };
             let made = deliver::in_parallel(source, &[&job], &OnlyHash, Compression::None, threads, progress)?;
@@ -58,5 +58,5 @@ pub fn make(ahead: Ahead<'_>) -> anyhow::Result<BuiltLayer> {
             made
         }
     };
-    Ok(BuiltLayer::new(store_dir, infos, roots, owner, record))
+    Ok(BuiltLayer::new(store_dir, infos, roots, stamp, record))
 }

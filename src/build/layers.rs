@@ -96,11 +96,11 @@ impl<'a> Layers<'a> {
             of_parent.iter().enumerate().map(|(number, layer)| kept(number, layer)).collect();
         for layer in &plan.layers {
             let infos = layer.paths.iter().map(|id| base.new.info(*id));
-            let owner = build.spec.owner.clone();
-            let key = LayerKey::of_store_paths(base.image_dir(), &owner, infos.clone());
+            let stamp = build.spec.stamp.clone();
+            let key = LayerKey::of_store_paths(base.image_dir(), &stamp, infos.clone());
             let paths: Vec<StorePath> = infos.map(|info| info.path.clone()).collect();
             let elsewhere = paths.iter().any(|path| build.files.is_elsewhere(path));
-            let content = Content::Store { paths, owner, elsewhere };
+            let content = Content::Store { paths, stamp, elsewhere };
             let job = LayerJob {
                 key,
                 content,
@@ -177,8 +177,8 @@ fn kept(number: usize, layer: &ParentLayer) -> Planned<'static> {
     let mut blob = layer.blob.clone();
     let compression = Compression::of_media_type(&blob.media_type);
     let (key, content) = match &layer.bytes {
-        LayerBytes::Store { key, owner, .. } => {
-            (*key, Content::Store { paths: layer.paths.clone(), owner: owner.clone(), elsewhere: false })
+        LayerBytes::Store { key, stamp, .. } => {
+            (*key, Content::Store { paths: layer.paths.clone(), stamp: stamp.clone(), elsewhere: false })
         }
         LayerBytes::Blob { open, origin } => {
             let mut hasher = KeyHasher::new("stowage parent layer v1");

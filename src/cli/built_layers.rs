@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use crate::layer::Owner;
+use crate::layer::Stamp;
 use crate::layer::built::{BuiltLayer, BuiltLayerError};
 use crate::layer::index::known::KnownLayers;
 use crate::plan::Fixed;
@@ -74,17 +74,15 @@ impl BuiltLayers {
         }
     }
 
-    /// Says which of them an image can't have as they are, whose store paths belong to `owner`,
+    /// Says which of them an image can't have as they are, whose store paths have that `stamp`,
     /// since its `parent` or an earlier one has some of their paths.
-    pub fn warn(&self, owner: &Owner, parent: &BTreeSet<&StorePath>) {
+    pub fn warn(&self, stamp: &Stamp, parent: &BTreeSet<&StorePath>) {
         let mut taken: BTreeMap<&StorePath, &str> = parent.iter().map(|path| (*path, "the parent")).collect();
         for (file, layer) in &self.0 {
-            if layer.owner != *owner {
-                let (uid, gid) = (layer.owner.uid, layer.owner.gid);
+            if layer.stamp != *stamp {
+                let (its, images) = (text(&layer.stamp), text(stamp));
                 tracing::warn!(
-                    "the layer {file} is made anew: its store paths belong to {uid}:{gid}, and the image's to {}:{}; give it the image's uid, gid, uname and gname",
-                    owner.uid,
-                    owner.gid
+                    "the layer {file} is made anew: its store paths belong to {its}, and the image's to {images}; give it the image's uid, gid, uname, gname and mtime"
                 );
             }
             let others: Vec<(&StorePath, &str)> =
@@ -101,5 +99,37 @@ impl BuiltLayers {
                 taken.entry(path).or_insert(file);
             }
         }
+    }
+}
+
+fn text(Stamp { owner, mtime }: &Stamp) -> String {
+    format!("{}:{} ({}:{}), of the second {mtime}", owner.uid, owner.gid, owner.uname, owner.gname)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::LayerRecord;
+    use crate::store::closure::tests::{info, path};
+
+    #[test]
+    fn paths_have_the_addresses_that_layers_know_of_the_same_contents() {
+        let (a, b, c) = (path('a', "a"), path('b', "b"), path('c', "c"));
+        let addressed = |path: &StorePath, ca: &str| {
+            let mut info = info(path, &[]);
+            info.ca = Some(ca.to_owned());
+            info
+        };
+        let infos = [addressed(&a, "text:a"), addressed(&b, "text:b"), addressed(&c, "text:c")];
+        let (stamp, record) = (Stamp::default(), LayerRecord::of_tar(b"tar"));
+        let layer = BuiltLayer::new(&StoreDir::default(), &infos, BTreeSet::new(), stamp, record);
+        let layers = BuiltLayers(vec![("layer.json".to_owned(), layer)]);
+        let mut other = info(&b, &[]);
+        other.nar_hash = crate::store::NarHash::parse(&format!("sha256:{}", "0".repeat(52))).expect("valid");
+        let infos = vec![info(&a, &[]), other, addressed(&c, "text:own")];
+        let mut closure = Closure::new(&StoreDir::default(), infos, None).expect("valid");
+        layers.add_addresses(&mut closure);
+        let found: Vec<_> = (0..3).map(|id| closure.info(id).ca.as_deref()).collect();
+        assert_eq!(found, [Some("text:a"), None, Some("text:own")]);
     }
 }

@@ -214,8 +214,11 @@ pub fn add_arguments(spec: &mut ImageSpec, arguments: NeedsArguments) -> anyhow:
 /// The store paths that are laid out at `/`, each once.
 fn contents(location: &StoreLocation, paths: &[PathBuf], spec: &ImageSpec) -> anyhow::Result<Vec<StorePath>> {
     let mut contents = Vec::new();
-    for path in paths.iter().map(PathBuf::as_path).chain(spec.contents.iter().map(Path::new)) {
-        let path = paths::resolve(location, path)?;
+    // As with Nix's own commands, a program that is named there stands for its package.
+    let typed = paths.iter().map(|path| paths::resolve(location, path));
+    let listed = spec.contents.iter().map(|path| paths::resolve_whole(location, Path::new(path)));
+    for path in typed.chain(listed) {
+        let path = path?;
         if !contents.contains(&path) {
             contents.push(path);
         }

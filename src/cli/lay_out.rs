@@ -22,7 +22,7 @@ use crate::tree::StoreFiles;
 pub fn run(settings: &Settings, arguments: &LayOutArguments) -> anyhow::Result<()> {
     let location = settings.location(arguments.store.root.as_deref());
     let resolve = |paths: &[PathBuf]| -> Result<Vec<StorePath>, _> {
-        paths.iter().map(|path| paths::resolve(&location, path)).collect()
+        paths.iter().map(|path| paths::resolve_whole(&location, path)).collect()
     };
     let (contents, mutable) = (resolve(&arguments.paths)?, resolve(&arguments.mutable)?);
     let others = mutable.iter().filter(|path| !contents.contains(path)).cloned();

@@ -14,8 +14,8 @@ use super::paths;
 use super::settings::Settings;
 use crate::build::layer::{self, Ahead};
 use crate::destination::DestinationError;
-use crate::layer::Owner;
 use crate::layer::built::BuiltLayer;
+use crate::layer::{Owner, Stamp};
 use crate::store::source::RegistrationSource;
 use crate::store::{Closure, StoreLocation, StorePath, content_address};
 use crate::tree::StoreFiles;
@@ -47,11 +47,12 @@ pub fn run(settings: &Settings, arguments: &LayerArguments) -> anyhow::Result<()
         uname: arguments.uname.clone(),
         gname: arguments.gname.clone(),
     };
+    let mtime = arguments.mtime;
     let meter = Meter::new(closure.nar_size(), settings.quiet);
     let ahead = Ahead {
         closure: &closure,
         roots: roots.into_iter().filter(|path| !below.contains(path)).collect(),
-        owner,
+        stamp: Stamp { owner, mtime },
         files: &files,
         location: &location,
         index: &index,

@@ -30,6 +30,16 @@ pub enum PathError {
         "{0} refers to other store paths, so it goes into an image whole or not at all; leave out --exclude, or name a copy of it outside the store"
     )]
     Part(String),
+    /// A part of one among the contents, which are whole.
+    #[error(
+        "{path} is a part of the store path {whole}, and contents are whole ones: name that, or a derivation with links to what you need of it"
+    )]
+    Within {
+        /// What was named.
+        path: String,
+        /// What it is in.
+        whole: String,
+    },
     /// A file outside of the store.
     #[error(
         "{path} is neither in the store {store_dir} nor a link to a path there; build it first, or add it with `nix-store --add`"
@@ -62,6 +72,21 @@ pub fn resolve(location: &StoreLocation, path: &Path) -> Result<StorePath, PathE
         Located::Outside(_) => {
             Err(PathError::Outside { path: path.to_owned(), store_dir: location.store_dir.to_string() })
         }
+    }
+}
+
+/// Likewise, but only where all of it is meant: its files would be elsewhere at `/`.
+///
+/// # Errors
+/// When there is none, or `path` is a part of it.
+pub fn resolve_whole(location: &StoreLocation, path: &Path) -> Result<StorePath, PathError> {
+    let found = resolve(location, path)?;
+    match locate(location, path) {
+        Ok(Located::InStore(_, rest)) if !rest.as_os_str().is_empty() => {
+            let whole = location.store_dir.render_path(&found);
+            Err(PathError::Within { path: path.display().to_string(), whole })
+        }
+        _ => Ok(found),
     }
 }
 
@@ -151,6 +176,11 @@ mod tests {
         for path in [location.real_dir.join(A).join("bin"), link, again] {
             assert_eq!(resolve(&location, &path).expect("valid").to_basename(), A);
         }
+        assert!(matches!(
+            resolve_whole(&location, &location.real_dir.join(A).join("bin")),
+            Err(PathError::Within { .. })
+        ));
+        assert_eq!(resolve_whole(&location, &root.path().join("again")).expect("valid").to_basename(), A);
         assert!(matches!(resolve(&location, root.path()), Err(PathError::Outside { .. })));
         assert!(matches!(resolve(&location, &root.path().join("none")), Err(PathError::Missing { .. })));
     }

@@ -272,7 +272,7 @@ fn trust() -> Trust {
     let of_home = [".config/docker/certs.d", ".config/containers/certs.d"];
     folders.extend(folder_variable("HOME").iter().flat_map(|home| of_home.map(|folder| home.join(folder))));
     // SSL_CERT_FILE is understood anyway.
-    let is_usual = std::env::var_os("SSL_CERT_FILE").is_some();
+    let is_usual = std::env::var_os("SSL_CERT_FILE").is_some_and(|file| !file.is_empty());
     Trust { folders, authorities: folder_variable("NIX_SSL_CERT_FILE").filter(|_| !is_usual) }
 }
 

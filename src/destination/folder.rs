@@ -19,7 +19,7 @@ use crate::fs::LockedFolder;
 use crate::image::manifest::{Descriptor, Manifest};
 use crate::image::{Image, ImageLayer, ImageName, note};
 use crate::layer::deliver::{BlobSink, BlobWriter, Content, LayerJob};
-use crate::layer::{Delivered, LayerKey, LayerRecord, Owner};
+use crate::layer::{Delivered, LayerKey, LayerRecord, Stamp};
 use crate::parent::compression::taken;
 use crate::store::{StoreDir, StorePath};
 
@@ -40,7 +40,8 @@ struct Index {
     name: String,
     tag: String,
     store_dir: String,
-    owner: Owner,
+    #[serde(flatten)]
+    stamp: Stamp,
     config: Digest,
     manifest: Digest,
     layers: Vec<Layer>,
@@ -56,10 +57,10 @@ struct Layer {
     /// The store paths; a layer without is a blob in the folder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     paths: Vec<String>,
-    /// Whom they belong to, if not to the image's owner of store paths: a parent may
-    /// have had another.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    owner: Option<Owner>,
+    /// Whom they belong to, and of when they are, if not as the image's own: a parent may have
+    /// had others.
+    #[serde(flatten)]
+    stamp: Option<Stamp>,
     /// Whether the blob is the bare tar of a layer that was made for this image.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     made: bool,
@@ -73,10 +74,10 @@ fn is_named(job: &LayerJob<'_>) -> bool {
     matches!(job.content, Content::Store { elsewhere: false, .. })
 }
 
-/// Whom the store paths of a layer belong to.
-fn owner<'a>(job: &'a LayerJob<'_>) -> Option<&'a Owner> {
+/// What the headers of the files in a layer of store paths say.
+fn stamp<'a>(job: &'a LayerJob<'_>) -> Option<&'a Stamp> {
     match &job.content {
-        Content::Store { owner, .. } => Some(owner),
+        Content::Store { stamp, .. } => Some(stamp),
         Content::Made(_) | Content::Blob(_) | Content::Tar(_) => None,
     }
 }
@@ -122,7 +123,7 @@ impl Destination for ImageFolder {
     fn finish(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
         self.blobs.put(&image.config)?;
         self.blobs.put(&image.manifest)?;
-        let owner = delivery.jobs.iter().rev().find_map(owner).cloned().unwrap_or_default();
+        let stamp = delivery.jobs.iter().rev().find_map(stamp).cloned().unwrap_or_default();
         let index = Index {
             version: VERSION,
             name: image.name.repository.clone(),
@@ -134,9 +135,9 @@ impl Destination for ImageFolder {
                 .jobs
                 .iter()
                 .zip(&image.layers)
-                .map(|(job, layer)| Layer::new(job, layer, delivery.source.store_dir, &owner))
+                .map(|(job, layer)| Layer::new(job, layer, delivery.source.store_dir, &stamp))
                 .collect(),
-            owner,
+            stamp,
         };
         let path = self.folder.join(INDEX);
         let mut text = serde_json::to_vec_pretty(&index)?;
@@ -185,7 +186,7 @@ impl Index {
 }
 
 impl Layer {
-    fn new(job: &LayerJob<'_>, layer: &ImageLayer, store_dir: &StoreDir, image_owner: &Owner) -> Self {
+    fn new(job: &LayerJob<'_>, layer: &ImageLayer, store_dir: &StoreDir, of_image: &Stamp) -> Self {
         let paths = match &job.content {
             Content::Store { paths, .. } if is_named(job) => {
                 paths.iter().map(|path| store_dir.render_path(path)).collect()
@@ -198,7 +199,7 @@ impl Layer {
             comment: layer.comment.clone(),
             paths,
             made: matches!(job.content, Content::Made(_) | Content::Store { elsewhere: true, .. }),
-            owner: owner(job).filter(|owner| *owner != image_owner).cloned(),
+            stamp: stamp(job).filter(|stamp| *stamp != of_image).cloned(),
             blob: Some(layer.blob.clone()).filter(|blob| blob.digest != layer.record.diff_id),
         }
     }
@@ -275,13 +276,13 @@ pub fn read(folder: &Path) -> Result<ReadFolder, DestinationError> {
     let jobs = index
         .layers
         .into_iter()
-        .map(|layer| job(layer, &blobs, &store_dir, &index.owner))
+        .map(|layer| job(layer, &blobs, &store_dir, &index.stamp))
         .collect::<Result<_, _>>()
         .map_err(foreign)?;
     Ok(ReadFolder { image, store_dir, jobs })
 }
 
-fn job(layer: Layer, blobs: &Blobs, store_dir: &StoreDir, owner: &Owner) -> Result<LayerJob<'static>, String> {
+fn job(layer: Layer, blobs: &Blobs, store_dir: &StoreDir, of_image: &Stamp) -> Result<LayerJob<'static>, String> {
     let content = if layer.paths.is_empty() {
         let blob = layer.blob();
         let taken = taken(&blob, &blobs.opener(&blob.digest));
@@ -290,7 +291,7 @@ fn job(layer: Layer, blobs: &Blobs, store_dir: &StoreDir, owner: &Owner) -> Resu
     } else {
         let parse = |path: &String| store_dir.parse_path(path.as_bytes()).map_err(|error| format!("{path}: {error}"));
         let paths = layer.paths.iter().map(parse).collect::<Result<Vec<StorePath>, _>>()?;
-        Content::Store { paths, owner: layer.owner.unwrap_or_else(|| owner.clone()), elsewhere: false }
+        Content::Store { paths, stamp: layer.stamp.unwrap_or_else(|| of_image.clone()), elsewhere: false }
     };
     Ok(LayerJob { key: layer.key, content, estimate: layer.record.size, known: Some(layer.record), packed: None })
 }

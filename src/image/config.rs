@@ -96,6 +96,34 @@ impl ContainerConfig {
     ];
 }
 
+/// Keys of Docker's own container configs that OCI has not, and that say nothing about an image; some
+/// write them, and they are handed on.
+///
+/// Source: moby's `api/types/container/config.go` and `image/spec/v1.2.md`.
+pub const DOCKERS_KEYS: [&str; 15] = [
+    "Hostname",
+    "Domainname",
+    "AttachStdin",
+    "AttachStdout",
+    "AttachStderr",
+    "Tty",
+    "OpenStdin",
+    "StdinOnce",
+    "ArgsEscaped",
+    "Image",
+    "NetworkDisabled",
+    "MacAddress",
+    "Memory",
+    "MemorySwap",
+    "CpuShares",
+];
+
+/// Takes Docker's own keys out of a spec's `config`, but what is not set.
+pub fn take_dockers(config: &mut Map<String, Value>) -> Map<String, Value> {
+    let taken = DOCKERS_KEYS.iter().filter_map(|key| config.remove_entry(*key));
+    taken.filter(|(_, value)| !value.is_null()).collect()
+}
+
 /// Go's `struct{}`, the value of sets in the config.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,7 +6,7 @@ use super::config::ContainerConfig;
 use super::spec::SpecError;
 
 /// The keys that work.
-const KEYS: [&str; 32] = [
+const KEYS: [&str; 33] = [
     "name",
     "tag",
     "fromImage",
@@ -14,6 +14,7 @@ const KEYS: [&str; 32] = [
     "config",
     "architecture",
     "created",
+    "mtime",
     "uid",
     "gid",
     "uname",
@@ -42,7 +43,7 @@ const KEYS: [&str; 32] = [
 ];
 
 /// The keys that are known, but not built yet.
-const LATER: [&str; 4] = ["mtime", "annotations", "storeOwner", "layeringPipeline"];
+const LATER: [&str; 3] = ["annotations", "storeOwner", "layeringPipeline"];
 
 /// Those of dockerTools that run commands: so an image would depend on the machine that it is
 /// built on, and on what is installed there. Nix builds have neither.
@@ -74,7 +75,7 @@ fn check_keys(value: &Value, place: &'static str, known: &'static [&'static str]
         return Err(SpecError::Commands(key.clone()));
     }
     let nearest = known.iter().copied().max_by(|one, other| similarity(key, one).total_cmp(&similarity(key, other)));
-    let nearest = nearest.filter(|nearest| similarity(key, nearest) > 0.6);
+    let nearest = nearest.filter(|nearest| similarity(key, nearest) > 0.7);
     Err(SpecError::UnknownKey { key: key.clone(), place, nearest })
 }
 

@@ -97,6 +97,9 @@ impl Made {
             let item = Item { node, mode, owner, capability: entry.capability };
             items.insert(entry.path, item);
         }
+        if !reader.is_ended() {
+            return Err(TarError::Refused("it is cut off, or no tar: nothing says that it ends".to_owned()).into());
+        }
         Ok(Self { items, digest: Some(Digest::of(bytes)) })
     }
 
@@ -197,6 +200,16 @@ mod tests {
         assert_eq!((made.text("etc/x"), made.text("bin")), ("hello".to_owned(), String::new()));
         for (path, kind) in [("nix/store/x", Regular), ("dev/null", tar::EntryType::Char), ("etc/z", Link)] {
             assert!(Made::parse(&tar(&[(path, kind, "none", 0)]), "nix/store").is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_end_is_no_tar() {
+        let whole = tar(&[("a", tar::EntryType::Regular, "", 0), ("b", tar::EntryType::Regular, "", 0)]);
+        assert!(Made::parse(&whole, "nix/store").is_ok());
+        for length in [0, 512, 1024] {
+            let error = Made::parse(&whole[..length], "nix/store").expect_err("cut off");
+            assert!(error.to_string().contains("nothing says that it ends"), "{length}: {error}");
         }
     }
 

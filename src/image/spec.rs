@@ -12,19 +12,20 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::config::ContainerConfig;
+use super::config::{self, ContainerConfig};
 use super::extras::Extras;
 use super::name::ImageName;
 use super::perms::Perm;
 use super::user::User;
 use super::{Platform, keys, kinds};
 use crate::inputs::Depth;
-use crate::layer::Owner;
 use crate::layer::compress::Compression;
+use crate::layer::{Owner, STORE_TIME, Stamp};
 use crate::plan::{Hint, Pattern, Policy, Previous, Strategy};
 pub use error::SpecError;
+pub use values::seconds;
 use values::{compression, groups, hints, name, nix_conf, patterns, strategy};
 
 /// Docker runs this many layers, and no more.
@@ -49,12 +50,14 @@ pub struct ImageSpec {
     pub perms: Vec<Perm>,
     /// How a container of it runs.
     pub config: ContainerConfig,
+    /// Keys of its `config` that are Docker's own, and handed on.
+    pub dockers: Map<String, Value>,
     /// Go's name of the architecture; by default that of the files.
     pub architecture: Option<String>,
     /// When it was made, by RFC 3339.
     pub created: String,
-    /// The owner of the store paths.
-    pub owner: Owner,
+    /// Whom the store paths belong to, and when they were modified.
+    pub stamp: Stamp,
     /// The most layers that it may have, the parent's included.
     pub max_layers: Option<u64>,
     /// Whether it has a Nix database.
@@ -130,6 +133,7 @@ struct Keys {
     config: Option<ContainerConfig>,
     architecture: Option<String>,
     created: Option<String>,
+    mtime: Option<String>,
     uid: Option<u32>,
     gid: Option<u32>,
     uname: Option<String>,
@@ -168,9 +172,10 @@ impl Default for ImageSpec {
             root: None,
             perms: Vec::new(),
             config: ContainerConfig::default(),
+            dockers: Map::new(),
             architecture: None,
             created: "1970-01-01T00:00:01Z".to_owned(),
-            owner: Owner::default(),
+            stamp: Stamp::default(),
             max_layers: None,
             include_nix_db: true,
             include_store_paths: true,
@@ -216,7 +221,8 @@ impl ImageSpec {
         self.architecture.as_deref().map(Platform::linux)
     }
 
-    fn from_value(value: Value) -> Result<Self, SpecError> {
+    fn from_value(mut value: Value) -> Result<Self, SpecError> {
+        let dockers = value.get_mut("config").and_then(Value::as_object_mut).map(config::take_dockers);
         keys::check(&value)?;
         kinds::check_objects(&value)?;
         let keys: Keys = Keys::deserialize(&value).map_err(|_| kinds::problem::<Keys>(&value))?;
@@ -232,13 +238,20 @@ impl ImageSpec {
             mutable: keys.mutable.map(Vec::from).unwrap_or_default(),
             perms: values::perms(keys.perms.unwrap_or_default())?,
             config: keys.config.unwrap_or_default(),
+            dockers: dockers.unwrap_or_default(),
             architecture: keys.architecture,
             created: keys.created.unwrap_or(default.created),
-            owner: Owner {
-                uid: keys.uid.unwrap_or_default(),
-                gid: keys.gid.unwrap_or_default(),
-                uname: keys.uname.unwrap_or_default(),
-                gname: keys.gname.unwrap_or_default(),
+            stamp: Stamp {
+                owner: Owner {
+                    uid: keys.uid.unwrap_or_default(),
+                    gid: keys.gid.unwrap_or_default(),
+                    uname: keys.uname.unwrap_or_default(),
+                    gname: keys.gname.unwrap_or_default(),
+                },
+                mtime: keys
+                    .mtime
+                    .map_or(Ok(STORE_TIME), |text| values::seconds(&text))
+                    .map_err(|problem| SpecError::Nonsense { key: "mtime", problem })?,
             },
             max_layers: keys.max_layers,
             include_nix_db: keys.include_nix_db.or(keys.include_store_paths).unwrap_or(true),

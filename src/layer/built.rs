@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{LayerKey, LayerRecord, Owner};
+use super::{LayerKey, LayerRecord, Stamp};
 use crate::store::{NarHash, PathInfo, StoreDir, StorePath};
 
 /// The version of the file's form.
@@ -23,8 +23,8 @@ pub struct BuiltLayer {
     pub key: LayerKey,
     /// What its bytes are.
     pub record: LayerRecord,
-    /// Whom its store paths belong to.
-    pub owner: Owner,
+    /// What the headers of its files say.
+    pub stamp: Stamp,
     /// Its store paths.
     pub paths: BTreeMap<StorePath, Known>,
     /// Those of them that were asked for.
@@ -69,7 +69,8 @@ struct File {
     key: LayerKey,
     #[serde(flatten)]
     record: LayerRecord,
-    owner: Owner,
+    #[serde(flatten)]
+    stamp: Stamp,
     roots: BTreeSet<String>,
     paths: BTreeMap<String, Registered>,
 }
@@ -90,12 +91,12 @@ impl BuiltLayer {
         store_dir: &StoreDir,
         infos: &[PathInfo],
         roots: BTreeSet<StorePath>,
-        owner: Owner,
+        stamp: Stamp,
         record: LayerRecord,
     ) -> Self {
         let known = |info: &PathInfo| (info.path.clone(), Known { nar_hash: info.nar_hash, ca: info.ca.clone() });
-        let key = LayerKey::of_store_paths(store_dir, &owner, infos);
-        Self { key, record, owner, roots, paths: infos.iter().map(known).collect() }
+        let key = LayerKey::of_store_paths(store_dir, &stamp, infos);
+        Self { key, record, stamp, roots, paths: infos.iter().map(known).collect() }
     }
 
     /// The file that says so.
@@ -112,7 +113,7 @@ impl BuiltLayer {
             store_dir: store_dir.to_string(),
             key: self.key,
             record: self.record.clone(),
-            owner: self.owner.clone(),
+            stamp: self.stamp.clone(),
             roots: self.roots.iter().map(|path| store_dir.render_path(path)).collect(),
             paths: self.paths.iter().map(registered).collect(),
         };
@@ -150,13 +151,13 @@ impl BuiltLayer {
         // In the order that a closure has.
         let info = |(path, known): (&StorePath, &Known)| PathInfo::new(path.clone(), known.nar_hash, 0, Vec::new());
         let infos: Vec<PathInfo> = paths.iter().map(info).collect();
-        if LayerKey::of_store_paths(store_dir, &file.owner, &infos) != file.key {
+        if LayerKey::of_store_paths(store_dir, &file.stamp, &infos) != file.key {
             return Err("has another key than its store paths".to_owned());
         }
         if let Some(root) = roots.iter().find(|root| !paths.contains_key(root)) {
             return Err(format!("lacks its own {}", store_dir.render_path(root)));
         }
-        Ok(Self { key: file.key, record: file.record, owner: file.owner, roots, paths })
+        Ok(Self { key: file.key, record: file.record, stamp: file.stamp, roots, paths })
     }
 }
 
@@ -170,7 +171,7 @@ mod tests {
         let mut infos = vec![info(&a, &[&b]), info(&b, &[])];
         infos[1].ca = Some("text:sha256:094qif9n4cq4fdg459qzbhg1c6wywawwaaivx0k0x8xhbyx4vwic".to_owned());
         let record = LayerRecord { architectures: [("amd64".to_owned(), 7)].into(), ..LayerRecord::of_tar(b"tar") };
-        BuiltLayer::new(&StoreDir::default(), &infos, [a].into(), Owner::default(), record)
+        BuiltLayer::new(&StoreDir::default(), &infos, [a].into(), Stamp::default(), record)
     }
 
     #[test]
@@ -197,6 +198,7 @@ mod tests {
             ("\"version\": 1", "\"version\": 2", "has version 2"),
             ("-a\"", "-c\"", "another key"),
             ("\"uid\": 0", "\"uid\": 1", "another key"),
+            ("\"roots\"", "\"mtime\": 2, \"roots\"", "another key"),
             ("/nix/store/", "/etc/", "names"),
             ("\"key\"", "\"keys\"", "is none"),
         ] {

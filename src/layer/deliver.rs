@@ -15,7 +15,7 @@ use super::blob::LayerBlob;
 use super::compress::{Compression, Press};
 use super::pack::StoreLayer;
 use super::stream;
-use super::{BlobRecord, Delivered, LayerKey, LayerRecord, Owner};
+use super::{BlobRecord, Delivered, LayerKey, LayerRecord, Stamp};
 use crate::digest::HashWriter;
 use crate::store::{StoreDir, StorePath};
 use crate::tree::{StoreFiles, TreeError};
@@ -74,8 +74,8 @@ pub enum Content<'a> {
     Store {
         /// The paths, in order.
         paths: Vec<StorePath>,
-        /// Whom they belong to in the image.
-        owner: Owner,
+        /// What the headers of their files say in the image.
+        stamp: Stamp,
         /// Whether files of some are elsewhere than in the store, where they may change.
         elsewhere: bool,
     },
@@ -101,11 +101,11 @@ pub struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    fn walk<'o>(&self, paths: &[StorePath], owner: &'o Owner) -> Result<StoreLayer<'o>, TreeError>
+    fn walk<'o>(&self, paths: &[StorePath], stamp: &'o Stamp) -> Result<StoreLayer<'o>, TreeError>
     where
         'a: 'o,
     {
-        StoreLayer::walk(self.files, self.store_dir, owner, paths)
+        StoreLayer::walk(self.files, self.store_dir, stamp, paths)
     }
 }
 
@@ -205,8 +205,8 @@ fn make_tar(source: Source<'_>, job: &LayerJob<'_>, out: &mut dyn Write) -> anyh
             out.write_all(&bytes)?;
             Ok(LayerRecord::of_tar(&bytes))
         }
-        Content::Store { paths, owner, .. } => {
-            let layer = source.walk(paths, owner)?;
+        Content::Store { paths, stamp, .. } => {
+            let layer = source.walk(paths, stamp)?;
             let pack = if layer.size() < BIG { stream::hash_here } else { stream::hash_aside };
             Ok(pack(&layer, out)?)
         }

@@ -13,7 +13,10 @@ use crate::store::{PathInfo, StoreDir};
 /// the same paths would give other bytes.
 const TAR_VERSION: &str = "stowage layer tar v1";
 
-/// Whom the files of a store layer belong to.
+/// When all files of a store were modified, in seconds since 1970.
+pub const STORE_TIME: u64 = 1;
+
+/// Whom files belong to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// The user's number.
@@ -26,6 +29,32 @@ pub struct Owner {
     pub gname: String,
 }
 
+/// What the headers of a store layer's files say that the store does not: whom they belong to, and
+/// when they were modified.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Whom they belong to.
+    pub owner: Owner,
+    /// When they were modified, in seconds since 1970; 1, as in a store, by default.
+    #[serde(default = "store_time", skip_serializing_if = "is_store_time")]
+    pub mtime: u64,
+}
+
+impl Default for Stamp {
+    fn default() -> Self {
+        Self { owner: Owner::default(), mtime: STORE_TIME }
+    }
+}
+
+fn store_time() -> u64 {
+    STORE_TIME
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_store_time(mtime: &u64) -> bool {
+    *mtime == STORE_TIME
+}
+
 /// Names a layer before its bytes are known.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -36,9 +65,10 @@ impl LayerKey {
     #[must_use]
     pub fn of_store_paths<'a>(
         store_dir: &StoreDir,
-        owner: &Owner,
+        stamp: &Stamp,
         infos: impl IntoIterator<Item = &'a PathInfo>,
     ) -> Self {
+        let Stamp { owner, mtime } = stamp;
         let mut hasher = KeyHasher::new(TAR_VERSION);
         hasher.add(store_dir.as_str().as_bytes());
         hasher.add(&owner.uid.to_be_bytes());
@@ -48,6 +78,10 @@ impl LayerKey {
         for info in infos {
             hasher.add(info.path.to_basename().as_bytes());
             hasher.add(info.nar_hash.as_bytes());
+        }
+        // Another kind of part than a path's name, and so no other list's key.
+        if !is_store_time(mtime) {
+            hasher.add(&mtime.to_be_bytes());
         }
         hasher.finish()
     }
@@ -111,7 +145,7 @@ mod tests {
         let mut rebuilt = a.clone();
         rebuilt.nar_hash = crate::store::NarHash::new([1; 32]);
         let store = StoreDir::default();
-        let root = Owner::default();
+        let root = Stamp::default();
         let name = || "name".to_owned();
         let owners = [
             Owner { uid: 1000, ..Owner::default() },
@@ -119,6 +153,8 @@ mod tests {
             Owner { uname: name(), ..Owner::default() },
             Owner { gname: name(), ..Owner::default() },
         ];
+        let stamps = owners.map(|owner| Stamp { owner, mtime: STORE_TIME });
+        let times = [0, 2].map(|mtime| Stamp { mtime, ..Stamp::default() });
         let gnu = StoreDir::new("/gnu/store").expect("valid");
         let mut keys = vec![
             LayerKey::of_store_paths(&store, &root, [&a]),
@@ -127,7 +163,7 @@ mod tests {
             LayerKey::of_store_paths(&store, &root, [&rebuilt]),
             LayerKey::of_store_paths(&gnu, &root, [&a]),
         ];
-        keys.extend(owners.iter().map(|owner| LayerKey::of_store_paths(&store, owner, [&a])));
+        keys.extend(stamps.iter().chain(&times).map(|stamp| LayerKey::of_store_paths(&store, stamp, [&a])));
         let different: std::collections::BTreeSet<_> = keys.iter().collect();
         assert_eq!(different.len(), keys.len());
     }
@@ -137,7 +173,7 @@ mod tests {
         let a = info(&path('a', "a"), &[]);
         let mut other = info(&path('a', "a"), &[&path('b', "b")]);
         other.deriver = Some(path('c', "a.drv"));
-        let key = |info| LayerKey::of_store_paths(&StoreDir::default(), &Owner::default(), [info]);
+        let key = |info| LayerKey::of_store_paths(&StoreDir::default(), &Stamp::default(), [info]);
         assert_eq!(key(&a), key(&other));
     }
 }

@@ -17,7 +17,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-pub use key::{LayerKey, Owner};
+pub use key::{LayerKey, Owner, STORE_TIME, Stamp};
+pub use tar::LATEST;
 
 /// What is known of a layer once its bytes were seen: enough to put it into a
 /// manifest, and into a config, without seeing them again.

@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Owner;
 use super::chunks::{Chunks, Flow, PackError};
 use super::tar::{self, BLOCK, Header, Kind};
+use super::{Owner, STORE_TIME, Stamp};
 use crate::store::{StoreDir, StorePath};
 use crate::tree::{Entry, Node, Sink as _, StoreFiles, TreeError};
-
-/// When all files of a store were modified, in seconds since 1970.
-const MTIME: u64 = 1;
 
 /// How many entries ahead files are announced, once one was not in the page cache. Measured
 /// (44,553 small files): 5 times as fast, where 16 threads are 3 times as fast; with all files
@@ -21,7 +18,7 @@ const AHEAD: usize = 32;
 pub struct StoreLayer<'a> {
     files: &'a StoreFiles,
     store_dir: &'a StoreDir,
-    owner: &'a Owner,
+    stamp: &'a Stamp,
     entries: Vec<Entry>,
     size: u64,
 }
@@ -34,14 +31,14 @@ impl<'a> StoreLayer<'a> {
     pub fn walk(
         files: &'a StoreFiles,
         store_dir: &'a StoreDir,
-        owner: &'a Owner,
+        stamp: &'a Stamp,
         paths: &[StorePath],
     ) -> Result<Self, TreeError> {
         let mut entries = Vec::new();
         for path in paths {
             entries.append(&mut files.walk(path)?);
         }
-        let mut layer = Self { files, store_dir, owner, entries, size: 0 };
+        let mut layer = Self { files, store_dir, stamp, entries, size: 0 };
         let mut header = layer.folders();
         let mut size = (header.len() + tar::END.len()) as u64;
         for entry in &layer.entries {
@@ -117,7 +114,7 @@ impl<'a> StoreLayer<'a> {
                 kind: Kind::Directory,
                 mode: 0o755,
                 owner: &root,
-                mtime: MTIME,
+                mtime: STORE_TIME,
                 capability: b"",
             };
             header.write(&mut headers);
@@ -133,7 +130,8 @@ impl<'a> StoreLayer<'a> {
             Node::Symlink { target } => (Kind::Symlink(target), 0o777),
         };
         let path = [self.prefix(), &entry.path].join(&b'/');
-        Header { path: &path, kind, mode, owner: self.owner, mtime: MTIME, capability: b"" }.write(out);
+        let Stamp { owner, mtime } = self.stamp;
+        Header { path: &path, kind, mode, owner, mtime: *mtime, capability: b"" }.write(out);
     }
 
     /// The store dir without its leading `/`.

@@ -28,6 +28,9 @@ const MAX_ID: u64 = 0o7_777_777;
 /// The largest number that an octal field of twelve bytes holds.
 const MAX_SIZE: u64 = 0o77_777_777_777;
 
+/// The latest time that a header tells, in seconds since 1970.
+pub const LATEST: u64 = MAX_SIZE;
+
 /// One entry's header, before it is bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Header<'a> {

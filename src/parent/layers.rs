@@ -12,7 +12,7 @@ use super::scan::{DATABASE, ENTRY, SCHEMA, Scanned, Scanner, WAL};
 use super::{Entry, LayerBytes, Node, ParentError};
 use crate::digest::Digest;
 use crate::image::manifest::{Descriptor, OCI_LAYER};
-use crate::layer::{LayerKey, LayerRecord, Owner};
+use crate::layer::{LayerKey, LayerRecord, Owner, Stamp};
 use crate::store::{StoreDir, StorePath};
 
 /// A layer before it was looked through.
@@ -34,8 +34,8 @@ pub enum Unread {
         record: LayerRecord,
         /// Its store paths, in order.
         paths: Vec<StorePath>,
-        /// Whom they belong to.
-        owner: Owner,
+        /// What the headers of their files say.
+        stamp: Stamp,
     },
 }
 
@@ -137,7 +137,7 @@ pub fn read(
     let mut merged = Merged::default();
     for (index, (layer, diff_id)) in unread.into_iter().zip(diff_ids).enumerate() {
         let (layer, changes) = match layer {
-            Unread::Store { key, record, paths, owner } => named(key, record, paths, owner, store_dir),
+            Unread::Store { key, record, paths, stamp } => named(key, record, paths, stamp, store_dir),
             Unread::Listed { found, paths } => listed(found, *diff_id, &paths, store_dir),
             Unread::Blob(found) => {
                 // The digest that the image itself knows the layer by.
@@ -204,12 +204,12 @@ fn named(
     key: LayerKey,
     record: LayerRecord,
     paths: Vec<StorePath>,
-    owner: Owner,
+    stamp: Stamp,
     store_dir: &StoreDir,
 ) -> (Layer, Changes<Entry>) {
-    let changes = store_entries(&paths, &owner, store_dir);
+    let changes = store_entries(&paths, &stamp.owner, store_dir);
     let descriptor = Descriptor { media_type: OCI_LAYER.to_owned(), digest: record.diff_id, size: record.size };
-    let bytes = LayerBytes::Store { key, store_dir: store_dir.clone(), owner };
+    let bytes = LayerBytes::Store { key, store_dir: store_dir.clone(), stamp };
     let layer = Layer {
         record,
         descriptor,

@@ -37,7 +37,7 @@ pub use read::{ReadOptions, read};
 use crate::digest::Digest;
 use crate::image::manifest::Descriptor;
 pub use crate::layer::blob::OpenBlob;
-use crate::layer::{LayerKey, LayerRecord, Owner};
+use crate::layer::{LayerKey, LayerRecord, Stamp};
 use crate::registry::RepositoryName;
 use crate::store::{PathInfo, StoreDir, StorePath};
 
@@ -87,8 +87,8 @@ pub enum LayerBytes {
         key: LayerKey,
         /// What the store dir is called.
         store_dir: StoreDir,
-        /// Whom its files belong to.
-        owner: Owner,
+        /// What the headers of its files say.
+        stamp: Stamp,
     },
 }
 

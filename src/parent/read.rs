@@ -121,8 +121,8 @@ fn find_in_folder(name: &str, path: &Path, store_dir: &StoreDir) -> Result<(Vec<
     let mut unread = Vec::new();
     for ((job, layer), descriptor) in read.jobs.into_iter().zip(&read.image.layers).zip(manifest.layers) {
         unread.push(match job.content {
-            JobContent::Store { paths, owner, .. } => {
-                Unread::Store { key: job.key, record: layer.record.clone(), paths, owner }
+            JobContent::Store { paths, stamp, .. } => {
+                Unread::Store { key: job.key, record: layer.record.clone(), paths, stamp }
             }
             _ => {
                 let file = format!("blobs/sha256/{}", descriptor.digest.to_hex());

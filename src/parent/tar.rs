@@ -91,6 +91,8 @@ pub struct TarReader<R> {
     /// What is left of the entry's contents, and the zeros that follow them.
     left: u64,
     padding: u64,
+    /// Whether a block of zeros has told that it ends.
+    is_ended: bool,
 }
 
 /// The headers that say more of the entry that they precede.
@@ -117,7 +119,7 @@ struct Pax {
 impl<R: Input> TarReader<R> {
     /// Reads the tar that `input` gives.
     pub fn new(input: R) -> Self {
-        Self { input, position: 0, left: 0, padding: 0 }
+        Self { input, position: 0, left: 0, padding: 0, is_ended: false }
     }
 
     /// The next entry; its contents can be read then.
@@ -154,6 +156,13 @@ impl<R: Input> TarReader<R> {
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
+    }
+
+    /// Whether a block of zeros, after the last entry, says that it ends; else it may be cut off there. Go
+    /// does not mind, and some tools write none.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.is_ended
     }
 
     /// What the tar is read from; after the last entry, what follows its end.
@@ -207,6 +216,7 @@ impl<R: Input> TarReader<R> {
             return Ok(None);
         };
         if block == [0; BLOCK] {
+            self.is_ended = true;
             return match self.block()? {
                 Some(next) if next != [0; BLOCK] => {
                     Err(TarError::Refused("it goes on after a block of zeros, where it should end".to_owned()))

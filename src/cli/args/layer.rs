@@ -31,6 +31,9 @@ pub struct LayerArguments {
     /// The group's name
     #[arg(long, default_value = "", hide_default_value = true)]
     pub gname: String,
+    /// When the store paths' files were modified, a date of RFC 3339 in UTC
+    #[arg(long, value_name = "DATE", default_value = "1970-01-01T00:00:01Z", value_parser = crate::image::spec::seconds)]
+    pub mtime: u64,
     /// Who else knows layers
     #[command(flatten)]
     pub index: LayerIndexArguments,

@@ -20,7 +20,7 @@ impl Gathering<'_> {
             self.add_root(Path::new(root)).with_context(|| format!("the spec's root, {root}"))?;
         }
         for text in &spec.mutable {
-            let path = paths::resolve(self.location(), Path::new(text))?;
+            let path = paths::resolve_whole(self.location(), Path::new(text))?;
             if !contents.contains(&path) {
                 let problem = format!("{text} in the spec's `mutable` is not among its `contents`; name it there, too");
                 return Err(UsageError(problem).into());

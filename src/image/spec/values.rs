@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -9,6 +10,7 @@ use super::{BuildDeps, Keys, SourceTree, SpecError};
 use crate::image::name::ImageName;
 use crate::image::perms::{Perm, PermGlob};
 use crate::inputs::Depth;
+use crate::layer::LATEST;
 use crate::layer::compress::{Compression, CompressionError};
 use crate::plan::{Hint, Pattern, Strategy};
 
@@ -269,6 +271,17 @@ pub(super) fn nix_conf(settings: BTreeMap<String, Value>) -> Result<BTreeMap<Str
         }
     };
     settings.into_iter().map(setting).collect()
+}
+
+/// The seconds since 1970 at a date that a tar's headers can say, or why there are none.
+///
+/// # Errors
+/// When the text is no such date.
+pub fn seconds(text: &str) -> Result<u64, String> {
+    let date = Some(text).filter(|text| is_date(text)).and_then(|text| text.parse::<Timestamp>().ok());
+    let date = date.ok_or_else(|| format!("{text:?}: give a date of RFC 3339, e.g. 1980-01-01T00:00:00Z"))?;
+    let seconds = u64::try_from(date.as_second()).ok().filter(|seconds| *seconds <= LATEST);
+    seconds.ok_or_else(|| format!("{text:?}: tars have dates from 1970 until 2242"))
 }
 
 /// `YYYY-MM-DDTHH:MM:SS`, perhaps fractions, and `Z` or an offset.

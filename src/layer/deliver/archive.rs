@@ -137,7 +137,7 @@ impl PackAhead<'_> {
             }
             Content::Made(_) => return self.press(job, job.estimate),
             Content::Tar(tar) => return self.press(job, tar.size),
-            Content::Store { paths, owner, .. } => self.source.walk(paths, owner)?,
+            Content::Store { paths, stamp, .. } => self.source.walk(paths, stamp)?,
             Content::Blob(_) => return Ok(Packed::TooBig),
         };
         if layer.size() >= 2 * AHEAD {
@@ -218,8 +218,8 @@ impl Archive<'_> {
         }
         match &job.content {
             Content::Tar(tar) => self.write_blob(index, tar),
-            Content::Store { paths, owner, .. } => {
-                let layer = self.source.walk(paths, owner)?;
+            Content::Store { paths, stamp, .. } => {
+                let layer = self.source.walk(paths, stamp)?;
                 let known = job.known.clone().filter(|known| known.size == layer.size());
                 match known {
                     None if self.sink.names_by_digest() => self.write_spooled(index),
