@@ -1,18 +1,28 @@
 # Images from elsewhere, and several images in one archive.
-{ lib, stowage, bash, gzip, cacert, system, ... }@tools:
+{ lib, stowage, bash, gzip, cacert, host, system, ... }@tools:
 
 let
   inherit (lib) known escape;
   copies = import ./copies.nix tools;
   program = "${stowage}/bin/stowage";
 
-  # What `stowage copy` calls an image of ours, the script of one, or any archive.
+  # What `stowage copy` calls an image of ours, or any archive.
   reference = image:
-    if image ? image then "stowage:${image.image}"
-    else if image ? pulled then "stowage:${image}"
-    else "docker-archive:${image}";
+    if image ? image then "stowage:${image.image}" else "docker-archive:${lib.archiveOf image}";
+
+  # stowage and certificates under names that no image has: Nix looks into what was pulled for the
+  # names of all that the builder had, and a result by its hash may not refer to anything.
+  puller = lib.script {
+    name = "stowage-puller";
+    text = ''
+      mkdir -p "$out/bin"
+      cp ${stowage}/bin/stowage "$out/bin/stowage"
+      ${if cacert == null then "" else "cp ${cacert}/etc/ssl/certs/ca-bundle.crt \"$out/ca-bundle.crt\""}
+      exit 0
+    '';
+  };
 in
-{
+rec {
   # An image of a registry, by its digest, as an image folder. The hash is that of the folder, as
   # `nix-hash --type sha256 --base32` gives it, or Nix itself, when it is wrong.
   pullImage = args:
@@ -24,34 +34,35 @@ in
       inherit (given) imageName imageDigest;
       finalName = given.finalImageName or imageName;
       finalTag = given.finalImageTag or "latest";
-      host = builtins.head (builtins.split "/" imageName);
+      registry = builtins.head (builtins.split "/" imageName);
       hash = given.hash or (given.sha256 or (given.outputHash or (throw
         "pullImage: the image's `hash` is missing; build with hash = \"\", and Nix says which it is")));
       image = derivation ({
         name = given.name or "docker-image-${lib.storeName finalName}-${finalTag}";
         inherit system;
-        builder = program;
+        builder = "${puller}/bin/stowage";
         args = [
           "copy" "--quiet" "--name" "${finalName}:${finalTag}" "--platform" "${given.os or "linux"}/${given.arch or (architecture)}"
         ]
         # Without TLS, or with a certificate that nobody has signed: the latter has to be in cacert.
-        ++ lib.optionals (!(given.tlsVerify or true)) [ "--plain-http" host ]
+        ++ lib.optionals (!(given.tlsVerify or true)) [ "--plain-http" registry ]
         ++ [ "docker://${imageName}@${imageDigest}" "stowage:${placeholder "out"}" ];
         outputHashMode = "recursive";
         outputHashAlgo = given.outputHashAlgo or "sha256";
         outputHash = hash;
-        impureEnvVars = [ "http_proxy" "https_proxy" "HTTP_PROXY" "HTTPS_PROXY" "NO_PROXY" "no_proxy" "SSL_CERT_FILE" ];
+        # Nix sets them to nothing where it has them not itself, whatever a derivation says.
+        impureEnvVars = [ "http_proxy" "https_proxy" "HTTP_PROXY" "HTTPS_PROXY" "NO_PROXY" "no_proxy" ]
+          ++ lib.optional (cacert == null) "SSL_CERT_FILE";
         preferLocalBuild = true;
-      } // (if cacert == null then { } else { SSL_CERT_FILE = "${cacert}/etc/ssl/certs/ca-bundle.crt"; }));
-      architecture = { x86_64-linux = "amd64"; aarch64-linux = "arm64"; }.${system} or (throw
-        "pullImage: Go's name of ${system} is not known; give it as `arch`");
+      } // (if cacert == null then { } else { SSL_CERT_FILE = "${puller}/ca-bundle.crt"; }));
+      architecture = { x86_64-linux = "amd64"; aarch64-linux = "arm64"; }.${host.system} or (throw
+        "pullImage: Go's name of ${host.system} is not known; give it as `arch`");
     in
-    image // copies { inherit image; name = finalName; tag = finalTag; } // {
-      pulled = true;
+    lib.overridable pullImage args (image // copies { inherit image; name = finalName; tag = finalTag; } // {
       imageName = finalName;
       imageTag = finalTag;
       inherit image;
-    };
+    });
 
   # Several images, for one archive: a program that writes it to standard output. A layer that several
   # have is there once.

@@ -25,12 +25,15 @@
   podman ? null
 , # For buildCIImage.
   nix ? null
+, # What goes into images itself: of the machine that they are for, where that is another one than this.
+  host ? { }
 , system ? stowage.system or builtins.currentSystem
 }:
 
 let
   tools = {
     inherit stowage bash coreutils gnutar commandTools fakeroot proot gzip zstd cacert shadow podman nix system;
+    host = { inherit stowage bash coreutils system; bashInteractive = host.bash or bash; } // host;
   };
   lib = import ./lib.nix tools;
   image = import ./image.nix (tools // { inherit lib; });

@@ -10,14 +10,14 @@ let
     if args.fromImage or null != null then args
     else args // { config = { WorkingDir = "/"; } // (if args.config or null == null then { } else args.config); };
 
-  # The function's result, with what people expect to find in it, and `override`.
-  result = function: drv: args: passthru: drv // passthru // {
-    inherit passthru;
-    meta = args.meta or { };
-    override = more: function (args // (if builtins.isFunction more then more args else more));
-  };
+  # The function's result, with what people expect to find in it.
+  result = function: drv: args: passthru: lib.overridable function args
+    (drv // passthru // { inherit passthru; meta = args.meta or { }; });
 
-  checked = name: others: args: lib.known name (image.arguments ++ others) args;
+  checked = name: others: args:
+    if args.layeringPipeline or null == null
+    then removeAttrs (lib.known name (image.arguments ++ [ "layeringPipeline" ] ++ others) args) [ "layeringPipeline" ]
+    else throw "${name}: it has no layeringPipeline; `strategy`, `popularity` and `layers` say how layers are made";
 
   # Has no virtual machine, so nobody is root.
   refuseRoot = name: args:
@@ -64,7 +64,7 @@ rec {
       made = image.make {
         function = "buildCIImage";
         args = { hook = true; } // removeAttrs given [ "nix" "copyToRoot" ] // {
-          contents = [ program ] ++ lib.asList (given.copyToRoot or (given.contents or [ ]));
+          contents = [ program ] ++ lib.contentsOf "buildCIImage" given;
         };
       };
     in

@@ -1,8 +1,10 @@
 # Small things that images want, by the names that dockerTools gives them.
-{ lib, bash, coreutils, cacert, shadow, ... }:
+{ lib, host, cacert, shadow, ... }:
 
 let
   inherit (lib) needed known;
+  # In images.
+  inherit (host) bash bashInteractive coreutils;
 in
 {
   # Users for programs that look for them. stowage writes /etc/passwd and /etc/group anyway, and adds
@@ -12,7 +14,7 @@ in
       make = args:
         let given = known "fakeNss" [ "extraPasswdLines" "extraGroupLines" ] args;
         in
-        lib.script {
+        lib.overridable make args (lib.script {
           name = "fake-nss";
           text = ''
             mkdir -p "$out/etc" "$out/var/empty"
@@ -28,7 +30,7 @@ in
             ] ++ given.extraPasswdLines or [ ]) + "\n";
             group = builtins.concatStringsSep "\n" ([ "root:x:0:" "nobody:x:65534:" ] ++ given.extraGroupLines or [ ]) + "\n";
           };
-        } // { override = more: make (args // more); };
+        });
     in
     make { };
 
@@ -53,7 +55,7 @@ in
 
   binSh = lib.script {
     name = "bin-sh";
-    text = ''mkdir -p "$out/bin"; ln -s ${bash}/bin/bash "$out/bin/sh"'';
+    text = ''mkdir -p "$out/bin"; ln -s ${bashInteractive}/bin/bash "$out/bin/sh"'';
   };
 
   usrBinEnv = lib.script {

@@ -1,6 +1,6 @@
 # The one way from arguments to an image: a spec, a derivation that builds an image folder of it, and
 # what can be done with that.
-{ lib, stowage, bash, ... }@tools:
+{ lib, stowage, bash, host, ... }@tools:
 
 let
   inherit (lib) asList optionals;
@@ -14,13 +14,14 @@ let
     "nixConf" "strategy" "pathsPerLayer" "popularity" "perms" "compression" "hook" "cacheStore" "nixpkgs"
   ];
 
-  # An image of ours, the script of one, or any archive.
-  parent = image: name: tag:
-    let path = image.image or image;
-    in
+  # An image of ours, or the script of one, is the only one there; any archive may have several.
+  parent = function: image: name: tag:
     if image == null then null
-    else if name != null && tag != null then "docker-archive:${path}:${name}:${tag}"
-    else "${path}";
+    else if image ? image then
+      if name == null || tag == null || name == image.imageName && tag == image.imageTag then "${image.image}"
+      else throw "${function}: fromImage is ${image.imageName}:${image.imageTag}, and not ${name}:${tag}"
+    else if name != null && tag != null then "docker-archive:${lib.archiveOf image}:${name}:${tag}"
+    else "${lib.archiveOf image}";
 
   # What buildLayer gives, or a list of patterns and paths.
   group = layer: if builtins.isList layer then map (part: "${part}") layer else "${layer}";
@@ -28,7 +29,7 @@ in
 {
   # Those that every function takes.
   arguments = keys ++ [
-    "name" "tag" "fromImage" "fromImageName" "fromImageTag" "contents" "copyToRoot" "mutable" "config" "created"
+    "name" "tag" "fromImage" "fromImageName" "fromImageTag" "contents" "copyToRoot" "mutable" "config" "created" "mtime"
     "layers" "extraCommands" "fakeRootCommands" "enableFakechroot" "compressor" "buildDepsOf" "passthru" "meta"
   ];
 
@@ -36,14 +37,14 @@ in
   make = { function, args, rootOwner ? null }:
     let
       get = name: default: if args.${name} or null == null then default else args.${name};
-      name = lib.toLower args.name;
+      name = lib.toLower (get "name" (throw "${function}: the image needs a `name`"));
       layers = get "layers" [ ];
-      contents = asList (
-        if args.contents or null != null && args.copyToRoot or null != null
-        then throw "${function}: `contents` is the older name of `copyToRoot`; give one of them"
-        else get "copyToRoot" (get "contents" [ ])
-      );
-      mutable = let value = get "mutable" [ ]; in if value == true then contents else asList value;
+      given = map (path: "${path}") (lib.contentsOf function args);
+      copied = let value = get "mutable" [ ]; in if value == true then given else map (path: "${path}") (asList value);
+      # Contents are whole store paths.
+      asWhole = text: if lib.isPart text then "${lib.part (builtins.elem text copied) text}" else text;
+      contents = map asWhole given;
+      mutable = map asWhole copied;
       commands = {
         inherit function name contents mutable;
         extraCommands = get "extraCommands" "";
@@ -55,16 +56,17 @@ in
       deps = buildDepsOf (get "buildDepsOf" null);
 
       spec = lib.withoutNulls ({
-        contents = if made == null then map (path: "${path}") contents else [ ];
-        mutable = if made == null && mutable != [ ] then map (path: "${path}") mutable else null;
+        contents = if made == null then contents else [ ];
+        mutable = if made == null && mutable != [ ] then mutable else null;
         root = if made == null then null else "${made}";
-        fromImage = parent (get "fromImage" null) (get "fromImageName" null) (get "fromImageTag" null);
+        fromImage = parent function (get "fromImage" null) (get "fromImageName" null) (get "fromImageTag" null);
         config = get "config" null;
-        created = lib.created (get "created" "1970-01-01T00:00:01Z");
+        created = lib.date (get "created" "1970-01-01T00:00:01Z");
+        mtime = if get "mtime" null == null then null else lib.date args.mtime;
         layers = if layers == [ ] then null else map group layers;
       } // builtins.listToAttrs (map (key: { name = key; value = get key null; }) keys) // {
         # As a store path, it is none of the image's own bytes; a store that is elsewhere at first needs those.
-        hook = if get "hook" false == true && get "cacheStore" null == null then "${stowage}" else get "hook" null;
+        hook = if get "hook" false == true && get "cacheStore" null == null then "${host.stowage}" else get "hook" null;
       });
 
       # Outside of a build, `stowage build --spec` of this gives the same image.
@@ -77,7 +79,7 @@ in
       graph = [ "${buildSpec}" ] ++ optionals (deps != null) deps.graph;
       described = [ "--spec" "${buildSpec}" "--closure" ".attrs.json" ] ++ optionals (deps != null) deps.arguments;
 
-      tag = get "tag" (lib.hashOf specFile);
+      tag = get "tag" (lib.hashOf [ specFile.outPath "${stowage}" ]);
       image = lib.run {
         name = "${lib.storeName name}-image";
         arguments = [ "build" "--name" "${name}:${tag}" "--to" "stowage:${placeholder "out"}" ] ++ described;

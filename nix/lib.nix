@@ -29,6 +29,25 @@ rec {
     if value != null then value
     else throw "${what} needs ${tool}; give it to the functions of stowage, as in `import ./nix { inherit ${tool}; … }`";
 
+  # An argument of two names, of which `contents` is the older one.
+  contentsOf = function: args:
+    let
+      given = asList (
+        if args.contents or null == null then args.copyToRoot or null
+        else if args.copyToRoot or null == null then args.contents
+        else throw "${function}: `contents` is the older name of `copyToRoot`; give one of them"
+      );
+      isPackage = value: builtins.isString value || builtins.isPath value || value ? outPath;
+      wrong = builtins.filter (value: !isPackage value) given;
+    in
+    if wrong == [ ] then given
+    else throw "${function}: its contents are packages and paths, and none is a ${builtins.typeOf (builtins.head wrong)}";
+
+  # The result of `function`, which `override` calls again with some arguments anew.
+  overridable = function: args: result: result // {
+    override = more: function (args // (if builtins.isFunction more then more args else more));
+  };
+
   asList = value: if value == null then [ ] else if builtins.isList value then value else [ value ];
 
   optional = condition: value: if condition then [ value ] else [ ];
@@ -88,14 +107,47 @@ rec {
     ln -s ${writeScript name content} "$out/bin/${name}"
   '' // { meta.mainProgram = name; };
 
-  # The hash of a derivation's output, as dockerTools has it for a tag.
-  hashOf = drv: builtins.substring 0 32 (baseNameOf (builtins.unsafeDiscardStringContext drv.outPath));
+  # A hash of texts, as long as those that dockerTools has for tags.
+  hashOf = texts: builtins.substring 0 32
+    (builtins.hashString "sha256" (builtins.unsafeDiscardStringContext (builtins.concatStringsSep " " texts)));
+
+  # What of a path is the store path that it is in, and what is below that.
+  below = text: builtins.substring (builtins.stringLength (whole text)) (-1) text;
+  whole = text:
+    let
+      start = builtins.stringLength builtins.storeDir + 1;
+      name = builtins.head (builtins.split "/" (builtins.substring start (-1) text));
+    in
+    builtins.substring 0 (start + builtins.stringLength name) text;
+  isPart = text: builtins.match "/*" (below text) == null;
+
+  # A folder of a package as a package: with links to what is in it, or with that itself.
+  part = isCopied: text: script {
+    name = storeName (baseNameOf (builtins.unsafeDiscardStringContext text));
+    text = ''
+      if [ ! -d ${escape text} ]; then
+        echo ${escape text} "is no folder, so it can't be laid out at /" >&2
+        exit 1
+      fi
+      shopt -s dotglob nullglob
+      mkdir "$out"
+      for file in ${escape text}/*; do
+        ${if isCopied then "cp -r" else "ln -s"} "$file" "$out/"
+      done
+    '';
+  };
+
+  # An archive of what is none of our images, for programs that write one, too, as dockerTools has them.
+  archiveOf = image:
+    if image.isExe or false
+    then script { name = "${image.name or "image"}.tar"; text = "${image} > \"$out\""; }
+    else image;
 
   # A derivation's file alone, without what it builds.
   drvFile = drv: builtins.unsafeDiscardOutputDependency drv.drvPath;
 
   # The moment of a number of seconds since 1970, by RFC 3339 (Howard Hinnant's `civil_from_days`).
-  date = seconds:
+  moment = seconds:
     let
       days = seconds / 86400;
       rest = seconds - days * 86400;
@@ -111,9 +163,16 @@ rec {
     in
     "${pad 4 year}-${pad 2 month}-${pad 2 day}T${pad 2 (rest / 3600)}:${pad 2 (rest / 60 - rest / 3600 * 60)}:${pad 2 (rest - rest / 60 * 60)}Z";
 
-  # dockerTools takes "now", which only impure evaluation knows.
-  created = value:
-    if value != "now" then value
-    else if builtins ? currentTime then date builtins.currentTime
-    else throw "created = \"now\" needs impure evaluation (--impure); give a date in its place";
+  # A date by RFC 3339, of one as Python takes it for dockerTools, of a flake's lastModifiedDate, or of
+  # "now", which only impure evaluation knows.
+  date = value:
+    let
+      parts = builtins.match "([0-9]{4})-?([0-9]{2})-?([0-9]{2})(T?([0-9]{2}):?([0-9]{2}):?([0-9]{2}))?" value;
+      part = builtins.elemAt parts;
+      time = if part 3 == null then "00:00:00" else "${part 4}:${part 5}:${part 6}";
+    in
+    if parts != null then "${part 0}-${part 1}-${part 2}T${time}Z"
+    else if value != "now" then value
+    else if builtins ? currentTime then moment builtins.currentTime
+    else throw "the date \"now\" needs impure evaluation (--impure); give a date in its place";
 }

@@ -18,12 +18,15 @@ in
       fakerootTool = needed "fakeRootCommands" "fakeroot" fakeroot;
       prootTool = needed "enableFakechroot" "proot" proot;
       owned = if owner == null then "--owner=0 --group=0" else "--owner=${toString owner.uid} --group=${toString owner.gid}";
+      words = paths: builtins.concatStringsSep " " (map lib.escape paths);
+      # Temporary files, and what is made, as the commands see it: their own /tmp is the image's.
+      scratch = if enableFakechroot then "/.stowage" else "$scratch";
       # In a chroot, what is bound there is none of the image's.
-      excluded = if enableFakechroot then "--exclude=./dev --exclude=./proc --exclude=./sys --exclude=\".$NIX_STORE\"" else "";
+      excluded = if enableFakechroot then "--exclude=./dev --exclude=./proc --exclude=./sys --exclude=./.stowage --exclude=\".$NIX_STORE\"" else "";
       enter =
         if enableFakechroot
-        then "touch \"$out\"; exec proot -r \"$PWD\" -b /dev -b /proc -b \"$NIX_STORE\" -b \"$out\" --pwd=/ fakeroot"
-        else "exec fakeroot";
+        then "proot -r \"$PWD\" -b /dev -b /proc -b \"$NIX_STORE\" -b \"$scratch:/.stowage\" --pwd=/ fakeroot"
+        else "fakeroot";
     in
     lib.script {
       name = "${lib.storeName name}-root.tar";
@@ -32,30 +35,44 @@ in
         ++ commandTools;
       text = ''
         umask 022
+        scratch=$(mktemp -d)
         mkdir root
         cd root
-        ${stowage}/bin/stowage lay-out --quiet --to . ${builtins.concatStringsSep " " (map (path: "--mutable ${path}") mutable)} \
-          -- ${builtins.concatStringsSep " " (map (path: "${path}") contents)}
+        ${stowage}/bin/stowage lay-out --quiet --to . ${builtins.concatStringsSep " " (map (path: "--mutable ${lib.escape path}") mutable)} \
+          -- ${words contents}
         # As in dockerTools, commands may do with it what they want.
         chmod -R u+w .
-        (source "$extraCommandsPath")
+        failed() {
+          [ "$?" = 0 ] || [ -z "$running" ] || echo "$running failed, see above. Contents are links into the store, where nothing can be changed; what is named in \`mutable\` is copied to /" >&2
+        }
+        trap failed EXIT
+        running=extraCommands
+        (set +u; source "$extraCommandsPath")
       '' + (if isFake then ''
+        running=fakeRootCommands
         fake=$(cat "$fakeRootCommandsPath")
-        export fake
+        export fake scratch
+        # Whether all went well, a file tells: by its status, proot says how the last of all processes
+        # ended, which may be one that fakeroot has ended.
         ${enter} bash -euo pipefail -c '
+          scratch="${scratch}"
+          export TMPDIR="$scratch" TMP="$scratch" TEMP="$scratch" TEMPDIR="$scratch"
           # Not by `.`, which in a chroot has folders of the machine.
           for name in .[!.]* *; do
             case $name in
-              ${if enableFakechroot then "dev | proc | nix" else "\"\""}) ;;
+              ${if enableFakechroot then "dev | proc | nix | .stowage" else "\"\""}) ;;
               *) if [ -e "$name" ] || [ -L "$name" ]; then chown -h -R 0:0 -- "$name"; fi ;;
             esac
           done
-          (eval "$fake")
-          ${tar} ${excluded} --file "$out" .
-        '
+          (set +u; eval "$fake")
+          ${tar} ${excluded} --file "$scratch/part.tar" .
+          mv "$scratch/part.tar" "$scratch/root.tar"
+        ' || true
+        [ -e "$scratch/root.tar" ] || (exit 1)
+        mv "$scratch/root.tar" "$out"
       '' else ''
         ${tar} ${owned} --file "$out" .
-      '');
+      '') + "running=\n";
       attributes = {
         passAsFile = [ "text" "extraCommands" "fakeRootCommands" ];
         inherit extraCommands fakeRootCommands;

@@ -1,7 +1,10 @@
 # Images of the environments that derivations are built in, as nix-shell has them.
-{ lib, image, stowage, bash, coreutils, ... }:
+{ lib, image, host, ... }:
 
 let
+  # In the image.
+  inherit (host) bash bashInteractive coreutils;
+
   # What a builder sees of an attribute, as Nix's `derivation` says it.
   value = attribute:
     if builtins.isList attribute then builtins.concatStringsSep " " (map value attribute)
@@ -44,7 +47,7 @@ let
       uid = given.uid or 1000;
       gid = given.gid or 1000;
       home = given.homeDirectory or "/build";
-      shell = given.shell or "${bash}/bin/bash";
+      shell = given.shell or "${bashInteractive}/bin/bash";
       command = given.command or null;
       run = given.run or null;
       script = if run != null then run else command;
@@ -103,9 +106,11 @@ let
       };
     };
 in
-{
+rec {
   # An image whose containers are as `nix-shell drv`: a folder, or a program that writes an archive.
-  buildNixShellImage = args: let made = describe "buildNixShellImage" args; in made.image // made;
+  buildNixShellImage = args:
+    let made = describe "buildNixShellImage" args; in lib.overridable buildNixShellImage args (made.image // made);
   streamNixShellImage = args:
-    let made = describe "streamNixShellImage" args; in made.stream // made // { isExe = true; };
+    let made = describe "streamNixShellImage" args;
+    in lib.overridable streamNixShellImage args (made.stream // made // { isExe = true; });
 }

@@ -1,7 +1,7 @@
 # The functions in nix/, with debnix in nixpkgs' place, and the examples.
 #
 #   nix-build tests/nix --arg index /var/cache/debnix/packages.json --arg stowage ./stowage -A examples.minimal
-{ index, stowage, debs ? null, nixDir ? ../../nix }:
+{ index, stowage, debs ? null, nixDir ? ../../nix, authority ? null }:
 
 let
   debnix = import ../debnix { inherit index debs; };
@@ -19,7 +19,9 @@ let
     system = "x86_64-linux";
     builder = "${debnix.busybox}/bin/sh";
     PATH = "${debnix.busybox}/bin";
-    args = [ "-euc" "mkdir -p $out/etc/ssl/certs; cp $certificates/etc/ssl/certs/ca-certificates.crt $out/etc/ssl/certs/ca-bundle.crt" ];
+    args = [ "-euc" "mkdir -p $out/etc/ssl/certs; cat $certificates/etc/ssl/certs/ca-certificates.crt $authority > $out/etc/ssl/certs/ca-bundle.crt" ];
+    # One more, of a registry on this machine.
+    authority = if authority == null then "" else builtins.path { path = authority; name = "authority"; };
     certificates = debnix.ca-certificates;
   };
   tools = import nixDir {

@@ -40,14 +40,6 @@ with_everything='buildLayeredImage {
   config = { Env = [ "A=b" ]; Cmd = [ "${debnix.hello}/bin/hello" ]; };
 }'
 
-# --- Wrong arguments ---------------------------------------------------------
-
-told() {
-  fails nix_expression bookworm "$2" 2> "$work/said"
-  cat "$work/said"
-  grep -F -- "$1" "$work/said"
-}
-
 # --- Layers ------------------------------------------------------------------
 
 # lists_of FOLDER: the keys of an image's layers of store paths.
@@ -329,11 +321,6 @@ check 'one with all that is to be had' same_outside "$with_everything"
 check 'the last of a chain' same_outside 'examples.chain.project'
 check 'one with files that are copied' same_outside 'examples.mutable-home'
 check 'one with layers of its own' same_outside 'examples.layers.large'
-check 'an argument that nobody knows is named' told 'it takes no argument contnts' 'buildImage { name = "x"; contnts = [ ]; }'
-check 'so is one of runAsRoot, with what to use' told 'use fakeRootCommands, with enableFakechroot' 'buildImage { name = "x"; runAsRoot = "x"; }'
-check 'two names for one thing' told 'is the older name of' 'buildImage { name = "x"; contents = [ ]; copyToRoot = [ ]; }'
-check 'a layer of nothing' told 'names nothing' 'buildLayer { deps = [ ]; }'
-check 'a tool that was not given' told 'needs shadow' 'buildImage { name = "x"; fakeRootCommands = shadowSetup; }'
 check 'layers are shared, small, and above one another' layers_are_shared
 check 'of layers that overlap, each path is there once' overlapping
 check "an image of layers that are there reads nothing of the set $set" reads_nothing

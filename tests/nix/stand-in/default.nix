@@ -32,9 +32,13 @@ let
     '' // { inherit pname version meta; };
 
   packages = isStatic: overlays: self:
-    lib.genAttrs [ "bash" "cacert" "coreutils" "fakeroot" "gnutar" "gzip" "jq" "proot" "xz" "zstd" ] onlyThere // {
+    lib.genAttrs [ "bash" "bashInteractive" "cacert" "coreutils" "fakeroot" "gnutar" "gzip" "jq" "nix" "podman" "proot" "shadow" "xz" "zstd" ] onlyThere // {
       inherit lib;
-      stdenv.hostPlatform = { inherit system; };
+      stdenv = rec { hostPlatform = { inherit system; }; buildPlatform = hostPlatform; };
+      # What builds, which is another set when compiling for other machines.
+      buildPackages = self // { isBuild = true; };
+      # An alias that warns, in nixpkgs.
+      system = throw "pkgs.system is another name of pkgs.stdenv.hostPlatform.system";
       callPackage = file: arguments:
         let function = if builtins.isFunction file then file else import file; in
         function (builtins.intersectAttrs (builtins.functionArgs function) self // arguments);
