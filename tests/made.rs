@@ -177,6 +177,29 @@ fn files_of_the_store_are_of_the_time_that_is_asked_for() {
 }
 
 #[test]
+fn of_a_list_an_image_has_what_its_spec_names_or_all() {
+    let scratch = Scratch::new();
+    scratch.write("registration", &registration());
+    std::fs::remove_file(scratch.database()).expect("there");
+    let listed = |name: &str, spec: Value| {
+        scratch.write("spec.json", &spec.to_string());
+        let to = format!("stowage:{name}");
+        scratch.build(&["--registration", "registration", "--spec", "spec.json", "--to", &to]).assert().success();
+        layers(&scratch, name).concat()
+    };
+    let command = json!({ "Cmd": [printed(LIBRARY)] });
+    assert_eq!(listed("all", json!({ "config": command })).len(), 3);
+    assert_eq!(listed("named", json!({ "config": command, "contents": [] })), [LIBRARY]);
+    // Nor is the list only of what is new: it tells what a parent's paths refer to.
+    listed("parent", json!({ "contents": [printed(HELLO)], "includeNixDB": false }));
+    let child = json!({ "contents": [], "fromImage": "./parent", "config": { "Env": ["A=b"] } });
+    assert_eq!(listed("child", child).len(), 2);
+    let (_, _, database) = find(&system(&scratch, "child"), "nix/var/nix/db/db.sqlite").cloned().expect("a database");
+    let has = |name: &str| database.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+    assert!(has(HELLO) && has(LIBRARY) && !has(ENVIRONMENT));
+}
+
+#[test]
 fn a_nix_build_remembers_nothing_for_others() {
     let scratch = Scratch::new();
     std::fs::create_dir(scratch.path("build")).expect("writable");

@@ -221,6 +221,12 @@ fn why_shows_a_chain_of_references() {
             serde_json::from_str(&says(&scratch, &["why", image, &printed(HELLO), "--json"])).expect("JSON");
         assert_eq!(json[0]["chain"], json!([printed(ENVIRONMENT), printed(HELLO)]));
     }
+    // What an image does not know itself, the store may.
+    scratch.write("bare.json", r#"{"includeNixDB": false}"#);
+    scratch.built(&[&printed(ENVIRONMENT), "--spec", "bare.json", "--to", "stowage:bare"]);
+    let mut why = scratch.stowage(&["why", "bare", "library"]);
+    let output = why.env("NIX_STATE_DIR", scratch.root().join("nix/var/nix")).assert().success();
+    assert!(String::from_utf8_lossy(&output.get_output().stdout).contains(&format!("-> {}", printed(LIBRARY))));
     refuses(&scratch, &["why", "image", "bash"], Exit::Usage, "bash is not among the 3 store paths of stowage:image");
 }
 

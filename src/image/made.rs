@@ -186,6 +186,7 @@ mod tests {
             ("nix/", Directory, ".", 0),
             ("nix/store/", Directory, ".", 0),
             ("nix/var/", Directory, ".", 0),
+            ("ni/", Directory, ".", 0),
             ("etc/", Directory, ".", 12),
             ("etc/x", Regular, "hello", 34),
             ("etc/y", Link, "etc/x", 0),
@@ -193,7 +194,7 @@ mod tests {
         ]);
         let made = Made::parse(&made, "nix/store").expect("right");
         let names: Vec<_> = made.items.keys().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
-        assert_eq!(names, ["bin", "etc", "etc/x", "etc/y", "nix/var"]);
+        assert_eq!(names, ["bin", "etc", "etc/x", "etc/y", "ni", "nix/var"]);
         let file = &made.items[&b"etc/x"[..]];
         assert_eq!((file.mode, file.owner.uid, file.owner.gid), (0o4755, 34, 7));
         assert_eq!(made.items[&b"etc/y"[..]], *file);
