@@ -347,6 +347,24 @@ fn copy(scratch: &Scratch, arguments: &[&str]) -> assert_cmd::assert::Assert {
 }
 
 #[test]
+fn keys_of_dockers_own_are_handed_on_and_a_childs_win() {
+    let scratch = Scratch::new();
+    let config = |name: &str| {
+        let text = std::fs::read(scratch.path(name).join("stowage.json")).expect("an image folder");
+        let index: Value = serde_json::from_slice(&text).expect("JSON");
+        let hex = index["config"].as_str().expect("a digest").trim_start_matches("sha256:").to_owned();
+        let text = std::fs::read(scratch.path(name).join("blobs/sha256").join(hex)).expect("a blob");
+        serde_json::from_slice::<Value>(&text).expect("JSON")["config"].clone()
+    };
+    let spec = json!({ "contents": [printed(HELLO)], "config": { "Hostname": "box", "Tty": true, "Image": null } });
+    image(&scratch, "parent", &spec);
+    assert_eq!((&config("parent")["Hostname"], &config("parent")["Tty"]), (&json!("box"), &json!(true)));
+    assert!(config("parent").get("Image").is_none());
+    image(&scratch, "child", &json!({ "fromImage": "./parent", "config": { "Hostname": "other" } }));
+    assert_eq!((&config("child")["Hostname"], &config("child")["Tty"]), (&json!("other"), &json!(true)));
+}
+
+#[test]
 fn several_images_are_in_one_archive_each_layer_once() {
     let scratch = Scratch::new();
     image(&scratch, "one", &json!({ "name": "one:1", "contents": [printed(HELLO)], "strategy": "popularity" }));

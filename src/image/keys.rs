@@ -75,7 +75,7 @@ fn check_keys(value: &Value, place: &'static str, known: &'static [&'static str]
         return Err(SpecError::Commands(key.clone()));
     }
     let nearest = known.iter().copied().max_by(|one, other| similarity(key, one).total_cmp(&similarity(key, other)));
-    let nearest = nearest.filter(|nearest| similarity(key, nearest) > 0.7);
+    let nearest = nearest.filter(|nearest| similarity(key, nearest) > 0.6);
     Err(SpecError::UnknownKey { key: key.clone(), place, nearest })
 }
 
