@@ -29,6 +29,7 @@ let
     inherit cacert;
     inherit (debnix) bash coreutils gzip zstd fakeroot proot;
     gnutar = debnix.tar;
+    shadow = debnix.passwd or null;
     commandTools = [ debnix.sets.images ];
     nix = debnix.nix-bin;
   };

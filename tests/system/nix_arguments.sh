@@ -11,7 +11,7 @@
 . "$repo/tests/registry.sh"
 : "${STOWAGE:?the binary to test}"
 start_docker
-get bookworm ci images
+get bookworm ci images accounts
 
 # --- What is wrong -----------------------------------------------------------
 
@@ -53,6 +53,22 @@ commands_have_what_they_expect() {
   cat "$work/files"
   for name in empty made tmp/; do grep -x "$name" "$work/files"; done
   fails grep -E 'stowage|build|tmp\.' "$work/files"
+}
+
+# As in nixpkgs' manual, for a service with a user of its own.
+accounts_are_added() {
+  load_image "$(nix_expression bookworm 'buildImage {
+    name = "accounts"; copyToRoot = [ debnix.bash debnix.coreutils ]; enableFakechroot = true;
+    fakeRootCommands = "
+      ${shadowSetup}
+      groupadd -r redis
+      useradd -r -g redis -d /data -M redis
+      mkdir /data
+      chown redis:redis /data
+    ";
+  }')"
+  docker run --rm --network=none "$image" /bin/bash -euc 'stat -c %U:%G /data; id -un redis; id -u' | tee "$work/said"
+  same said 'redis:redis redis 0' "$(xargs < "$work/said")"
 }
 
 # Links to what is in a folder of a package, or copies, are at /, and nothing else.
@@ -219,9 +235,11 @@ check 'no name' told 'buildImage: the image needs a `name`' 'buildImage { copyTo
 check 'contents that are none' told 'none is a null' 'buildImage { name = "x"; copyToRoot = [ null ]; }'
 check 'a file that is to be laid out' told 'is no folder' 'buildImage { name = "x"; copyToRoot = [ "${debnix.bash}/bin/bash" ]; }'
 check 'a layer of nothing' told 'names nothing' 'buildLayer { deps = [ ]; }'
-check 'a tool that was not given' told 'needs shadow' 'buildImage { name = "x"; fakeRootCommands = shadowSetup; }'
+check 'a tool that was not given' told 'needs gnutar' \
+  '(import '"$repo"'/nix { inherit stowage; inherit (debnix) bash coreutils; }).buildImage { name = "x"; extraCommands = "true"; }'
 check 'commands that fail make no image' commands_fail
 check 'commands have temporary files, and variables that are not set' commands_have_what_they_expect
+check 'accounts are added by shadowSetup' accounts_are_added
 check 'a folder of a package is contents, linked and copied' folders_are_contents
 check 'an image for CI has contents by either name' ci_images_have_contents
 check 'dates come in several forms' dates
