@@ -287,6 +287,19 @@ chain_has_each_path_once() {
   diff "$work/listed" "$work/on-disk"
 }
 
+# All of nix/examples, whatever is in there, with the layers that some have for themselves.
+examples_again() {
+  local all='let
+      collect = value: if value.type or "" == "derivation" then [ value ] else builtins.concatMap collect (builtins.attrValues value);
+    in collect examples'
+  nix_expression bookworm "$all" > "$work/examples"
+  nix_expression bookworm "$all" --check | sort | diff <(sort "$work/examples") -
+  for file in "$repo"/nix/examples/*.nix; do
+    nix-instantiate --eval --expr "(import $repo/tests/nix { index = $(index_of bookworm); stowage = $program; }).examples ? $(basename "$file" .nix)" | grep true
+  done
+  wc -l < "$work/examples"
+}
+
 # --- Nix 2.26 ----------------------------------------------------------------
 
 with_226() {
@@ -335,6 +348,7 @@ check 'the example for CI builds its project, with one builder' builds_one
 check 'the other examples run' runs_examples
 check 'the example for GitLab runs jobs, and builds nothing twice' runs_jobs
 check 'in a chain each path is there once' chain_has_each_path_once
+check 'all examples are the same when they are built again' examples_again
 profile=$(debnix trixie sets.ci)
 spec "$profile" > "$work/trixie.json"
 need 'an image with Nix 2.26 loads' load "$work/trixie.json"
