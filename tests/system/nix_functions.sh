@@ -302,25 +302,31 @@ examples_again() {
 
 # --- Nix 2.26 ----------------------------------------------------------------
 
+# with_226 FILE:ATTRIBUTE...: builds these of tests/nix, twice.
 with_226() {
-  local name=$1
   docker run --rm --network=none --volume "$repo/nix:/repo/nix:ro" --volume "$repo/tests/nix:/repo/tests/nix:ro" \
     --volume "$debnix:/repo/tests/debnix:ro" --volume "$(index_of trixie):/index.json:ro" --volume "$debnix_home/debs:/debs:ro" \
-    --volume "$program:/stowage:ro" --volume "$work/shared:/shared" "$image" /bin/sh -euc "
+    --volume "$program:/stowage:ro" --volume "$work/shared:/shared" "$image" /bin/sh -euc '
       nix --version
-      for name in $name; do
-        folder=\$(nix-build /repo/tests/nix --arg index /index.json --argstr debs /debs --arg stowage /stowage -A \$name --no-out-link)
-        nix-build /repo/tests/nix --arg index /index.json --argstr debs /debs --arg stowage /stowage -A \$name --no-out-link --check
-        /stowage inspect stowage:\$folder --json | /bin/jq --raw-output .digest
-      done > /shared/digests"
+      build() { nix-build "/repo/tests/nix/${1%%:*}" --arg index /index.json --argstr debs /debs --arg stowage /stowage -A "${1#*:}" --no-out-link; }
+      for name; do
+        folder=$(build "$name")
+        nix-store --realise --check "$(nix-store --query --deriver "$folder")"
+        /stowage inspect "stowage:$folder" --json | /bin/jq --raw-output .digest
+      done > /shared/digests' build "$@"
 }
 
 same_with_226() {
-  local names='examples.minimal examples.layers.large examples.chain.project examples.mutable-home'
+  local names=(
+    default.nix:examples.minimal default.nix:examples.layers.large default.nix:examples.chain.project
+    default.nix:examples.mutable-home cases.nix:images.chownTestImage.image cases.nix:images.imageViaFakeChroot.image
+    cases.nix:images.layeredImageWithFakeRootCommands cases.nix:images.nixLayered
+    cases.nix:images.environmentVariablesLayered
+  )
   install -d -m 777 "$work/shared"
-  with_226 "$names"
-  for name in $names; do
-    digest_of "$(nix_of trixie "$name")"
+  with_226 "${names[@]}"
+  for name in "${names[@]}"; do
+    digest_of "$(nix-build "$repo/tests/nix/${name%%:*}" --arg index "$(index_of trixie)" --arg stowage "$program" -A "${name#*:}" --no-out-link)"
   done > "$work/digests"
   cat "$work/shared/digests"
   grep '^sha256:' "$work/shared/digests" | diff "$work/digests" -
