@@ -129,6 +129,7 @@
 //! | `image/config.rs` | the image's config | pure |
 //! | `image/contents.rs` | lays out contents at `/` | IO |
 //! | `image/contents/links.rs` | follows links within the store | IO |
+//! | `image/contents/stored.rs` | a layout as the layer index remembers it | pure |
 //! | `image/contents/tests.rs` | tests of the layout | IO |
 //! | `image/extras.rs` | what an image has beside its contents, and why | pure |
 //! | `image/ground.rs` | where a layer's entries belong on a parent's file system | pure |

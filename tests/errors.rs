@@ -194,7 +194,7 @@ fn two_contents_with_the_same_file() {
         std::fs::write(scratch.store_file(path).join("share/same"), text).expect("writable");
     }
     let message = format!(
-        "/share/same comes from two of the contents: from {}/share/same and from {}/share/same",
+        "/share/same comes from two places: from {}/share/same and from {}/share/same",
         printed(LIBRARY),
         printed(HELLO)
     );

@@ -1,90 +1,13 @@
-//! What is made for an image before it is built, or for it alone: layers, the files of a tar, copies
-//! of contents, and images without their store paths.
+//! What is made for an image ahead of it: layers; and several images in one archive.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod support;
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 use stowage::cli::exit::Exit;
+use support::image::{copy, find, image, layer, layers, refused, system, times};
 use support::{ENVIRONMENT, HELLO, LIBRARY, Scratch, printed, registration, tar_names};
-
-/// The paths of the layers of the image folder `name`.
-fn layers(scratch: &Scratch, name: &str) -> Vec<Vec<String>> {
-    let text = std::fs::read(scratch.path(name).join("stowage.json")).expect("an image folder");
-    let index: Value = serde_json::from_slice(&text).expect("JSON");
-    let layers = index["layers"].as_array().expect("a list").iter();
-    let names = |layer: &Value| {
-        let paths = layer["paths"].as_array().into_iter().flatten();
-        paths.map(|path| path.as_str().expect("a path").trim_start_matches("/nix/store/").to_owned()).collect()
-    };
-    layers.map(names).collect()
-}
-
-/// The entries of a layer of the layout `NAME-layout` of the image folder `name`, and when they were
-/// modified.
-fn times(scratch: &Scratch, name: &str, number: usize) -> Vec<(String, u64)> {
-    let text = std::fs::read(scratch.path(name).join("stowage.json")).expect("an image folder");
-    let index: Value = serde_json::from_slice(&text).expect("JSON");
-    let hex = index["layers"][number]["diffId"].as_str().expect("a digest").trim_start_matches("sha256:").to_owned();
-    let blob = std::fs::File::open(scratch.path(&format!("{name}-layout/blobs/sha256")).join(hex)).expect("a blob");
-    let mut archive = tar::Archive::new(blob);
-    let entries = archive.entries().expect("a tar").map(|entry| {
-        let entry = entry.expect("valid");
-        let path = entry.path().expect("a path").to_string_lossy().trim_end_matches('/').to_owned();
-        (path, entry.header().mtime().expect("a time"))
-    });
-    entries.collect()
-}
-
-/// The entries of the system layer of the image folder `name`, with their headers.
-fn system(scratch: &Scratch, name: &str) -> Vec<(String, tar::Header, Vec<u8>)> {
-    let text = std::fs::read(scratch.path(name).join("stowage.json")).expect("an image folder");
-    let index: Value = serde_json::from_slice(&text).expect("JSON");
-    let digest = index["layers"].as_array().and_then(|layers| layers.last()).expect("a layer")["diffId"].clone();
-    let hex = digest.as_str().expect("a digest").trim_start_matches("sha256:").to_owned();
-    let bytes = std::fs::read(scratch.path(name).join("blobs/sha256").join(hex)).expect("a blob");
-    let mut archive = tar::Archive::new(&bytes[..]);
-    let entries = archive.entries().expect("a tar").map(|entry| {
-        let mut entry = entry.expect("valid");
-        let mut contents = Vec::new();
-        std::io::Read::read_to_end(&mut entry, &mut contents).expect("readable");
-        let path = entry.path().expect("a path").to_string_lossy().trim_end_matches('/').to_owned();
-        (path, entry.header().clone(), contents)
-    });
-    entries.collect()
-}
-
-fn find<'a>(entries: &'a [(String, tar::Header, Vec<u8>)], path: &str) -> Option<&'a (String, tar::Header, Vec<u8>)> {
-    entries.iter().find(|(name, ..)| name == path)
-}
-
-/// `stowage layer` of `path`, into `file`.
-fn layer(scratch: &Scratch, path: &str, file: &str, more: &[&str]) -> Value {
-    let root = scratch.root();
-    let store = root.to_str().expect("ASCII");
-    let arguments = [&["layer", "--store", store, path, "--to", file, "--json"], more].concat();
-    let output = scratch.stowage(&arguments).assert().success();
-    serde_json::from_slice(&output.get_output().stdout).expect("JSON")
-}
-
-/// Builds the image folder `name` of `spec`; what was said of it.
-fn image(scratch: &Scratch, name: &str, spec: &Value) -> String {
-    scratch.write("spec.json", &spec.to_string());
-    let to = format!("stowage:{name}");
-    let output = scratch.build(&["--spec", "spec.json", "--to", &to]).assert().success();
-    String::from_utf8(output.get_output().stderr.clone()).expect("UTF-8")
-}
-
-/// What is said of a spec that can't be built.
-fn refused(scratch: &Scratch, spec: &Value, exit: Exit) -> String {
-    scratch.write("spec.json", &spec.to_string());
-    let output = scratch.build(&["--spec", "spec.json", "--to", "stowage:refused"]).assert().code(exit as i32);
-    assert!(!scratch.path("refused/stowage.json").exists());
-    String::from_utf8(output.get_output().stderr.clone()).expect("UTF-8")
-}
 
 #[test]
 fn an_image_has_layers_that_were_made_ahead_and_reads_nothing_of_them() {
@@ -132,6 +55,38 @@ fn a_layer_that_does_not_fit_is_made_anew_and_that_is_said() {
         let said = refused(&scratch, &json!({ "layers": [format!("./{file}")] }), Exit::Destination);
         assert!(said.contains(file) && said.contains(problem), "{said}");
     }
+}
+
+#[test]
+fn a_layer_of_what_is_left_brings_that_into_images() {
+    let scratch = Scratch::new();
+    layer(&scratch, &printed(LIBRARY), "low.json", &[]);
+    layer(&scratch, &printed(HELLO), "middle.json", &["--except", "low.json"]);
+    // What was asked for is in the middle one, and what is left of it is not what was asked for.
+    let rest = layer(&scratch, &printed(HELLO), "rest.json", &["--except", "middle.json"]);
+    assert_eq!(rest["roots"], json!([printed(LIBRARY)]));
+    image(&scratch, "image", &json!({ "contents": [], "layers": ["./rest.json"] }));
+    assert_eq!(layers(&scratch, "image").concat(), [LIBRARY]);
+    let mut without = rest;
+    without["roots"] = json!([]);
+    scratch.write("without.json", &without.to_string());
+    let spec = json!({ "contents": [], "layers": ["./without.json"] });
+    assert!(refused(&scratch, &spec, Exit::Destination).contains("names nothing that was asked for"));
+}
+
+#[test]
+fn a_layer_that_lies_is_not_copied() {
+    let scratch = Scratch::new();
+    let mut lying = layer(&scratch, &printed(HELLO), "layer.json", &[]);
+    std::fs::remove_dir_all(scratch.path("cache")).expect("there");
+    lying["size"] = json!(512);
+    scratch.write("layer.json", &lying.to_string());
+    image(&scratch, "image", &json!({ "contents": [], "layers": ["./layer.json"] }));
+    copy(&scratch, &["stowage:image", "oci:layout"]).code(Exit::StorePath as i32);
+    lying["architectures"] = json!({ "../../x": 1 });
+    scratch.write("layer.json", &lying.to_string());
+    let spec = json!({ "contents": [], "layers": ["./layer.json"] });
+    assert!(refused(&scratch, &spec, Exit::Destination).contains("which nobody knows"));
 }
 
 #[test]
@@ -217,113 +172,6 @@ fn a_nix_build_remembers_nothing_for_others() {
     assert!(scratch.path("cache").exists());
 }
 
-/// A tar with a folder, a file that names a store path, and a user's file.
-fn root_tar(scratch: &Scratch, files: &[(&str, &str, u64)]) {
-    let mut builder = tar::Builder::new(std::fs::File::create(scratch.path("root.tar")).expect("writable"));
-    for (path, text, uid) in files {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(text.len() as u64);
-        header.set_uid(*uid);
-        header.set_gid(0);
-        header.set_mode(0o4750);
-        builder.append_data(&mut header, path, text.as_bytes()).expect("writable");
-    }
-    builder.finish().expect("writable");
-}
-
-#[test]
-fn files_of_a_tar_are_at_the_root_and_what_they_name_is_in_the_store() {
-    let scratch = Scratch::new();
-    let text = format!("exec {}/bin/hello", printed(HELLO));
-    let passwd = "daemon:x:5:5::/:/bin/false\n";
-    let conf = "sandbox = relaxed\ncores = 3\n";
-    root_tar(
-        &scratch,
-        &[("srv/run", &text, 9), ("home/user/x", "", 0), ("etc/passwd", passwd, 0), ("etc/nix/nix.conf", conf, 0)],
-    );
-    let spec = json!({ "root": "root.tar", "nixConf": { "cores": 4 } });
-    image(&scratch, "image", &spec);
-    let entries = system(&scratch, "image");
-    let (_, header, contents) = find(&entries, "srv/run").expect("there");
-    let (mode, uid) = (header.mode().expect("a mode"), header.uid().expect("an owner"));
-    assert_eq!((mode, uid, &contents[..]), (0o4750, 9, text.as_bytes()));
-    let home = |path: &str| find(&entries, path).expect("there").1.uid().expect("an owner");
-    assert_eq!((home("home/user/x"), home("home")), (1000, 0));
-    let text = |path: &str| String::from_utf8(find(&entries, path).expect("there").2.clone()).expect("UTF-8");
-    assert!(text("etc/passwd").contains("daemon:x:5") && text("etc/passwd").contains("user:x:1000"));
-    let conf = text("etc/nix/nix.conf");
-    assert!(
-        conf.contains("sandbox = relaxed") && conf.contains("cores = 4") && conf.contains("build-users-group"),
-        "{conf}"
-    );
-    assert!(!conf.contains("sandbox = false") && !conf.contains("cores = 3"), "{conf}");
-    let paths: Vec<String> = layers(&scratch, "image").concat();
-    assert!(
-        paths.contains(&HELLO.to_owned())
-            && paths.contains(&LIBRARY.to_owned())
-            && !paths.contains(&ENVIRONMENT.to_owned())
-    );
-    root_tar(&scratch, &[("nix/store/x", "", 0)]);
-    assert!(refused(&scratch, &spec, Exit::Usage).contains("is in the store, which commands can't add to"));
-    scratch.write("root.tar", "no tar");
-    assert!(refused(&scratch, &spec, Exit::Usage).contains("the spec's root, root.tar"));
-}
-
-#[test]
-fn contents_that_are_copied_are_not_in_the_store() {
-    let scratch = Scratch::new();
-    let spec = json!({
-        "contents": [printed(ENVIRONMENT), printed(HELLO)], "mutable": printed(ENVIRONMENT),
-        "perms": [{ "path": "/etc/set*", "mode": "0600", "uid": 5 }, { "path": "/share/**", "mode": "0750", "uid": 6 }],
-    });
-    image(&scratch, "image", &spec);
-    let paths: Vec<String> = layers(&scratch, "image").concat();
-    assert!(!paths.contains(&ENVIRONMENT.to_owned()) && paths.contains(&HELLO.to_owned()), "{paths:?}");
-    let entries = system(&scratch, "image");
-    let of = |path: &str| {
-        let header = &find(&entries, path).expect("there").1;
-        (header.mode().expect("a mode"), header.uid().expect("an owner"))
-    };
-    assert_eq!((of("etc/setting"), of("etc/passwd")), ((0o600, 5), (0o644, 0)));
-    // Links have no mode.
-    assert_eq!((of("share/doc"), of("share/doc/README")), ((0o750, 6), (0o777, 6)));
-    let names: Vec<String> = entries.into_iter().map(|(path, ..)| path).collect();
-    let mut of_contents = Vec::new();
-    walk(&scratch.store_file(ENVIRONMENT), Path::new(""), &mut of_contents);
-    for path in of_contents {
-        assert!(names.contains(&path), "{path}");
-    }
-    // What another needs is in the store, and would be there twice.
-    let twice = json!({ "contents": [printed(HELLO), printed(LIBRARY)], "mutable": printed(LIBRARY) });
-    assert!(refused(&scratch, &twice, Exit::Usage).contains("its files would be in the image twice"));
-    let stray = json!({ "contents": [printed(HELLO)], "mutable": printed(ENVIRONMENT) });
-    assert!(refused(&scratch, &stray, Exit::Usage).contains("is not among its `contents`"));
-}
-
-fn walk(folder: &Path, path: &Path, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(folder.join(path)).expect("a folder") {
-        let path = path.join(entry.expect("readable").file_name());
-        found.push(path.to_str().expect("UTF-8").to_owned());
-        if folder.join(&path).symlink_metadata().expect("there").is_dir() {
-            walk(folder, &path, found);
-        }
-    }
-}
-
-#[test]
-fn an_image_without_store_paths_has_nothing_of_the_store() {
-    let scratch = Scratch::new();
-    let spec = json!({ "contents": [printed(ENVIRONMENT)], "includeStorePaths": false });
-    image(&scratch, "image", &spec);
-    assert_eq!(layers(&scratch, "image"), [Vec::<String>::new()]);
-    scratch.stowage(&["copy", "stowage:image", "docker-archive:image.tar"]).assert().success();
-    let entries = system(&scratch, "image");
-    assert!(entries.iter().all(|(path, ..)| !path.starts_with("nix/")), "{:?}", entries[0].0);
-    assert!(entries.iter().any(|(_, header, _)| header.link_name().expect("valid").is_some()));
-    let archive = std::fs::read(scratch.path("image.tar")).expect("there");
-    assert_eq!(tar_names(&archive).iter().filter(|name| name.ends_with("layer.tar")).count(), 1);
-}
-
 #[test]
 fn a_stowage_of_the_store_is_the_images() {
     let scratch = Scratch::new();
@@ -339,11 +187,6 @@ fn a_stowage_of_the_store_is_the_images() {
     assert!(layers(&scratch, "image").concat().contains(&HELLO.to_owned()));
     let conf = String::from_utf8(find(&entries, "etc/nix/nix.conf").expect("there").2.clone()).expect("UTF-8");
     assert!(conf.contains("post-build-hook = /usr/bin/stowage-hook"), "{conf}");
-}
-
-fn copy(scratch: &Scratch, arguments: &[&str]) -> assert_cmd::assert::Assert {
-    let mut command = scratch.stowage(&["copy", "--store"]);
-    command.arg(scratch.root()).args(arguments).assert()
 }
 
 #[test]
@@ -392,6 +235,21 @@ fn several_images_are_in_one_archive_each_layer_once() {
     copy(&scratch, &["stowage:one", "--name", "three:3", "docker-archive:three.tar"]).success();
     let inspected = scratch.stowage(&["inspect", "docker-archive:three.tar"]).assert().success();
     assert!(String::from_utf8_lossy(&inspected.get_output().stdout).contains("three:3"));
+    // Under other keys, layers are there once all the same; and so is an image that is named twice.
+    for layout in ["first", "second"] {
+        copy(&scratch, &["stowage:one", &format!("oci:{layout}")]).success();
+    }
+    let sources = ["stowage:one", "oci:first", "oci:second", "stowage:two", "stowage:one"];
+    copy(&scratch, &[&sources[..], &["docker-archive:again.tar"]].concat()).success();
+    let mut again = tar_names(&std::fs::read(scratch.path("again.tar")).expect("there"));
+    again.sort();
+    let mut before = names.clone();
+    before.sort();
+    assert_eq!(again.len(), before.len(), "{again:?} {before:?}");
+    image(&scratch, "other", &json!({ "name": "one:1", "contents": [printed(LIBRARY)] }));
+    let said = copy(&scratch, &["stowage:one", "stowage:other", "docker-archive:same.tar"]).code(Exit::Usage as i32);
+    assert!(String::from_utf8_lossy(&said.get_output().stderr).contains("two different images are called one:1"));
+    assert!(!scratch.path("same.tar").exists());
     for (arguments, problem) in [
         (&["stowage:one", "stowage:two", "oci:layout"][..], "several images can't go to oci:layout"),
         (&["stowage:one", "stowage:two", "docker-archive:x.tar", "--name", "x"], "are for one image"),

@@ -7,6 +7,7 @@ use super::layers::{KnownAs, Said};
 use super::{finished, recall, remember};
 use crate::destination::folder::{self, ReadFolder};
 use crate::destination::{self, Delivery, Destination, DestinationError, ImageReference, Place};
+use crate::digest::Digest;
 use crate::image::manifest::{self, Manifest, ManifestFormat, OCI_MANIFEST};
 use crate::image::{Image, ImageLayer, ImageName, Platform, note};
 use crate::layer::Delivered;
@@ -197,6 +198,16 @@ pub(super) struct Ready {
 }
 
 impl Ready {
+    /// What the image is called.
+    pub(super) fn name(&self) -> String {
+        self.image.name.to_string()
+    }
+
+    /// What tells it from others of that name.
+    pub(super) fn config_digest(&self) -> Digest {
+        self.image.config_digest()
+    }
+
     /// The image as it will be, if that is known before anything is done.
     pub(super) fn foreseen(&self) -> Option<Image> {
         let expected: Option<Vec<Delivered>> = self.jobs.iter().map(|job| job.expected(self.compression)).collect();
@@ -218,11 +229,12 @@ impl Ready {
         let mut delivery = Delivery { source, jobs, compression, threads: means.threads, progress: means.progress };
         let delivered = destination.put_layers(&delivery)?;
         for (delivered, layer) in delivered.iter().zip(&self.image.layers) {
-            if delivered.record.diff_id != layer.record.diff_id {
+            let (expected, found) = (&layer.record, &delivered.record);
+            if (expected.diff_id, expected.size) != (found.diff_id, found.size) {
                 return Err(DestinationError::Changed {
                     paths: layer.comment.clone(),
-                    expected: layer.record.diff_id.to_string(),
-                    found: delivered.record.diff_id.to_string(),
+                    expected: format!("{} of {} bytes", expected.diff_id, expected.size),
+                    found: format!("{} of {} bytes", found.diff_id, found.size),
                 }
                 .into());
             }

@@ -72,7 +72,7 @@ pub fn run(settings: &Settings, arguments: BuildArguments) -> anyhow::Result<()>
     let believe = places.iter().all(|place| place.keeps_blobs());
     let parent =
         parent.map(|text| parent::parent(text, &spec, &known, &location, &settings.registries, believe)).transpose()?;
-    built.warn(&spec.stamp, &parent.as_ref().map(Parent::paths).unwrap_or_default());
+    built.warn(&spec, &closure, &parent.as_ref().map(Parent::paths).unwrap_or_default());
     let meter = Meter::new(total(&closure, parent.as_ref()), settings.quiet);
     let images = build::build(
         &Build {

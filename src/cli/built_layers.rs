@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use crate::image::ImageSpec;
 use crate::layer::Stamp;
-use crate::layer::built::{BuiltLayer, BuiltLayerError};
+use crate::layer::built::{BuiltLayer, BuiltLayerError, Known};
 use crate::layer::index::known::KnownLayers;
 use crate::plan::Fixed;
-use crate::store::{Closure, StoreDir, StorePath};
+use crate::store::{Closure, StoreDir, StorePath, content_address};
 
 /// Layers that were made ahead, by the files that they were read from.
 #[derive(Debug, Default)]
@@ -68,21 +69,36 @@ impl BuiltLayers {
     pub fn add_addresses(&self, closure: &mut Closure) {
         for (path, known) in self.layers().flat_map(|layer| &layer.paths) {
             let id = closure.find(path).filter(|id| closure.info(*id).nar_hash == known.nar_hash);
-            if let (Some(id), Some(ca)) = (id.filter(|id| closure.info(*id).ca.is_none()), &known.ca) {
+            if let (Some(id), Some(ca)) = (id.filter(|id| closure.info(*id).ca.is_none()), &known.ca)
+                && content_address::is_right(closure.store_dir(), closure.info(id), ca)
+            {
                 closure.set_content_address(id, ca.clone());
             }
         }
     }
 
-    /// Says which of them an image can't have as they are, whose store paths have that `stamp`,
-    /// since its `parent` or an earlier one has some of their paths.
-    pub fn warn(&self, stamp: &Stamp, parent: &BTreeSet<&StorePath>) {
+    /// Says which of them the image that `spec` describes can't have as they are, with the store paths
+    /// `closure`, since it wants them otherwise, or its `parent` or an earlier one has some of them.
+    pub fn warn(&self, spec: &ImageSpec, closure: &Closure, parent: &BTreeSet<&StorePath>) {
+        let stamp = &spec.stamp;
         let mut taken: BTreeMap<&StorePath, &str> = parent.iter().map(|path| (*path, "the parent")).collect();
         for (file, layer) in &self.0 {
             if layer.stamp != *stamp {
                 let (its, images) = (text(&layer.stamp), text(stamp));
                 tracing::warn!(
                     "the layer {file} is made anew: its store paths belong to {its}, and the image's to {images}; give it the image's uid, gid, uname, gname and mtime"
+                );
+            }
+            if let Some(dir) = spec.cache_store.as_ref() {
+                tracing::warn!("the layer {file} is made anew: the image's store is below {dir}");
+            }
+            let is_other = |(path, known): &(&StorePath, &Known)| {
+                closure.find(path).is_some_and(|id| closure.info(id).nar_hash != known.nar_hash)
+            };
+            if let Some((path, _)) = layer.paths.iter().find(is_other) {
+                tracing::warn!(
+                    "the layer {file} is made anew: {} has other contents here than where it was made",
+                    closure.store_dir().render_path(path)
                 );
             }
             let others: Vec<(&StorePath, &str)> =
@@ -111,25 +127,38 @@ mod tests {
     use super::*;
     use crate::layer::LayerRecord;
     use crate::store::closure::tests::{info, path};
+    use crate::store::{NarHash, PathInfo};
 
     #[test]
     fn paths_have_the_addresses_that_layers_know_of_the_same_contents() {
-        let (a, b, c) = (path('a', "a"), path('b', "b"), path('c', "c"));
-        let addressed = |path: &StorePath, ca: &str| {
-            let mut info = info(path, &[]);
-            info.ca = Some(ca.to_owned());
-            info
+        // The first is `nix-store --add` of a file with the text `hello`, by Nix 2.8; the others give other
+        // paths.
+        let hello = crate::store::StorePath::from_basename(b"yqi18hzk6wxzj2ksv7x9k8rnnzwirzz9-hello").expect("valid");
+        let address = "fixed:r:sha256:0sg9f58l1jj88w6pdrfdpj5x9b1zrwszk84j81zvby36q9whhhqa";
+        let hash = |text: &str| NarHash::parse(text).expect("valid");
+        let of_hello = hash("0sg9f58l1jj88w6pdrfdpj5x9b1zrwszk84j81zvby36q9whhhqa");
+        let addressed = |path: &StorePath, nar_hash: NarHash, ca: Option<&str>| PathInfo {
+            nar_hash,
+            ca: ca.map(str::to_owned),
+            ..info(path, &[])
         };
-        let infos = [addressed(&a, "text:a"), addressed(&b, "text:b"), addressed(&c, "text:c")];
+        let (a, b) = (path('a', "a"), path('b', "b"));
+        let infos = [hello.clone(), a.clone(), b.clone()].map(|path| addressed(&path, of_hello, Some(address)));
         let (stamp, record) = (Stamp::default(), LayerRecord::of_tar(b"tar"));
         let layer = BuiltLayer::new(&StoreDir::default(), &infos, BTreeSet::new(), stamp, record);
         let layers = BuiltLayers(vec![("layer.json".to_owned(), layer)]);
-        let mut other = info(&b, &[]);
-        other.nar_hash = crate::store::NarHash::parse(&format!("sha256:{}", "0".repeat(52))).expect("valid");
-        let infos = vec![info(&a, &[]), other, addressed(&c, "text:own")];
-        let mut closure = Closure::new(&StoreDir::default(), infos, None).expect("valid");
-        layers.add_addresses(&mut closure);
-        let found: Vec<_> = (0..3).map(|id| closure.info(id).ca.as_deref()).collect();
-        assert_eq!(found, [Some("text:a"), None, Some("text:own")]);
+        let with = |nar_hash| {
+            let infos = vec![
+                addressed(&hello, nar_hash, None),
+                addressed(&a, of_hello, None),
+                addressed(&b, of_hello, Some("text:own")),
+            ];
+            let mut closure = Closure::new(&StoreDir::default(), infos, None).expect("valid");
+            layers.add_addresses(&mut closure);
+            [&hello, &a, &b].map(|path| closure.info(closure.find(path).expect("there")).ca.clone())
+        };
+        let own = Some("text:own".to_owned());
+        assert_eq!(with(of_hello), [Some(address.to_owned()), None, own.clone()]);
+        assert_eq!(with(hash(&"0".repeat(52))), [None, None, own]);
     }
 }

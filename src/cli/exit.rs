@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::build::base::BaseError;
 use crate::build::index::IndexError;
+use crate::build::merge::SameName;
 use crate::cache::CacheError;
 use crate::cache::setup::SetupError;
 use crate::daemon::DaemonError;
@@ -85,6 +86,7 @@ impl Exit {
             || cause.is::<PlatformError>()
             || cause.is::<IndexError>()
             || cause.is::<MadeError>()
+            || cause.is::<SameName>()
         {
             return Some(Self::Usage);
         }

@@ -51,7 +51,7 @@ pub fn run(settings: &Settings, arguments: &LayerArguments) -> anyhow::Result<()
     let meter = Meter::new(closure.nar_size(), settings.quiet);
     let ahead = Ahead {
         closure: &closure,
-        roots: roots.into_iter().filter(|path| !below.contains(path)).collect(),
+        roots: asked_for(&closure, roots),
         stamp: Stamp { owner, mtime },
         files: &files,
         location: &location,
@@ -63,6 +63,9 @@ pub fn run(settings: &Settings, arguments: &LayerArguments) -> anyhow::Result<()
     meter.finish();
     let layer = layer?;
     let text = layer.to_json(&location.store_dir)?;
+    if arguments.to == Path::new("-") {
+        return Ok(output::print(std::str::from_utf8(&text).context("the layer's own file")?)?);
+    }
     crate::fs::write_atomically(&arguments.to, &text).map_err(DestinationError::write(&arguments.to))?;
     report(&layer, &arguments.to, &text, arguments.json, settings.quiet)
 }
@@ -82,6 +85,16 @@ fn closure(
     let unreferenced = || closure.unreferenced().into_iter().map(|id| closure.info(id).path.clone()).collect();
     let roots = if roots.is_empty() { unreferenced() } else { roots.into_iter().collect() };
     Ok((closure, roots))
+}
+
+/// Those of `roots` that are left in `closure`, and what nothing in it refers to, so that all of it is reached.
+fn asked_for(closure: &Closure, roots: BTreeSet<StorePath>) -> BTreeSet<StorePath> {
+    let left = roots.into_iter().filter(|path| closure.find(path).is_some()).collect::<Vec<_>>();
+    let mut is_reached = vec![false; closure.len()];
+    closure.reachable(&left).into_iter().for_each(|id| is_reached[id] = true);
+    let others = closure.unreferenced().into_iter().filter(|id| !is_reached[*id]);
+    let others: Vec<StorePath> = others.map(|id| closure.info(id).path.clone()).collect();
+    left.into_iter().chain(others).collect()
 }
 
 fn report(layer: &BuiltLayer, file: &Path, text: &[u8], json: bool, quiet: bool) -> anyhow::Result<()> {

@@ -34,6 +34,7 @@ pub fn run(settings: &Settings, arguments: PlanArguments) -> anyhow::Result<()> 
         parent.map(|text| parent::parent(text, &spec, &known, &location, &settings.registries, true)).transpose()?;
     // What the parent has is not planned again.
     let closure = match &parent {
+        _ if !spec.include_store_paths => closure.without(&closure.infos().iter().map(|info| &info.path).collect()),
         None => closure,
         Some(parent) => closure.without(&parent.paths()),
     };

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use super::archive_file::ArchiveFile;
 use super::{Delivery, Destination, DestinationError};
+use crate::digest::Digest;
 use crate::image::manifest::{self, DockerArchiveEntry};
 use crate::image::{Image, ImageName};
 use crate::layer::deliver::{self, ArchiveSink, LayerJob};
@@ -26,8 +27,8 @@ pub struct DockerArchive {
     name: Option<ImageName>,
     /// The images that are complete.
     images: Vec<DockerArchiveEntry>,
-    /// What is in it already, for the images that come later.
-    written: BTreeMap<LayerKey, Delivered>,
+    /// What is in it already, for the images that come later, and under whose key.
+    written: BTreeMap<LayerKey, (LayerKey, Delivered)>,
 }
 
 impl DockerArchive {
@@ -51,6 +52,17 @@ impl DockerArchive {
         Self { out, name, images: Vec::new(), written: BTreeMap::new() }
     }
 
+    /// Finds layers of earlier images that are those of `jobs`, too, under other keys.
+    fn find_again(&mut self, jobs: &[LayerJob<'_>]) {
+        let there: BTreeMap<Digest, (LayerKey, Delivered)> =
+            self.written.values().map(|(key, made)| (made.record.diff_id, (*key, made.clone()))).collect();
+        for job in jobs {
+            if let Some(found) = job.known.as_ref().and_then(|known| there.get(&known.diff_id)) {
+                self.written.entry(job.key).or_insert_with(|| found.clone());
+            }
+        }
+    }
+
     /// Ends an archive of several images.
     ///
     /// # Errors
@@ -66,20 +78,25 @@ impl Destination for DockerArchive {
     fn put_layers(&mut self, delivery: &Delivery<'_>) -> anyhow::Result<Vec<Delivered>> {
         let path = self.out.path().to_owned();
         let Delivery { source, jobs, compression, threads, progress } = delivery;
+        self.find_again(jobs);
         let new: Vec<&LayerJob<'_>> = jobs.iter().filter(|job| !self.written.contains_key(&job.key)).collect();
         let made = deliver::in_turn(*source, &new, self, *compression, *threads, *progress)
             .map_err(|error| super::as_write_error(error, &path))?;
-        self.written.extend(new.iter().map(|job| job.key).zip(made));
-        Ok(jobs.iter().filter_map(|job| self.written.get(&job.key).cloned()).collect())
+        self.written.extend(new.iter().zip(made).map(|(job, made)| (job.key, (job.key, made))));
+        Ok(jobs.iter().filter_map(|job| self.written.get(&job.key)).map(|(_, delivered)| delivered.clone()).collect())
     }
 
     fn add(&mut self, image: &Image, delivery: &Delivery<'_>) -> anyhow::Result<()> {
         let config = format!("{}.json", image.config_digest().to_hex());
-        self.out.add(&config, &image.config)?;
+        if !self.images.iter().any(|other| other.config == config) {
+            self.out.add(&config, &image.config)?;
+        }
+        let file = |key: &LayerKey| layer_file(self.written.get(key).map_or(key, |(file, _)| file));
+        let layers = delivery.jobs.iter().map(|job| file(&job.key)).collect();
         self.images.push(DockerArchiveEntry {
             config,
             repo_tags: Some(vec![self.name.as_ref().unwrap_or(&image.name).to_string()]),
-            layers: delivery.jobs.iter().map(|job| layer_file(&job.key)).collect(),
+            layers,
         });
         Ok(())
     }

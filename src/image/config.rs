@@ -118,10 +118,10 @@ pub const DOCKERS_KEYS: [&str; 15] = [
     "CpuShares",
 ];
 
-/// Takes Docker's own keys out of a spec's `config`, but what is not set.
+/// Takes Docker's own keys out of a spec's `config`, in which `null` is for what is not set.
 pub fn take_dockers(config: &mut Map<String, Value>) -> Map<String, Value> {
-    let taken = DOCKERS_KEYS.iter().filter_map(|key| config.remove_entry(*key));
-    taken.filter(|(_, value)| !value.is_null()).collect()
+    config.retain(|_, value| !value.is_null());
+    DOCKERS_KEYS.iter().filter_map(|key| config.remove_entry(*key)).collect()
 }
 
 /// Go's `struct{}`, the value of sets in the config.

@@ -8,16 +8,17 @@
 //! its text, as lndir does; what it leads to is laid out beside it.
 
 mod links;
+mod stored;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
 use super::ground::{Below, Ground};
+use crate::layer::tar::HIDING;
 use crate::store::{StoreDir, StorePath};
 use crate::tree::{Entry, Node, StoreFiles, TreeError};
 use links::{Links, components};
 pub use links::{linked_file, names};
+pub use stored::StoredLayout;
 
 /// Where the image's programs find certificates; `contents` may call the file
 /// otherwise, where it is linked.
@@ -37,7 +38,7 @@ const LEFT_OUT: [&str; 6] =
 pub enum ContentsError {
     /// Two files where there can be one.
     #[error(
-        "/{path} comes from two of the contents: from {one} and from {other}; leave one of them out, or put what you need of them into one folder"
+        "/{path} comes from two places: from {one} and from {other}; leave one of them out, or put what you need of them into one folder"
     )]
     Conflict {
         /// The path in the image.
@@ -49,7 +50,7 @@ pub enum ContentsError {
     },
     /// The parent's folder would be lost.
     #[error(
-        "/{path} is a folder in the parent image, and a file or link of the contents: {file}; leave it out, or put what you need of it into one folder"
+        "/{path} is a folder in the parent image, and here a file or link: {file}; leave it out, or put what you need of it into one folder"
     )]
     FolderBelow {
         /// The path in the image.
@@ -155,55 +156,6 @@ impl Layout {
     }
 }
 
-/// A layout as it is remembered.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct StoredLayout {
-    placed: Vec<(String, StoredPlaced)>,
-    passwd: String,
-    group: String,
-}
-
-/// What is at a path: a folder, a link with its target, or a copy.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(untagged)]
-enum StoredPlaced {
-    Directory(()),
-    Link(String),
-    Copy(String, bool),
-}
-
-impl StoredLayout {
-    /// The form of `layout`; none where a name is no UTF-8, which JSON can't hold.
-    #[must_use]
-    pub fn of(layout: &Layout) -> Option<Self> {
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-        let entry = |(path, placed): (&Vec<u8>, &Placed)| {
-            let placed = match placed {
-                Placed::Directory => StoredPlaced::Directory(()),
-                Placed::Link(target) => StoredPlaced::Link(text(target)?),
-                Placed::Copy { from, executable } => StoredPlaced::Copy(text(from)?, *executable),
-            };
-            Some((text(path)?, placed))
-        };
-        let placed = layout.placed.iter().map(entry).collect::<Option<_>>()?;
-        Some(Self { placed, passwd: layout.passwd.clone(), group: layout.group.clone() })
-    }
-}
-
-impl From<StoredLayout> for Layout {
-    fn from(stored: StoredLayout) -> Self {
-        let placed = |(path, placed): (String, StoredPlaced)| {
-            let placed = match placed {
-                StoredPlaced::Directory(()) => Placed::Directory,
-                StoredPlaced::Link(target) => Placed::Link(target.into_bytes()),
-                StoredPlaced::Copy(from, executable) => Placed::Copy { from: from.into_bytes(), executable },
-            };
-            (path.into_bytes(), placed)
-        };
-        Self { placed: stored.placed.into_iter().map(placed).collect(), passwd: stored.passwd, group: stored.group }
-    }
-}
-
 /// A layout that is being made.
 struct Builder<'a> {
     links: Links<'a>,
@@ -257,6 +209,9 @@ impl Builder<'_> {
         for source in folder.sources {
             for entry in self.links.files.children(source)?.unwrap_or_default() {
                 let name = entry.path[source.len() + 1..].to_vec();
+                if name.starts_with(HIDING) {
+                    return Err(TreeError::Hiding(self.links.print(&entry.path)).into());
+                }
                 names.entry(name).or_default().push(entry);
             }
         }
@@ -314,7 +269,7 @@ impl Builder<'_> {
             Node::Regular { executable, .. } if self.is_mutable(entry) => {
                 Placed::Copy { from: entry.path.clone(), executable: *executable }
             }
-            Node::Symlink { target } if self.is_mutable(entry) => Placed::Link(target.clone()),
+            Node::Symlink { target } if self.is_mutable(entry) => Placed::Link(self.copied_link(entry, place, target)),
             _ => Placed::Link(self.link_to(entry, place)),
         }
     }
@@ -349,6 +304,24 @@ impl Builder<'_> {
             Node::Symlink { target } if target.starts_with(b"/") || self.stays(entry, place, target) => target.clone(),
             _ => self.links.print(&entry.path).into_bytes(),
         }
+    }
+
+    /// The target of a link that is copied: that what it leads to in the store, where it leaves its content.
+    fn copied_link(&self, entry: &Entry, place: &[u8], target: &[u8]) -> Vec<u8> {
+        if target.starts_with(b"/") || self.stays(entry, place, target) {
+            return target.to_vec();
+        }
+        let mut path: Vec<Vec<u8>> = components(&entry.path).collect();
+        path.pop();
+        for name in components(target) {
+            if name != b".." {
+                path.push(name);
+            } else if path.pop().is_none() {
+                // Out of the store: nobody knows where it is in the image.
+                return target.to_vec();
+            }
+        }
+        self.links.print(&path.join(&b"/"[..])).into_bytes()
     }
 
     /// Whether `entry` is a link that means something else at `place`, or leads out of its content.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::contents::{self, ContentsError, Placed};
 use super::ground::{Below, Ground};
 use super::perms::Perm;
+use crate::fs::MAX_LINKS;
 use crate::layer::Owner;
 use crate::layer::tar::{self, Header, Kind};
 use crate::parent;
@@ -45,6 +46,11 @@ pub struct Items<'a> {
     entries: BTreeMap<Vec<u8>, Item>,
     /// The folders that were put, by the names they were put under.
     put: BTreeSet<Vec<u8>>,
+    /// Where there is something that was made for the image.
+    made: BTreeSet<Vec<u8>>,
+    /// What has no place, told in the end.
+    problem: Option<ContentsError>,
+    store_dir: &'a StoreDir,
     /// The links into the store that folders take the place of, with what they lead
     /// to there.
     dissolved: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -64,10 +70,11 @@ impl Item {
 }
 
 impl<'a> Items<'a> {
-    /// No entries, on `ground`.
+    /// No entries, on `ground`, with links into `store_dir`.
     #[must_use]
-    pub fn new(ground: Ground<'a>) -> Self {
-        Self { ground, entries: BTreeMap::new(), put: BTreeSet::new(), dissolved: BTreeMap::new() }
+    pub fn new(ground: Ground<'a>, store_dir: &'a StoreDir) -> Self {
+        let (entries, dissolved) = (BTreeMap::new(), BTreeMap::new());
+        Self { ground, entries, put: BTreeSet::new(), made: BTreeSet::new(), problem: None, store_dir, dissolved }
     }
 
     /// Puts what contents have at `path`.
@@ -75,7 +82,7 @@ impl<'a> Items<'a> {
     /// # Errors
     /// When the parent has a folder where contents have a file, or its links lead two
     /// of the contents' files to one place.
-    pub fn put_content(&mut self, path: &[u8], placed: &Placed, store_dir: &StoreDir) -> Result<(), ContentsError> {
+    pub fn put_content(&mut self, path: &[u8], placed: &Placed) -> Result<(), ContentsError> {
         let target = match placed {
             Placed::Link(target) => target,
             Placed::Directory => {
@@ -85,7 +92,7 @@ impl<'a> Items<'a> {
             // What was made for the image has it.
             Placed::Copy { .. } => return Ok(()),
         };
-        let in_store = target.starts_with(store_dir.as_str().as_bytes());
+        let in_store = self.below_store(target).is_some();
         if self.ground.below(path) == Below::Directory {
             // Links to links: the parent's folder is what they stand for.
             return if in_store { Err(self.folder_below(path, target)) } else { Ok(()) };
@@ -121,7 +128,12 @@ impl<'a> Items<'a> {
         let place = if is_folder { self.ground.place_of_folder(path) } else { self.ground.place(path) }.path;
         match self.entries.get(&place) {
             Some(other) if (other.node == Node::Directory) != is_folder => Err(conflict(path, &other.node, &item.node)),
+            // A parent's links may lead two of them to one place.
+            Some(other) if !is_folder && self.made.contains(&place) && *other != item => {
+                Err(conflict(path, &other.node, &item.node))
+            }
             _ => {
+                self.made.insert(place.clone());
                 self.entries.insert(place, item);
                 Ok(())
             }
@@ -137,8 +149,46 @@ impl<'a> Items<'a> {
     /// Gives owners and modes to what they are for.
     pub fn apply(&mut self, perms: &[Perm]) {
         for perm in perms {
-            self.entries.iter_mut().for_each(|(path, item)| perm.apply(path, item));
+            let found = self.entries.iter_mut().filter(|(path, _)| perm.path.matches(path));
+            if found.map(|(_, item)| perm.apply(item)).count() == 0 {
+                tracing::warn!(
+                    "/{} in the spec's `perms` is nothing that this image puts at /; what is in store paths, or in a parent, keeps its owner and mode",
+                    perm.path.as_str()
+                );
+            }
         }
+    }
+
+    /// The folder that was made for the image at `path`.
+    #[must_use]
+    pub fn made_folder(&self, path: &[u8]) -> Option<&Item> {
+        let place = self.ground.place_of_folder(&self.led(path)).path;
+        self.entries.get(&place).filter(|item| item.node == Node::Directory && self.made.contains(&place))
+    }
+
+    /// Where `path` belongs once those links are followed that were made for the image, but for those
+    /// into the store, which folders take the place of.
+    fn led(&self, path: &[u8]) -> Vec<u8> {
+        let mut path = path.to_vec();
+        for _ in 0..MAX_LINKS {
+            let target = |folder: &Vec<u8>| match &self.entries.get(folder)?.node {
+                Node::Link(target) if self.made.contains(folder) && self.below_store(target).is_none() => {
+                    Some((folder.len(), absolute(folder_of(folder), target)))
+                }
+                _ => None,
+            };
+            let Some((length, target)) = parents(&path).chain([path.clone()]).find_map(|folder| target(&folder)) else {
+                break;
+            };
+            let led = [&target[..], &path[length..]].concat();
+            path = led[led.iter().take_while(|byte| **byte == b'/').count()..].to_vec();
+        }
+        path
+    }
+
+    fn below_store<'t>(&self, target: &'t [u8]) -> Option<&'t [u8]> {
+        let rest = target.strip_prefix(self.store_dir.as_str().as_bytes())?.strip_prefix(b"/")?;
+        (!rest.is_empty()).then_some(rest)
     }
 
     /// Puts a file, link or folder of the image's own, which takes the place of what
@@ -146,8 +196,11 @@ impl<'a> Items<'a> {
     pub fn put(&mut self, path: &[u8], item: Item) {
         self.put_folder(folder_of(path));
         let place = match item.node {
-            Node::Directory => self.ground.place_of_folder(path).path,
-            _ => self.ground.place(path).path,
+            Node::Directory => self.ground.place_of_folder(&self.led(path)).path,
+            _ => {
+                let (folder, name) = path.split_at(folder_of(path).len());
+                self.ground.place(&join(&self.led(folder), name.strip_prefix(b"/").unwrap_or(name))).path
+            }
         };
         if !matches!(path, b"etc/passwd" | b"etc/group") {
             warn_of_lost(&place, self.entries.get(&place));
@@ -162,8 +215,9 @@ impl<'a> Items<'a> {
             return;
         }
         self.put_folder(folder_of(path));
-        let place = self.ground.place_of_folder(path);
-        let above: Vec<Vec<u8>> = parents(&place.path).collect();
+        let place = self.ground.place_of_folder(&self.led(path));
+        // Those above a path that no link leads away from have been put.
+        let above: Vec<Vec<u8>> = if place.path == path { Vec::new() } else { parents(&place.path).collect() };
         for folder in above.into_iter().chain([place.path.clone()]) {
             let ground = self.ground;
             let folder_below = || {
@@ -172,8 +226,19 @@ impl<'a> Items<'a> {
                 let item = Item::of_root(Node::Directory);
                 entry.map_or(item.clone(), |entry| Item { mode: entry.mode & 0o7777, owner: owner(entry), ..item })
             };
-            if !self.entries.get(&folder).is_some_and(|item| item.node == Node::Directory) {
-                self.entries.insert(folder.clone(), folder_below());
+            let before = self.entries.get(&folder).map(|item| item.node.clone());
+            if before == Some(Node::Directory) {
+                continue;
+            }
+            self.entries.insert(folder.clone(), folder_below());
+            match before.filter(|_| self.made.remove(&folder)) {
+                // What it leads to is to be seen still.
+                Some(Node::Link(target)) if self.below_store(&target).is_some() => {
+                    let in_store = self.below_store(&target).unwrap_or_default().to_vec();
+                    self.dissolved.insert(folder, in_store);
+                }
+                Some(other) => self.problem = Some(conflict(&folder, &other, &Node::Directory)),
+                None => {}
             }
         }
         if let Some(in_store) = place.in_store {
@@ -218,8 +283,11 @@ impl<'a> Items<'a> {
     /// the store, so that nothing of it goes out of sight.
     ///
     /// # Errors
-    /// When that is not in this store.
+    /// When that is not in this store, or something of what was put has had no place.
     pub fn link_dissolved(&mut self, files: &StoreFiles, store_dir: &StoreDir) -> Result<(), ContentsError> {
+        if let Some(problem) = self.problem.take() {
+            return Err(problem);
+        }
         for (path, in_store) in std::mem::take(&mut self.dissolved) {
             for name in contents::names(files, store_dir, &in_store, &path)? {
                 let target = [store_dir.as_str().as_bytes(), b"/", &in_store, b"/", &name].concat();
@@ -256,10 +324,10 @@ impl<'a> Items<'a> {
     }
 }
 
-/// Tells of something that contents bring, and that the image has another of.
+/// Tells of a link that contents bring, and that the image has something else for.
 fn warn_of_lost(path: &[u8], item: Option<&Item>) {
     if let Some(Item { node: Node::Link(_), .. }) = item {
-        tracing::warn!("/{} of the contents gives way to the image's own", String::from_utf8_lossy(path));
+        tracing::warn!("/{} gives way to the image's own", String::from_utf8_lossy(path));
     }
 }
 

@@ -7,13 +7,20 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use super::contents::linked_file;
-use super::items::{Item, Node};
+use super::items::{Item, Node, parents};
 use crate::digest::Digest;
 use crate::layer::Owner;
+use crate::layer::tar::HIDING;
 use crate::parent::WANTED;
 use crate::parent::tar::{Input, Kind, TarError, TarReader};
 use crate::store::StoreDir;
 use crate::tree::{StoreFiles, TreeError};
+
+/// In how many folders a file may be; they take memory each.
+const MOST_FOLDERS: usize = 256;
+
+/// How files begin that gzip, zstd, xz and bzip2 have compressed.
+const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh"];
 
 /// Files that were made for an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +68,9 @@ impl Made {
     /// # Errors
     /// When it is none, or something of it has no place in an image.
     pub fn parse(bytes: &[u8], store: &str) -> Result<Self, MadeError> {
+        if COMPRESSED.iter().any(|magic| bytes.starts_with(magic)) {
+            return Err(TarError::Refused("it is compressed; name the bare tar".to_owned()).into());
+        }
         let mut reader = TarReader::new(Bytes(bytes));
         let mut items: BTreeMap<Vec<u8>, Item> = BTreeMap::new();
         while let Some(entry) = reader.entry()? {
@@ -70,8 +80,8 @@ impl Made {
             if entry.path.is_empty() || entry.kind == Kind::Directory && leads(&entry.path, store) {
                 continue;
             }
-            if entry.path.starts_with(format!("{store}/").as_bytes()) {
-                return refused("is in the store, which commands can't add to; make it a derivation, and name that");
+            if let Some(problem) = problem(&entry.path, store) {
+                return refused(problem);
             }
             let node = match &entry.kind {
                 Kind::Directory => Node::Directory,
@@ -99,6 +109,11 @@ impl Made {
         }
         if !reader.is_ended() {
             return Err(TarError::Refused("it is cut off, or no tar: nothing says that it ends".to_owned()).into());
+        }
+        let is_no_folder = |path: &Vec<u8>| items.get(path).is_some_and(|item| item.node != Node::Directory);
+        if let Some(path) = items.keys().find(|path| parents(path).any(|above| is_no_folder(&above))) {
+            let path = String::from_utf8_lossy(path).into_owned();
+            return Err(MadeError::Refused { path, problem: "is below something of the tar that is no folder" });
         }
         Ok(Self { items, digest: Some(Digest::of(bytes)) })
     }
@@ -147,6 +162,21 @@ impl Made {
         let nobodys = self.items.iter_mut().filter(|(path, item)| is_in(path) && item.owner == Owner::default());
         nobodys.for_each(|(_, item)| item.owner = owner.clone());
     }
+}
+
+/// Why nothing of a tar can be at `path`.
+fn problem(path: &[u8], store: &str) -> Option<&'static str> {
+    if path.starts_with(format!("{store}/").as_bytes()) {
+        return Some("is in the store, which a tar can't add to; make it a derivation, and name that");
+    }
+    if leads(path, store) {
+        return Some("is no folder, and leads to the store");
+    }
+    if path.split(|byte| *byte == b'/').any(|name| name.starts_with(HIDING)) {
+        return Some("has a name by which layers hide what is below them; call it otherwise");
+    }
+    let is_deep = path.iter().filter(|byte| **byte == b'/').count() >= MOST_FOLDERS;
+    is_deep.then_some("is in too many folders")
 }
 
 /// Whether the folder `path` leads to the store, or is it.
@@ -199,8 +229,24 @@ mod tests {
         assert_eq!((file.mode, file.owner.uid, file.owner.gid), (0o4755, 34, 7));
         assert_eq!(made.items[&b"etc/y"[..]], *file);
         assert_eq!((made.text("etc/x"), made.text("bin")), ("hello".to_owned(), String::new()));
-        for (path, kind) in [("nix/store/x", Regular), ("dev/null", tar::EntryType::Char), ("etc/z", Link)] {
-            assert!(Made::parse(&tar(&[(path, kind, "none", 0)]), "nix/store").is_err(), "{path}");
+        let deep = "x/".repeat(300) + "x";
+        for (path, kind, problem) in [
+            ("nix/store/x", Regular, "is in the store"),
+            ("nix/store", Regular, "leads to the store"),
+            ("nix", Symlink, "leads to the store"),
+            ("dev/null", tar::EntryType::Char, "is a device"),
+            ("etc/z", Link, "hard link"),
+            ("etc/.wh.passwd", Regular, "hide what is below"),
+            (".wh.x/y", Regular, "hide what is below"),
+            (&deep, Directory, "too many folders"),
+        ] {
+            let error = Made::parse(&tar(&[(path, kind, "none", 0)]), "nix/store").expect_err(path).to_string();
+            assert!(error.contains(problem), "{path}: {error}");
+        }
+        for above in [Regular, Symlink] {
+            let made = tar(&[("a/b", Regular, "x", 0), ("a", above, "x", 0)]);
+            let error = Made::parse(&made, "nix/store").expect_err("below a file").to_string();
+            assert!(error.contains("/a/b is below something"), "{error}");
         }
     }
 
@@ -212,6 +258,8 @@ mod tests {
             let error = Made::parse(&whole[..length], "nix/store").expect_err("cut off");
             assert!(error.to_string().contains("nothing says that it ends"), "{length}: {error}");
         }
+        let packed = zstd::encode_all(&whole[..], 1).expect("memory");
+        assert!(Made::parse(&packed, "nix/store").expect_err("packed").to_string().contains("it is compressed"));
     }
 
     #[test]

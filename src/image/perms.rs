@@ -34,10 +34,13 @@ impl PermGlob {
     /// # Errors
     /// When its brackets or asterisks make no sense.
     pub fn new(text: &str) -> Result<Self, glob::PatternError> {
-        glob::Pattern::new(text.trim_start_matches('/')).map(Self)
+        let parts: Vec<&str> = text.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+        glob::Pattern::new(&parts.join("/")).map(Self)
     }
 
-    fn matches(&self, path: &[u8]) -> bool {
+    /// Whether it means what is at `path` in the image.
+    #[must_use]
+    pub fn matches(&self, path: &[u8]) -> bool {
         self.0.matches_with(&String::from_utf8_lossy(path), OPTIONS)
     }
 
@@ -49,11 +52,8 @@ impl PermGlob {
 }
 
 impl Perm {
-    /// Gives `item`, at `path`, what is said of it.
-    pub fn apply(&self, path: &[u8], item: &mut Item) {
-        if !self.path.matches(path) {
-            return;
-        }
+    /// Gives `item`, which it is about, what is said of it.
+    pub fn apply(&self, item: &mut Item) {
         if let Some(mode) = self.mode.filter(|_| !matches!(item.node, Node::Link(_))) {
             item.mode = mode;
         }
@@ -84,14 +84,16 @@ mod tests {
         };
         let changed = |pattern: &str, path: &str| {
             let mut item = Item::of_root(Node::File(Vec::new()));
-            perm(pattern).apply(path.as_bytes(), &mut item);
+            if perm(pattern).path.matches(path.as_bytes()) {
+                perm(pattern).apply(&mut item);
+            }
             item.mode == 0o600 && item.owner.uid == 7 && item.owner.gid == 0 && item.owner.gname == "staff"
         };
         assert!(changed("/etc/*", "etc/secret") && changed("etc/secret", "etc/secret"));
         assert!(!changed("/etc/*", "etc/ssl/secret") && changed("/etc/**/secret", "etc/ssl/a/secret"));
-        assert!(changed("/home/**", "home/user/.profile"));
+        assert!(changed("/home/**", "home/user/.profile") && changed("//srv/./x/", "srv/x"));
         let mut link = Item::of_root(Node::Link(b"x".to_vec()));
-        perm("*").apply(b"x", &mut link);
+        perm("*").apply(&mut link);
         assert_eq!((link.mode, link.owner.uid), (0o777, 7));
         assert!(PermGlob::new("/etc/***").is_err());
     }

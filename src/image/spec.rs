@@ -301,7 +301,7 @@ impl ImageSpec {
     /// The system layer, the hook's, and one for store paths.
     #[must_use]
     pub fn least_layers(&self) -> u64 {
-        2 + u64::from(self.has_program())
+        1 + u64::from(self.include_store_paths) + u64::from(self.has_program())
     }
 }
 

@@ -21,11 +21,11 @@ use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
 use crate::layer::{LayerKey, Owner};
 use crate::local_store::seed::SHIPPED;
-use crate::store::{Closure, StorePath};
+use crate::store::{Closure, StoreDir, StorePath};
 use crate::tree::StoreFiles;
 
 /// Changes whenever the same arguments would give other bytes.
-const VERSION: &str = "stowage system layer v5";
+const VERSION: &str = "stowage system layer v6";
 
 /// Where stowage is in an image with a hook.
 pub const PROGRAM: &str = "usr/bin/stowage";
@@ -135,11 +135,17 @@ impl<'a> SystemLayer<'a> {
     /// When contents conflict or can't be read, or a derivation means nothing.
     pub fn make(&self, files: &StoreFiles) -> anyhow::Result<Vec<u8>> {
         let layout = self.layout(files)?;
-        let mut items = Items::new(self.ground);
+        let mut items = Items::new(self.ground, self.closure.store_dir());
         for (path, placed) in &layout.placed {
-            items.put_content(path, placed, self.closure.store_dir())?;
+            items.put_content(path, placed)?;
         }
+        let database = b"nix/var/nix/db/";
         for (path, item) in self.made(&layout, files)?.items {
+            // Beside the image's own, SQLite would apply another's journal.
+            if self.spec.include_nix_db && path.starts_with(database) {
+                tracing::warn!("/{} gives way to the image's own database", String::from_utf8_lossy(&path));
+                continue;
+            }
             items.put_made(&path, item)?;
         }
         if self.spec.has_program() {
@@ -273,22 +279,18 @@ impl<'a> SystemLayer<'a> {
             let mode = match folder {
                 b"tmp" | b"var/tmp" => 0o1777,
                 // The parent's own, if it has them.
-                b"root" | b"var/empty" if self.ground.below(folder) == Below::Nothing => {
-                    if folder == b"root" {
-                        0o700
-                    } else {
-                        0o555
-                    }
-                }
+                b"root" if self.ground.below(folder) == Below::Nothing => 0o700,
+                b"var/empty" if self.ground.below(folder) == Below::Nothing => 0o555,
                 _ => {
                     items.put_folder(folder);
                     continue;
                 }
             };
-            items.put(folder, Item { mode, ..Item::of_root(Node::Directory) });
+            Self::add_folder(items, folder, Item { mode, ..Item::of_root(Node::Directory) });
         }
         if self.user.home != NO_HOME {
-            items.put(self.home(), self.of_user(Node::Directory));
+            let mode = if self.home() == b"root" { 0o700 } else { 0o755 };
+            Self::add_folder(items, self.home(), Item { mode, ..self.of_user(Node::Directory) });
         }
         if !self.spec.include_store_paths {
             return;
@@ -299,6 +301,21 @@ impl<'a> SystemLayer<'a> {
         for folder in [store.to_vec()].into_iter().chain(links) {
             items.put(&folder, self.of_user(Node::Directory));
         }
+    }
+
+    /// Puts a folder as `own` says, but with the owner and mode that were made for it, unless these are
+    /// what `mkdir` gives.
+    fn add_folder(items: &mut Items<'_>, path: &[u8], own: Item) {
+        let mkdir = Item::of_root(Node::Directory);
+        let item = match items.made_folder(path) {
+            Some(made) => Item {
+                mode: if made.mode == mkdir.mode { own.mode } else { made.mode },
+                owner: if made.owner == mkdir.owner { own.owner } else { made.owner.clone() },
+                ..own
+            },
+            None => own,
+        };
+        items.put(path, item);
     }
 
     fn home(&self) -> &[u8] {
@@ -321,7 +338,9 @@ pub fn may_be_home(home: &str) -> bool {
 /// The tar of the layer with stowage itself, `program`, and its hook's name.
 #[must_use]
 pub fn hook_layer(program: &[u8], ground: Ground<'_>) -> Vec<u8> {
-    let mut items = Items::new(ground);
+    // It has no links into any.
+    let store_dir = StoreDir::default();
+    let mut items = Items::new(ground, &store_dir);
     items.put(PROGRAM.as_bytes(), Item { mode: 0o555, ..Item::of_root(Node::File(program.to_vec())) });
     items.put(HOOK.as_bytes(), Item::of_root(Node::Link(b"stowage".to_vec())));
     items.to_tar()

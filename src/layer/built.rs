@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::elf::ARCHITECTURES;
 use super::{LayerKey, LayerRecord, Stamp};
 use crate::store::{NarHash, PathInfo, StoreDir, StorePath};
 
@@ -153,6 +154,12 @@ impl BuiltLayer {
         let infos: Vec<PathInfo> = paths.iter().map(info).collect();
         if LayerKey::of_store_paths(store_dir, &file.stamp, &infos) != file.key {
             return Err("has another key than its store paths".to_owned());
+        }
+        if let Some(name) = file.record.architectures.keys().find(|name| !ARCHITECTURES.contains(&&***name)) {
+            return Err(format!("names the architecture {name:?}, which nobody knows"));
+        }
+        if roots.is_empty() {
+            return Err("names nothing that was asked for".to_owned());
         }
         if let Some(root) = roots.iter().find(|root| !paths.contains_key(root)) {
             return Err(format!("lacks its own {}", store_dir.render_path(root)));

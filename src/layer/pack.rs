@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::chunks::{Chunks, Flow, PackError};
-use super::tar::{self, BLOCK, Header, Kind};
+use super::tar::{self, BLOCK, HIDING, Header, Kind};
 use super::{Owner, STORE_TIME, Stamp};
 use crate::store::{StoreDir, StorePath};
 use crate::tree::{Entry, Node, Sink as _, StoreFiles, TreeError};
@@ -37,6 +37,10 @@ impl<'a> StoreLayer<'a> {
         let mut entries = Vec::new();
         for path in paths {
             entries.append(&mut files.walk(path)?);
+        }
+        let name = |path: &[u8]| path.iter().rposition(|byte| *byte == b'/').map_or(0, |at| at + 1);
+        if let Some(entry) = entries.iter().find(|entry| entry.path[name(&entry.path)..].starts_with(HIDING)) {
+            return Err(TreeError::Hiding(format!("{store_dir}/{}", String::from_utf8_lossy(&entry.path))));
         }
         let mut layer = Self { files, store_dir, stamp, entries, size: 0 };
         let mut header = layer.folders();

@@ -16,6 +16,10 @@ use super::Owner;
 /// The unit of everything in a tar.
 pub const BLOCK: usize = 512;
 
+/// How the names begin by which a layer hides what is below it (OCI image-spec 1.1, `layer.md`,
+/// "Whiteouts"); nothing else in a layer may be called so.
+pub const HIDING: &[u8] = b".wh.";
+
 /// The keyword of a file's capabilities in pax headers.
 pub const CAPABILITY: &str = "SCHILY.xattr.security.capability";
 

@@ -3,7 +3,8 @@
 //! `nix-store --dump-db` and closureInfo leave them out, and so do some JSON forms.
 //! But a store path that is addressed by its content is made of that address: one
 //! that gives the path is its address, without a doubt. For recursive hashes the
-//! NAR hash is enough; for flat ones and texts, a single file has to be read.
+//! NAR hash is enough, if they are SHA-256; for flat ones and texts, a single file has to be read.
+//! Recursive ones of other hashes, and MD5, stay lost.
 //!
 //! Source: Nix's `makeFixedOutputPath` and `makeTextPath`, `store-api.cc`.
 
@@ -11,7 +12,8 @@ use std::collections::BTreeSet;
 
 use nix_derivation::{CAHash, NixHash};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
+use sha1::Sha1;
+use sha2::{Digest as _, Sha256, Sha512};
 
 use super::{Closure, PathInfo, StoreDir, StorePath};
 use crate::layer::index::LayerIndex;
@@ -51,7 +53,7 @@ pub fn restore_files(
         if info.ca.is_some() || known.contains(&info.path) {
             continue;
         }
-        let mut hasher = KeyHasher::new("stowage content address v1");
+        let mut hasher = KeyHasher::new("stowage content address v2");
         hasher.add(closure.print(id).as_bytes());
         hasher.add(info.nar_hash.as_bytes());
         let key = hasher.finish();
@@ -81,11 +83,23 @@ pub(super) fn of_file(store_dir: &StoreDir, info: &PathInfo, files: &StoreFiles)
     else {
         return Ok(None);
     };
-    let mut hashing = Hashing { hasher: Sha256::new(), buffer: vec![0; 256 * 1024] };
+    let mut hashing =
+        Hashing { sha256: Sha256::new(), sha512: Sha512::new(), sha1: Sha1::new(), buffer: vec![0; 256 * 1024] };
     files.read(&path, size, &mut hashing)?;
-    let digest: [u8; 32] = hashing.hasher.finalize().into();
-    let addresses = [CAHash::Text(digest), CAHash::Flat(NixHash::Sha256(digest))];
+    let digest: [u8; 32] = hashing.sha256.finalize().into();
+    let addresses = [
+        CAHash::Text(digest),
+        CAHash::Flat(NixHash::Sha256(digest)),
+        CAHash::Flat(NixHash::Sha512(Box::new(hashing.sha512.finalize().into()))),
+        CAHash::Flat(NixHash::Sha1(hashing.sha1.finalize().into())),
+    ];
     Ok(addresses.iter().find(|address| gives(store_dir, info, address)).map(CAHash::to_nix_string))
+}
+
+/// Whether `ca` is the address of the path of `info`, which it has to give.
+#[must_use]
+pub fn is_right(store_dir: &StoreDir, info: &PathInfo, ca: &str) -> bool {
+    CAHash::parse(ca).is_ok_and(|address| gives(store_dir, info, &address))
 }
 
 /// Whether `address` is that of the path of `info`.
@@ -98,7 +112,9 @@ pub(super) fn gives(store_dir: &StoreDir, info: &PathInfo, address: &CAHash) -> 
 
 /// Hashes what is read.
 struct Hashing {
-    hasher: Sha256,
+    sha256: Sha256,
+    sha512: Sha512,
+    sha1: Sha1,
     buffer: Vec<u8>,
 }
 
@@ -110,7 +126,10 @@ impl Sink for Hashing {
     }
 
     fn advance(&mut self, length: usize) {
-        self.hasher.update(&self.buffer[..length]);
+        let bytes = &self.buffer[..length];
+        self.sha256.update(bytes);
+        self.sha512.update(bytes);
+        self.sha1.update(bytes);
     }
 }
 
@@ -120,8 +139,13 @@ mod tests {
     use crate::store::NarHash;
 
     /// `nix-store --add`, `builtins.toFile` and `nix-store --add-fixed sha256` of a
-    /// file with the text `hello`, by Nix 2.8.
-    const ADDED: [(&str, &str); 3] = [
+    /// file with the text `hello`, by Nix 2.8; and the last for sha512 and sha1.
+    const ADDED: [(&str, &str); 5] = [
+        (
+            "9dsyz1y7fz5x2b2p5qc3a34qbjd2v83x-hello",
+            "fixed:sha512:11w1pmwfdpz9pisbhp5qiv38q6dmidq2ipcqykw3p0sb6yrqcij79rwcwcjbxyzwbdal349qbxrncbk7pmd6snljrfpiwv2pljd4wcv",
+        ),
+        ("v0nrf1zmxrpzqx6hw27z2qp9glpisrpz-hello", "fixed:sha1:9m1skbnr5i43n3yypvda5s65vhfwdx5a"),
         (
             "yqi18hzk6wxzj2ksv7x9k8rnnzwirzz9-hello",
             "fixed:r:sha256:0sg9f58l1jj88w6pdrfdpj5x9b1zrwszk84j81zvby36q9whhhqa",

@@ -163,7 +163,11 @@ fn attributes(text: &str, graphs: BTreeMap<String, IgnoredAny>) -> Result<Vec<En
     let mut entries = Vec::new();
     for name in graphs.into_keys() {
         let graph = all.remove(&name).unwrap_or_default();
-        entries.extend(serde_json::from_value::<Vec<Entry>>(graph)?);
+        let graph = serde_json::from_value::<Vec<Entry>>(graph).map_err(|error| {
+            let problem = "is no list of store paths; a derivation that exports it has it only in its own build";
+            <serde_json::Error as serde::de::Error>::custom(format!("the graph {name:?} {problem} ({error})"))
+        })?;
+        entries.extend(graph);
     }
     Ok(entries)
 }

@@ -41,6 +41,11 @@ pub enum TreeError {
     /// A device, socket or pipe, which no NAR can have.
     #[error("{0} is neither a file, nor a folder, nor a symbolic link; no store path may have such a file")]
     Special(PathBuf),
+    /// A container would not have it, and perhaps not what is called like it without that beginning.
+    #[error(
+        "{0} has a name by which layers hide what is below them, so no image can have it; call it otherwise, or leave it out of its store path"
+    )]
+    Hiding(String),
     /// Anything else that the system says.
     #[error("reading {path}: {source}")]
     Io {

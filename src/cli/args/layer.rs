@@ -16,7 +16,7 @@ pub struct LayerArguments {
     /// Leave out what this layer has, which goes below this one in images; can be repeated
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub except: Vec<String>,
-    /// The file to write
+    /// The file to write; - is standard output
     #[arg(long, value_name = "FILE", default_value = "./layer.json", value_hint = ValueHint::FilePath)]
     pub to: PathBuf,
     /// Whom the store paths belong to, as in the spec of the images

@@ -9,7 +9,7 @@ use crate::cli::exit::UsageError;
 use crate::cli::paths::{self, Located};
 use crate::image::ImageSpec;
 use crate::image::extras::{Extras, Reason};
-use crate::image::made::Made;
+use crate::image::made::{Made, MadeError};
 use crate::store::{Closure, StorePath};
 use crate::tree::StoreFiles;
 
@@ -37,7 +37,7 @@ impl Gathering<'_> {
     }
 
     fn add_root(&mut self, path: &Path) -> anyhow::Result<()> {
-        let bytes = crate::fs::read_regular(path)?;
+        let bytes = crate::fs::read_regular(path).map_err(MadeError::Read)?;
         let store_dir = self.location().store_dir.clone();
         let mut made = Made::parse(&bytes, store_dir.as_str().trim_start_matches('/'))?;
         let references = match paths::locate(self.location(), path)? {

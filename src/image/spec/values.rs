@@ -76,9 +76,13 @@ pub(super) fn perms(perms: Vec<PermKeys>) -> Result<Vec<Perm>, SpecError> {
         let nonsense = |problem: String| SpecError::Nonsense { key: "perms", problem };
         let path = PermGlob::new(&keys.path).map_err(|error| nonsense(error.to_string()))?;
         let mode = keys.mode.as_ref().map(|mode| {
-            let number = u32::from_str_radix(mode, 8).ok().filter(|number| *number <= 0o7777);
+            let number = Some(mode).filter(|mode| mode.bytes().all(|digit| digit.is_ascii_digit()));
+            let number = number.and_then(|mode| u32::from_str_radix(mode, 8).ok()).filter(|number| *number <= 0o7777);
             number.ok_or_else(|| nonsense(format!("{mode:?} is no mode; give it in octal digits, e.g. \"0640\"")))
         });
+        if mode.is_none() && keys.uid.or(keys.gid).is_none() && keys.uname.as_ref().or(keys.gname.as_ref()).is_none() {
+            return Err(nonsense(format!("nothing is said of {:?}; give a mode, or an owner", keys.path)));
+        }
         Ok(Perm { path, mode: mode.transpose()?, uid: keys.uid, gid: keys.gid, uname: keys.uname, gname: keys.gname })
     };
     perms.into_iter().map(perm).collect()
