@@ -199,8 +199,6 @@ parents() {
 # stowage itself, by its store path.
 pulled() {
   local push digest expression hash path
-  certificate "$work/authority"
-  start_registry tls "  tls: {certificate: $work/authority/cert.pem, key: $work/authority/key.pem}"
   push=$(nix_expression bookworm "(buildCIImage { name = \"$host/ci-image\"; tag = \"1\"; contents = [ debnix.bash debnix.coreutils ]; }).copyToRegistry")
   SSL_CERT_FILE=$work/authority/authority.pem "$push/bin/copy-to-registry" --json > "$work/pushed.json"
   digest=$(jq --raw-output .digest "$work/pushed.json")
@@ -248,4 +246,6 @@ check "keys of Docker's own are handed on" dockers_config
 check 'results can be overridden' overridden
 check 'tags tell images apart' tags_tell_images_apart
 check 'parents are images of ours, programs and archives of several' parents
+certificate "$work/authority"
+start_registry tls "  tls: {certificate: $work/authority/cert.pem, key: $work/authority/key.pem}"
 check 'an image with stowage in it is pulled from a registry with TLS' pulled

@@ -212,7 +212,6 @@ nix_instantiate_value() {
 }
 
 to_a_registry() {
-  start_registry pulled
   push=$(nix_expression bookworm "(buildLayeredImage { name = \"$host/hello\"; config.Cmd = [ \"\${debnix.hello}/bin/hello\" ]; }).copyToRegistry")
   "$push/bin/copy-to-registry" --json > "$work/pushed.json"
   digest=$(jq --raw-output .digest "$work/pushed.json")
@@ -348,6 +347,7 @@ check 'an image without such layers, too' is_small "buildLayeredImage { name = \
 check 'files have owners, modes and capabilities' capabilities_are_kept
 check 'a home can be mutable, and its files are there once' home_is_mutable
 check 'images go to Docker, archives and layouts' copies
+start_registry pushed
 check 'and to a registry' to_a_registry
 check 'and to podman' to_podman
 check 'the example for CI builds its project, with one builder' builds_one
