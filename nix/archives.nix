@@ -55,8 +55,9 @@ rec {
           ++ lib.optional (cacert == null) "SSL_CERT_FILE";
         preferLocalBuild = true;
       } // (if cacert == null then { } else { SSL_CERT_FILE = "${puller}/ca-bundle.crt"; }));
-      architecture = { x86_64-linux = "amd64"; aarch64-linux = "arm64"; }.${host.system} or (throw
-        "pullImage: Go's name of ${host.system} is not known; give it as `arch`");
+      architecture =
+        if lib.architecture != null then lib.architecture
+        else throw "pullImage: Go's name of ${host.system} is not known; give it as `arch`";
     in
     lib.overridable pullImage args (image // copies { inherit image; name = finalName; tag = finalTag; } // {
       imageName = finalName;

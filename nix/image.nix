@@ -65,6 +65,8 @@ in
         mtime = if get "mtime" null == null then null else lib.date args.mtime;
         layers = if layers == [ ] then null else map group layers;
       } // builtins.listToAttrs (map (key: { name = key; value = get key null; }) keys) // {
+        # Without store paths, no program tells.
+        architecture = get "architecture" (if get "includeStorePaths" true then null else lib.architecture);
         # As a store path, it is none of the image's own bytes; a store that is elsewhere at first needs those.
         hook = if get "hook" false == true && get "cacheStore" null == null then "${host.stowage}" else get "hook" null;
       });

@@ -1,5 +1,5 @@
 # What the functions share.
-{ stowage, bash, coreutils, system, ... }:
+{ stowage, bash, coreutils, system, host, ... }:
 
 let
   # The words of a message.
@@ -106,6 +106,9 @@ rec {
     mkdir -p "$out/bin"
     ln -s ${writeScript name content} "$out/bin/${name}"
   '' // { meta.mainProgram = name; };
+
+  # Go's name of the architecture that images are for; null where it is not known.
+  architecture = { x86_64-linux = "amd64"; aarch64-linux = "arm64"; }.${host.system} or null;
 
   # A hash of texts, as long as those that dockerTools has for tags.
   hashOf = texts: builtins.substring 0 32

@@ -107,7 +107,7 @@ fn walk(folder: &Path, path: &Path, found: &mut Vec<String>) {
 #[test]
 fn an_image_without_store_paths_has_nothing_of_the_store() {
     let scratch = Scratch::new();
-    let spec = json!({ "contents": [printed(ENVIRONMENT)], "includeStorePaths": false });
+    let spec = json!({ "contents": [printed(ENVIRONMENT)], "includeStorePaths": false, "maxLayers": 1 });
     image(&scratch, "image", &spec);
     assert_eq!(layers(&scratch, "image"), [Vec::<String>::new()]);
     scratch.stowage(&["copy", "stowage:image", "docker-archive:image.tar"]).assert().success();
@@ -116,6 +116,11 @@ fn an_image_without_store_paths_has_nothing_of_the_store() {
     assert!(entries.iter().any(|(_, header, _)| header.link_name().expect("valid").is_some()));
     let archive = std::fs::read(scratch.path("image.tar")).expect("there");
     assert_eq!(tar_names(&archive).iter().filter(|name| name.ends_with("layer.tar")).count(), 1);
+    let root = scratch.root();
+    let plan = ["plan", "--store", root.to_str().expect("ASCII"), "--spec", "spec.json", "--json"];
+    let plan = scratch.stowage(&plan).assert().success();
+    let plan: serde_json::Value = serde_json::from_slice(&plan.get_output().stdout).expect("JSON");
+    assert_eq!(plan["layers"], json!([]));
 }
 
 /// A tar of folders, with modes, and of links.

@@ -159,8 +159,9 @@ pub fn limit(
     // Where no number is given, groups that are too many share the last layer of theirs.
     let groups = spec.max_layers.map_or(0, |_| spec.groups.len() as u64) + needed.fixed;
     let of_parent = parent.map_or(0, |parent| parent.layers.len() as u64);
-    // A plan wants a layer, if only an empty one.
-    let has_others = needed.has_others || (parent.is_none() && needed.fixed == 0);
+    // A plan wants a layer, if only an empty one, where there may be any.
+    let is_empty = parent.is_none() && needed.fixed == 0 && spec.include_store_paths;
+    let has_others = needed.has_others || is_empty;
     let others = of_parent + 1 + u64::from(has_hook);
     let least = others + u64::from(has_others) + groups;
     let of_parent_and_others = parent.map_or(String::new(), |parent| format!("{} has {of_parent}, and ", parent.name));

@@ -99,6 +99,12 @@ ci_images_have_contents() {
 # spec_of EXPRESSION FILTER
 spec_of() { jq --raw-output "$2" "$(nix_expression bookworm "($1).spec")"; }
 
+architectures() {
+  same architecture arm64 "$(spec_of 'buildImage { name = "x"; architecture = "arm64"; }' .architecture)"
+  same architecture amd64 "$(spec_of 'buildImage { name = "x"; includeStorePaths = false; }' .architecture)"
+  same architecture null "$(spec_of 'buildImage { name = "x"; }' .architecture)"
+}
+
 dates() {
   local date
   for date in 2024-01-02 20240102; do
@@ -241,6 +247,7 @@ check 'accounts are added by shadowSetup' accounts_are_added
 check 'a folder of a package is contents, linked and copied' folders_are_contents
 check 'an image for CI has contents by either name' ci_images_have_contents
 check 'dates come in several forms' dates
+check 'the architecture is that of the machine where no program tells' architectures
 check 'files of the store are of the time that is asked for' store_is_of_that_time
 check "keys of Docker's own are handed on" dockers_config
 check 'results can be overridden' overridden
