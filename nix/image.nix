@@ -18,8 +18,8 @@ let
   parent = function: image: name: tag:
     if image == null then null
     else if image ? image then
-      if name == null || tag == null || name == image.imageName && tag == image.imageTag then "${image.image}"
-      else throw "${function}: fromImage is ${image.imageName}:${image.imageTag}, and not ${name}:${tag}"
+      if (name == null || name == image.imageName) && (tag == null || tag == image.imageTag) then "${image.image}"
+      else throw "${function}: fromImage is ${image.imageName}:${image.imageTag}, and not ${toString name}:${toString tag}"
     else if name != null && tag != null then "docker-archive:${lib.archiveOf image}:${name}:${tag}"
     else "${lib.archiveOf image}";
 
@@ -39,8 +39,8 @@ in
       get = name: default: if args.${name} or null == null then default else args.${name};
       name = lib.toLower (get "name" (throw "${function}: the image needs a `name`"));
       layers = get "layers" [ ];
-      given = map (path: "${path}") (lib.contentsOf function args);
-      copied = let value = get "mutable" [ ]; in if value == true then given else map (path: "${path}") (asList value);
+      given = map lib.plain (lib.contentsOf function args);
+      copied = let value = get "mutable" [ ]; in if value == true then given else map lib.plain (asList value);
       # Contents are whole store paths.
       asWhole = text: if lib.isPart text then "${lib.part (builtins.elem text copied) text}" else text;
       contents = map asWhole given;

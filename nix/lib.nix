@@ -114,6 +114,11 @@ rec {
   hashOf = texts: builtins.substring 0 32
     (builtins.hashString "sha256" (builtins.unsafeDiscardStringContext (builtins.concatStringsSep " " texts)));
 
+  # The path without a slash at its end, with its context.
+  plain = path:
+    let text = "${path}"; length = builtins.stringLength text;
+    in if length > 1 && builtins.substring (length - 1) 1 text == "/" then plain (builtins.substring 0 (length - 1) text) else text;
+
   # What of a path is the store path that it is in, and what is below that.
   below = text: builtins.substring (builtins.stringLength (whole text)) (-1) text;
   whole = text:
@@ -136,6 +141,14 @@ rec {
       mkdir "$out"
       for file in ${escape text}/*; do
         ${if isCopied then "cp -r" else "ln -s"} "$file" "$out/"
+      done
+      shopt -s globstar
+      for link in "$out"/**; do
+        # A copied link that has led out of the folder leads there still.
+        from=${escape text}''${link#"$out"}
+        if [ -L "$link" ] && [ ! -e "$link" ] && [ -e "$from" ]; then
+          ln -s -f -n "$(readlink -f "$from")" "$link"
+        fi
       done
     '';
   };
@@ -170,7 +183,7 @@ rec {
   # "now", which only impure evaluation knows.
   date = value:
     let
-      parts = builtins.match "([0-9]{4})-?([0-9]{2})-?([0-9]{2})(T?([0-9]{2}):?([0-9]{2}):?([0-9]{2}))?" value;
+      parts = builtins.match "([0-9]{4})-?([0-9]{2})-?([0-9]{2})([T ]?([0-9]{2}):?([0-9]{2}):?([0-9]{2}))?" value;
       part = builtins.elemAt parts;
       time = if part 3 == null then "00:00:00" else "${part 4}:${part 5}:${part 6}";
     in

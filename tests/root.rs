@@ -145,25 +145,51 @@ fn tar_of(scratch: &Scratch, folders: &[(&str, u32, u64)], links: &[(&str, &str)
 }
 
 #[test]
-fn links_that_were_made_stay_and_the_images_own_is_where_they_lead() {
+fn links_into_the_store_are_folders_where_the_image_has_its_own() {
     let scratch = Scratch::new();
-    let share = format!("{}/share", printed(HELLO));
-    tar_of(&scratch, &[("usr", 0o755, 0)], &[("usr/bin", "../bin"), ("var", "/data/var"), ("etc/ssl", &share)]);
-    let said = image(&scratch, "image", &json!({ "root": "root.tar", "hook": false, "contents": [printed(HELLO)] }));
-    assert_eq!(said, "");
+    let etc = scratch.store_file(HELLO).join("etc");
+    for (path, text) in [("ssl/certs/x.crt", "x"), ("passwd", "alice:x:7:7::/:\n"), ("nsswitch.conf", "hosts: dns\n")] {
+        std::fs::create_dir_all(etc.join(path).parent().expect("a folder")).expect("writable");
+        std::fs::write(etc.join(path), text).expect("writable");
+    }
+    let in_store = |path: &str| format!("{}/{path}", printed(HELLO));
+    tar_of(&scratch, &[], &[("etc", &in_store("etc")), ("home/user", &in_store("share")), ("var", &in_store("share"))]);
+    assert_eq!(image(&scratch, "image", &json!({ "root": "root.tar", "contents": [printed(HELLO)] })), "");
     let entries = system(&scratch, "image");
     let target = |path: &str| {
         let header = &find(&entries, path).expect(path).1;
         header.link_name().expect("a link").map(|target| target.to_string_lossy().into_owned())
     };
-    assert_eq!((target("usr/bin"), target("var")), (Some("../bin".to_owned()), Some("/data/var".to_owned())));
-    assert!(find(&entries, "usr/bin/env").is_none() && find(&entries, "var/tmp").is_none());
-    assert_eq!(find(&entries, "data/var/tmp").expect("there").1.mode().expect("a mode"), 0o1777);
-    // What a link into the store led to is there still, beside the image's own.
-    assert_eq!(target("etc/ssl"), None);
-    assert_eq!(target("etc/ssl/doc"), Some(format!("{share}/doc")));
-    assert!(find(&entries, "etc/ssl/certs").is_some());
-    // Where a file is, no folder can be.
+    // What they led to is there still, beside the image's own, however deep that is.
+    assert_eq!([target("etc"), target("etc/ssl/certs"), target("home/user"), target("var")], [None, None, None, None]);
+    assert_eq!(target("etc/ssl/certs/x.crt"), Some(in_store("etc/ssl/certs/x.crt")));
+    assert_eq!(
+        [target("home/user/doc"), target("var/doc")],
+        [Some(in_store("share/doc")), Some(in_store("share/doc"))]
+    );
+    assert_eq!(target("etc/nsswitch.conf"), Some(in_store("etc/nsswitch.conf")));
+    let passwd = String::from_utf8(find(&entries, "etc/passwd").expect("there").2.clone()).expect("UTF-8");
+    assert!(passwd.contains("alice:x:7") && passwd.contains("user:x:1000"), "{passwd}");
+    assert!(find(&entries, "etc/nix/nix.conf").is_some() && find(&entries, "var/tmp").is_some());
+}
+
+#[test]
+fn where_the_image_has_folders_there_are_no_files_and_no_other_links() {
+    let scratch = Scratch::new();
+    for (path, target) in [
+        ("usr/bin", "../bin"),
+        ("etc/nix", "/config/nix"),
+        ("etc", "nix/store/x/etc"),
+        ("var", "/nix/store"),
+        ("home/user", "/data/user"),
+        ("tmp", "/scratch/tmp"),
+        ("nix/var/nix", "../../srv"),
+    ] {
+        tar_of(&scratch, &[], &[(path, target)]);
+        let said = refused(&scratch, &json!({ "root": "root.tar" }), Exit::Contents);
+        let expected = format!("/{path} comes from two places: from {target} and from a folder");
+        assert!(said.contains(&expected), "{said}");
+    }
     root_tar(&scratch, &[("usr/bin", "x", 0)]);
     let said = refused(&scratch, &json!({ "root": "root.tar" }), Exit::Contents);
     assert!(said.contains("/usr/bin comes from two places: from a file and from a folder"), "{said}");
@@ -182,6 +208,9 @@ fn modes_that_were_made_stay_and_others_are_the_usual() {
     image(&scratch, "image", &json!({ "root": "root.tar" }));
     assert_eq!([of("image", "tmp"), of("image", "var/tmp")], [(0o700, 0), (0o1777, 0)]);
     assert_eq!([of("image", "home/user"), of("image", "var/empty")], [(0o711, 1000), (0o555, 3)]);
+    // And in images that are built on it.
+    image(&scratch, "child", &json!({ "fromImage": "./image" }));
+    assert_eq!([of("child", "tmp"), of("child", "home/user")], [(0o700, 0), (0o711, 1000)]);
     image(&scratch, "roots", &json!({ "contents": [printed(HELLO)], "user": { "name": "root" } }));
     assert_eq!(of("roots", "root"), (0o700, 0));
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::image::ImageSpec;
-use crate::layer::Stamp;
+use crate::layer::Owner;
 use crate::layer::built::{BuiltLayer, BuiltLayerError, Known};
 use crate::layer::index::known::KnownLayers;
 use crate::plan::Fixed;
@@ -83,10 +83,16 @@ impl BuiltLayers {
         let stamp = &spec.stamp;
         let mut taken: BTreeMap<&StorePath, &str> = parent.iter().map(|path| (*path, "the parent")).collect();
         for (file, layer) in &self.0 {
-            if layer.stamp != *stamp {
-                let (its, images) = (text(&layer.stamp), text(stamp));
+            if layer.stamp.owner != stamp.owner {
+                let (its, images) = (text(&layer.stamp.owner), text(&stamp.owner));
                 tracing::warn!(
-                    "the layer {file} is made anew: its store paths belong to {its}, and the image's to {images}; give it the image's uid, gid, uname, gname and mtime"
+                    "the layer {file} is made anew: its store paths belong to {its}, and the image's to {images}; give it the image's uid, gid, uname and gname"
+                );
+            }
+            if layer.stamp.mtime != stamp.mtime {
+                let (its, images) = (layer.stamp.mtime, stamp.mtime);
+                tracing::warn!(
+                    "the layer {file} is made anew: its files were modified {its} seconds after 1970 began, and the image's {images}; give it the image's mtime"
                 );
             }
             if let Some(dir) = spec.cache_store.as_ref() {
@@ -118,14 +124,16 @@ impl BuiltLayers {
     }
 }
 
-fn text(Stamp { owner, mtime }: &Stamp) -> String {
-    format!("{}:{} ({}:{}), of the second {mtime}", owner.uid, owner.gid, owner.uname, owner.gname)
+fn text(owner: &Owner) -> String {
+    let names = [&owner.uname, &owner.gname].iter().any(|name| !name.is_empty());
+    let names = if names { format!(" ({}:{})", owner.uname, owner.gname) } else { String::new() };
+    format!("{}:{}{names}", owner.uid, owner.gid)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layer::LayerRecord;
+    use crate::layer::{LayerRecord, Stamp};
     use crate::store::closure::tests::{info, path};
     use crate::store::{NarHash, PathInfo};
 

@@ -231,7 +231,7 @@ fn texts(spec: &ImageSpec) -> anyhow::Result<String> {
     let user = spec.user.clone().unwrap_or_default();
     let config = config::with_defaults(spec.config.clone(), &user);
     let settings: Vec<&String> = spec.nix_conf.values().collect();
-    Ok(serde_json::to_string(&(config, &user.home, &user.shell, settings))?)
+    Ok(serde_json::to_string(&(config, &spec.dockers, &user.home, &user.shell, settings))?)
 }
 
 /// The store path that one of `buildDepsOf` names, perhaps as Nix names outputs of derivations.

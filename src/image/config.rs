@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::ImageLayer;
 use super::inherit::Inherited;
+use super::spec::SpecError;
 use super::trees::{self, Tree};
 use super::user::User;
 use crate::digest::Digest;
@@ -96,32 +97,41 @@ impl ContainerConfig {
     ];
 }
 
-/// Keys of Docker's own container configs that OCI has not, and that say nothing about an image; some
-/// write them, and they are handed on.
+/// Keys of Docker's own container configs that OCI has not, and that say nothing about an image, with a
+/// text each; some write them, and they are handed on.
 ///
 /// Source: moby's `api/types/container/config.go` and `image/spec/v1.2.md`.
-pub const DOCKERS_KEYS: [&str; 15] = [
-    "Hostname",
-    "Domainname",
-    "AttachStdin",
-    "AttachStdout",
-    "AttachStderr",
-    "Tty",
-    "OpenStdin",
-    "StdinOnce",
-    "ArgsEscaped",
-    "Image",
-    "NetworkDisabled",
-    "MacAddress",
-    "Memory",
-    "MemorySwap",
-    "CpuShares",
-];
+const DOCKERS_TEXTS: [&str; 4] = ["Hostname", "Domainname", "Image", "MacAddress"];
+/// Likewise, those that are true or false.
+const DOCKERS_SWITCHES: [&str; 8] =
+    ["AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce", "ArgsEscaped", "NetworkDisabled"];
+/// Likewise, those that are numbers.
+const DOCKERS_NUMBERS: [&str; 3] = ["Memory", "MemorySwap", "CpuShares"];
 
 /// Takes Docker's own keys out of a spec's `config`, in which `null` is for what is not set.
-pub fn take_dockers(config: &mut Map<String, Value>) -> Map<String, Value> {
-    config.retain(|_, value| !value.is_null());
-    DOCKERS_KEYS.iter().filter_map(|key| config.remove_entry(*key)).collect()
+///
+/// # Errors
+/// When one has a value of another kind than it has to have.
+pub fn take_dockers(config: &mut Map<String, Value>) -> Result<Map<String, Value>, SpecError> {
+    let is_known = |key: &str| {
+        let ours = ContainerConfig::KEYS.iter().chain(&DOCKERS_TEXTS).chain(&DOCKERS_SWITCHES).chain(&DOCKERS_NUMBERS);
+        ours.clone().any(|known| *known == key)
+    };
+    config.retain(|key, value| !value.is_null() || !is_known(key));
+    let mut dockers = Map::new();
+    let keys = DOCKERS_TEXTS.iter().chain(&DOCKERS_SWITCHES).chain(&DOCKERS_NUMBERS);
+    for (key, value) in keys.filter_map(|key| config.remove_entry(*key)) {
+        let (is_right, expected) = match &*key {
+            key if DOCKERS_TEXTS.contains(&key) => (value.is_string(), "a text"),
+            key if DOCKERS_SWITCHES.contains(&key) => (value.is_boolean(), "true or false"),
+            _ => (value.is_i64(), "a whole number"),
+        };
+        if !is_right {
+            return Err(SpecError::Kind { key: format!("config.{key}"), expected });
+        }
+        dockers.insert(key, value);
+    }
+    Ok(dockers)
 }
 
 /// Go's `struct{}`, the value of sets in the config.

@@ -17,7 +17,7 @@ use crate::layer::tar::HIDING;
 use crate::store::{StoreDir, StorePath};
 use crate::tree::{Entry, Node, StoreFiles, TreeError};
 use links::{Links, components};
-pub use links::{linked_file, names};
+pub use links::{linked_file, linked_folder, names};
 pub use stored::StoredLayout;
 
 /// Where the image's programs find certificates; `contents` may call the file

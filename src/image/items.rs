@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::contents::{self, ContentsError, Placed};
 use super::ground::{Below, Ground};
 use super::perms::Perm;
-use crate::fs::MAX_LINKS;
 use crate::layer::Owner;
 use crate::layer::tar::{self, Header, Kind};
 use crate::parent;
@@ -50,7 +49,6 @@ pub struct Items<'a> {
     made: BTreeSet<Vec<u8>>,
     /// What has no place, told in the end.
     problem: Option<ContentsError>,
-    store_dir: &'a StoreDir,
     /// The links into the store that folders take the place of, with what they lead
     /// to there.
     dissolved: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -70,11 +68,11 @@ impl Item {
 }
 
 impl<'a> Items<'a> {
-    /// No entries, on `ground`, with links into `store_dir`.
+    /// No entries, on `ground`.
     #[must_use]
-    pub fn new(ground: Ground<'a>, store_dir: &'a StoreDir) -> Self {
+    pub fn new(ground: Ground<'a>) -> Self {
         let (entries, dissolved) = (BTreeMap::new(), BTreeMap::new());
-        Self { ground, entries, put: BTreeSet::new(), made: BTreeSet::new(), problem: None, store_dir, dissolved }
+        Self { ground, entries, put: BTreeSet::new(), made: BTreeSet::new(), problem: None, dissolved }
     }
 
     /// Puts what contents have at `path`.
@@ -82,7 +80,7 @@ impl<'a> Items<'a> {
     /// # Errors
     /// When the parent has a folder where contents have a file, or its links lead two
     /// of the contents' files to one place.
-    pub fn put_content(&mut self, path: &[u8], placed: &Placed) -> Result<(), ContentsError> {
+    pub fn put_content(&mut self, path: &[u8], placed: &Placed, store_dir: &StoreDir) -> Result<(), ContentsError> {
         let target = match placed {
             Placed::Link(target) => target,
             Placed::Directory => {
@@ -92,7 +90,7 @@ impl<'a> Items<'a> {
             // What was made for the image has it.
             Placed::Copy { .. } => return Ok(()),
         };
-        let in_store = self.below_store(target).is_some();
+        let in_store = target.starts_with(store_dir.as_str().as_bytes());
         if self.ground.below(path) == Below::Directory {
             // Links to links: the parent's folder is what they stand for.
             return if in_store { Err(self.folder_below(path, target)) } else { Ok(()) };
@@ -162,46 +160,21 @@ impl<'a> Items<'a> {
     /// The folder that was made for the image at `path`.
     #[must_use]
     pub fn made_folder(&self, path: &[u8]) -> Option<&Item> {
-        let place = self.ground.place_of_folder(&self.led(path)).path;
+        let place = self.ground.place_of_folder(path).path;
         self.entries.get(&place).filter(|item| item.node == Node::Directory && self.made.contains(&place))
-    }
-
-    /// Where `path` belongs once those links are followed that were made for the image, but for those
-    /// into the store, which folders take the place of.
-    fn led(&self, path: &[u8]) -> Vec<u8> {
-        let mut path = path.to_vec();
-        for _ in 0..MAX_LINKS {
-            let target = |folder: &Vec<u8>| match &self.entries.get(folder)?.node {
-                Node::Link(target) if self.made.contains(folder) && self.below_store(target).is_none() => {
-                    Some((folder.len(), absolute(folder_of(folder), target)))
-                }
-                _ => None,
-            };
-            let Some((length, target)) = parents(&path).chain([path.clone()]).find_map(|folder| target(&folder)) else {
-                break;
-            };
-            let led = [&target[..], &path[length..]].concat();
-            path = led[led.iter().take_while(|byte| **byte == b'/').count()..].to_vec();
-        }
-        path
-    }
-
-    fn below_store<'t>(&self, target: &'t [u8]) -> Option<&'t [u8]> {
-        let rest = target.strip_prefix(self.store_dir.as_str().as_bytes())?.strip_prefix(b"/")?;
-        (!rest.is_empty()).then_some(rest)
     }
 
     /// Puts a file, link or folder of the image's own, which takes the place of what
     /// contents have there.
     pub fn put(&mut self, path: &[u8], item: Item) {
         self.put_folder(folder_of(path));
-        let place = match item.node {
-            Node::Directory => self.ground.place_of_folder(&self.led(path)).path,
-            _ => {
-                let (folder, name) = path.split_at(folder_of(path).len());
-                self.ground.place(&join(&self.led(folder), name.strip_prefix(b"/").unwrap_or(name))).path
-            }
-        };
+        let is_folder = item.node == Node::Directory;
+        let place = if is_folder { self.ground.place_of_folder(path) } else { self.ground.place(path) }.path;
+        if let Some(made) = self.entries.get(&place).filter(|other| is_folder && other.node != Node::Directory)
+            && self.made.contains(&place)
+        {
+            self.problem = Some(conflict(&place, &made.node, &item.node));
+        }
         if !matches!(path, b"etc/passwd" | b"etc/group") {
             warn_of_lost(&place, self.entries.get(&place));
         }
@@ -215,7 +188,7 @@ impl<'a> Items<'a> {
             return;
         }
         self.put_folder(folder_of(path));
-        let place = self.ground.place_of_folder(&self.led(path));
+        let place = self.ground.place_of_folder(path);
         // Those above a path that no link leads away from have been put.
         let above: Vec<Vec<u8>> = if place.path == path { Vec::new() } else { parents(&place.path).collect() };
         for folder in above.into_iter().chain([place.path.clone()]) {
@@ -231,14 +204,8 @@ impl<'a> Items<'a> {
                 continue;
             }
             self.entries.insert(folder.clone(), folder_below());
-            match before.filter(|_| self.made.remove(&folder)) {
-                // What it leads to is to be seen still.
-                Some(Node::Link(target)) if self.below_store(&target).is_some() => {
-                    let in_store = self.below_store(&target).unwrap_or_default().to_vec();
-                    self.dissolved.insert(folder, in_store);
-                }
-                Some(other) => self.problem = Some(conflict(&folder, &other, &Node::Directory)),
-                None => {}
+            if let Some(made) = before.filter(|_| self.made.contains(&folder)) {
+                self.problem = Some(conflict(&folder, &made, &Node::Directory));
             }
         }
         if let Some(in_store) = place.in_store {
@@ -283,11 +250,8 @@ impl<'a> Items<'a> {
     /// the store, so that nothing of it goes out of sight.
     ///
     /// # Errors
-    /// When that is not in this store, or something of what was put has had no place.
+    /// When that is not in this store.
     pub fn link_dissolved(&mut self, files: &StoreFiles, store_dir: &StoreDir) -> Result<(), ContentsError> {
-        if let Some(problem) = self.problem.take() {
-            return Err(problem);
-        }
         for (path, in_store) in std::mem::take(&mut self.dissolved) {
             for name in contents::names(files, store_dir, &in_store, &path)? {
                 let target = [store_dir.as_str().as_bytes(), b"/", &in_store, b"/", &name].concat();
@@ -295,6 +259,21 @@ impl<'a> Items<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Sees whether all that was put has found its place.
+    ///
+    /// # Errors
+    /// When something was made for the image, and is no folder, where the image has one of its own.
+    pub fn check(&mut self) -> Result<(), ContentsError> {
+        self.problem.take().map_or(Ok(()), Err)
+    }
+
+    /// The folder that the parent has at `path`.
+    #[must_use]
+    pub fn parents_folder(&self, path: &[u8]) -> Option<&'a parent::Entry> {
+        let entry = self.ground.entry(&self.ground.place_of_folder(path).path);
+        entry.filter(|entry| entry.node == parent::Node::Directory)
     }
 
     /// The layer's tar.

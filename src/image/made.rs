@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
-use super::contents::linked_file;
+use super::contents::{linked_file, linked_folder};
 use super::items::{Item, Node, parents};
+use super::system::OWN_FOLDERS;
 use crate::digest::Digest;
 use crate::layer::Owner;
 use crate::layer::tar::HIDING;
@@ -19,8 +20,8 @@ use crate::tree::{StoreFiles, TreeError};
 /// In how many folders a file may be; they take memory each.
 const MOST_FOLDERS: usize = 256;
 
-/// How files begin that gzip, zstd, xz and bzip2 have compressed.
-const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh"];
+/// How files begin that gzip, zstd and xz have compressed.
+const COMPRESSED: [&[u8]; 3] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ"];
 
 /// Files that were made for an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -123,12 +124,36 @@ impl Made {
     /// # Errors
     /// When one can't be read.
     pub fn follow(&mut self, files: &StoreFiles, store_dir: &StoreDir) -> Result<(), TreeError> {
+        self.dissolve(OWN_FOLDERS.map(|folder| folder.as_bytes().to_vec()), files, store_dir)?;
         for path in WANTED {
             if let Some(item) = self.items.get_mut(path.as_bytes())
                 && let Node::Link(target) = &item.node
                 && let Some(bytes) = linked_file(files, store_dir, target)?
             {
                 *item = Item::of_root(Node::File(bytes));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has folders in place of links into the store where the image has `folders` of its own, each before
+    /// those in it: with links to all that they led to.
+    ///
+    /// # Errors
+    /// When a link's folder can't be read.
+    pub fn dissolve(
+        &mut self,
+        folders: impl IntoIterator<Item = Vec<u8>>,
+        files: &StoreFiles,
+        store_dir: &StoreDir,
+    ) -> Result<(), TreeError> {
+        for folder in folders {
+            let Some(Node::Link(target)) = self.items.get(&folder).map(|item| &item.node) else { continue };
+            let Some(entries) = linked_folder(files, store_dir, target)? else { continue };
+            self.items.insert(folder.clone(), Item::of_root(Node::Directory));
+            for (name, target) in entries {
+                let path = [&folder[..], b"/", &name].concat();
+                self.items.entry(path).or_insert_with(|| Item::of_root(Node::Link(target)));
             }
         }
         Ok(())

@@ -222,7 +222,7 @@ impl ImageSpec {
     }
 
     fn from_value(mut value: Value) -> Result<Self, SpecError> {
-        let dockers = value.get_mut("config").and_then(Value::as_object_mut).map(config::take_dockers);
+        let dockers = value.get_mut("config").and_then(Value::as_object_mut).map(config::take_dockers).transpose()?;
         keys::check(&value)?;
         kinds::check_objects(&value)?;
         let keys: Keys = Keys::deserialize(&value).map_err(|_| kinds::problem::<Keys>(&value))?;

@@ -21,7 +21,7 @@ use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
 use crate::layer::{LayerKey, Owner};
 use crate::local_store::seed::SHIPPED;
-use crate::store::{Closure, StoreDir, StorePath};
+use crate::store::{Closure, StorePath};
 use crate::tree::StoreFiles;
 
 /// Changes whenever the same arguments would give other bytes.
@@ -135,9 +135,9 @@ impl<'a> SystemLayer<'a> {
     /// When contents conflict or can't be read, or a derivation means nothing.
     pub fn make(&self, files: &StoreFiles) -> anyhow::Result<Vec<u8>> {
         let layout = self.layout(files)?;
-        let mut items = Items::new(self.ground, self.closure.store_dir());
+        let mut items = Items::new(self.ground);
         for (path, placed) in &layout.placed {
-            items.put_content(path, placed)?;
+            items.put_content(path, placed, self.closure.store_dir())?;
         }
         let database = b"nix/var/nix/db/";
         for (path, item) in self.made(&layout, files)?.items {
@@ -167,6 +167,7 @@ impl<'a> SystemLayer<'a> {
         if let Some(dir) = &self.spec.cache_store {
             self.lead_to(dir, &mut items);
         }
+        items.check()?;
         Ok(items.to_tar())
     }
 
@@ -192,7 +193,7 @@ impl<'a> SystemLayer<'a> {
             .chain(self.extras.made.items.keys().flat_map(|path| parents(path)))
             .chain(self.extras.made.folders().cloned())
             .collect();
-        let mut hasher = KeyHasher::new("stowage contents layout v2");
+        let mut hasher = KeyHasher::new("stowage contents layout v3");
         hasher.add(self.closure.store_dir().as_str().as_bytes());
         hasher.add_all(folders.iter());
         hasher.add_all(self.contents.iter().map(StorePath::to_basename));
@@ -289,7 +290,8 @@ impl<'a> SystemLayer<'a> {
             Self::add_folder(items, folder, Item { mode, ..Item::of_root(Node::Directory) });
         }
         if self.user.home != NO_HOME {
-            let mode = if self.home() == b"root" { 0o700 } else { 0o755 };
+            let is_new = self.ground.below(self.home()) == Below::Nothing;
+            let mode = if self.home() == b"root" && is_new { 0o700 } else { 0o755 };
             Self::add_folder(items, self.home(), Item { mode, ..self.of_user(Node::Directory) });
         }
         if !self.spec.include_store_paths {
@@ -303,19 +305,15 @@ impl<'a> SystemLayer<'a> {
         }
     }
 
-    /// Puts a folder as `own` says, but with the owner and mode that were made for it, unless these are
-    /// what `mkdir` gives.
+    /// Puts a folder as `own` says, but with the mode that was made for it, or that the parent has, and the
+    /// owner that was made, unless these are what `mkdir` gives.
     fn add_folder(items: &mut Items<'_>, path: &[u8], own: Item) {
         let mkdir = Item::of_root(Node::Directory);
-        let item = match items.made_folder(path) {
-            Some(made) => Item {
-                mode: if made.mode == mkdir.mode { own.mode } else { made.mode },
-                owner: if made.owner == mkdir.owner { own.owner } else { made.owner.clone() },
-                ..own
-            },
-            None => own,
-        };
-        items.put(path, item);
+        let made = items.made_folder(path).cloned();
+        let mode = made.as_ref().map(|made| made.mode).or(items.parents_folder(path).map(|entry| entry.mode & 0o7777));
+        let mode = mode.filter(|mode| *mode != mkdir.mode).unwrap_or(own.mode);
+        let owner = made.map(|made| made.owner).filter(|owner| *owner != mkdir.owner).unwrap_or(own.owner.clone());
+        items.put(path, Item { mode, owner, ..own });
     }
 
     fn home(&self) -> &[u8] {
@@ -338,9 +336,7 @@ pub fn may_be_home(home: &str) -> bool {
 /// The tar of the layer with stowage itself, `program`, and its hook's name.
 #[must_use]
 pub fn hook_layer(program: &[u8], ground: Ground<'_>) -> Vec<u8> {
-    // It has no links into any.
-    let store_dir = StoreDir::default();
-    let mut items = Items::new(ground, &store_dir);
+    let mut items = Items::new(ground);
     items.put(PROGRAM.as_bytes(), Item { mode: 0o555, ..Item::of_root(Node::File(program.to_vec())) });
     items.put(HOOK.as_bytes(), Item::of_root(Node::Link(b"stowage".to_vec())));
     items.to_tar()

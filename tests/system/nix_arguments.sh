@@ -89,6 +89,18 @@ folders_are_contents() {
   done
 }
 
+# A link that is copied leads where it has led, though that is not in the folder.
+copied_links() {
+  local image_folder
+  image_folder=$(nix_expression bookworm 'buildLayeredImage {
+    name = "links"; mutable = true; config.Cmd = [ "${debnix.bash}/bin/bash" ];
+    contents = [ "${pkgs.runCommand "linked" { } "mkdir -p $out/share $out/lib; echo real > $out/lib/real; ln -s ../lib/real $out/share/link"}/share/" ];
+  }')
+  load_image "$image_folder"
+  docker run --rm --network=none "$image" "$(debnix bookworm bash)/bin/bash" -c 'read -r line < /link; echo "$line"' > "$work/said"
+  same link real "$(cat "$work/said")"
+}
+
 # --- What is said ------------------------------------------------------------
 
 ci_images_have_contents() {
@@ -245,6 +257,7 @@ check 'commands that fail make no image' commands_fail
 check 'commands have temporary files, and variables that are not set' commands_have_what_they_expect
 check 'accounts are added by shadowSetup' accounts_are_added
 check 'a folder of a package is contents, linked and copied' folders_are_contents
+check 'copied links of a folder lead where they led' copied_links
 check 'an image for CI has contents by either name' ci_images_have_contents
 check 'dates come in several forms' dates
 check 'the architecture is that of the machine where no program tells' architectures

@@ -1,5 +1,7 @@
 //! Follows links within the store.
 
+use std::collections::BTreeMap;
+
 use super::ContentsError;
 use crate::fs::MAX_LINKS;
 use crate::store::StoreDir;
@@ -50,6 +52,31 @@ pub fn linked_file(files: &StoreFiles, store_dir: &StoreDir, target: &[u8]) -> R
         Some(Entry { path, node: Node::Regular { .. } }) => files.read_whole(&path).map(Some),
         _ => Ok(None),
     }
+}
+
+/// Names in a folder, with what links to them say.
+pub type LinkedNames = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// The names in the folder in the store that a link to `target` leads to, and what links to these would
+/// say; none where it leads to no folder.
+///
+/// # Errors
+/// When it can't be read.
+pub fn linked_folder(
+    files: &StoreFiles,
+    store_dir: &StoreDir,
+    target: &[u8],
+) -> Result<Option<LinkedNames>, TreeError> {
+    let links = Links { files, store_dir };
+    let Some(path) = links.below_store(target, &mut Vec::new()) else {
+        return Ok(None);
+    };
+    let Some(Entry { path: folder, node: Node::Directory }) = links.resolve(path)? else {
+        return Ok(None);
+    };
+    let children = files.children(&folder)?.unwrap_or_default().into_iter();
+    let entry = |child: Entry| (child.path[folder.len() + 1..].to_vec(), links.print(&child.path).into_bytes());
+    Ok(Some(children.map(entry).collect()))
 }
 
 impl Links<'_> {

@@ -2,7 +2,7 @@
 
 use super::{HOOK, PROGRAM, SystemLayer};
 use crate::image::contents::{Layout, Placed};
-use crate::image::items::{Item, Items, Node};
+use crate::image::items::{Item, Items, Node, parents};
 use crate::image::made::Made;
 use crate::layer::Owner;
 use crate::layer::key::KeyHasher;
@@ -13,6 +13,8 @@ impl SystemLayer<'_> {
     /// All of it, with its owners.
     pub(super) fn made(&self, layout: &Layout, files: &StoreFiles) -> Result<Made, TreeError> {
         let mut made = self.extras.made.clone();
+        let homes = parents(self.home()).chain([self.home().to_vec()]);
+        made.dissolve(homes, files, self.closure.store_dir())?;
         for (path, placed) in &layout.placed {
             let Placed::Copy { from, executable } = placed else { continue };
             let mode = if *executable { 0o755 } else { 0o644 };
