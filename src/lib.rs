@@ -217,6 +217,7 @@
 //! | `parent/scan.rs` | looks through a layer, once | IO |
 //! | `parent/stream.rs` | a layer's uncompressed bytes and their digests | IO |
 //! | `parent/tar.rs` | reads tars as Docker does | pure |
+//! | `parent/tar/pax.rs` | reads pax headers | pure |
 //! | `parent/tar/tests.rs` | tests of the reader | pure |
 //! | `parent/texts.rs` | texts of a parent's files, links followed | IO |
 //! | `parent/unregistered.rs` | registers store paths from their files | IO |

@@ -92,16 +92,15 @@ impl Made {
                     reader.contents().read_to_end(&mut bytes)?;
                     Node::File(bytes)
                 }
-                Kind::HardLink(target) => match items.get(target) {
-                    Some(other) => {
-                        let other = other.clone();
-                        items.insert(entry.path, other);
-                        continue;
-                    }
-                    None => return refused("is a hard link to something that does not come before it"),
-                },
                 Kind::Sparse => return refused("is a file with holes; make the tar without --sparse"),
                 Kind::Special => return refused("is a device or a pipe, which images can't have; leave it out"),
+                Kind::HardLink(target) => {
+                    let Some(other) = items.get(target).cloned() else {
+                        return refused("is a hard link to something that does not come before it");
+                    };
+                    items.insert(entry.path, other);
+                    continue;
+                }
             };
             let owner = Owner { uid: entry.uid, gid: entry.gid, ..Owner::default() };
             let mode = if matches!(node, Node::Link(_)) { 0o777 } else { entry.mode };
@@ -111,12 +110,19 @@ impl Made {
         if !reader.is_ended() {
             return Err(TarError::Refused("it is cut off, or no tar: nothing says that it ends".to_owned()).into());
         }
-        let is_no_folder = |path: &Vec<u8>| items.get(path).is_some_and(|item| item.node != Node::Directory);
-        if let Some(path) = items.keys().find(|path| parents(path).any(|above| is_no_folder(&above))) {
-            let path = String::from_utf8_lossy(path).into_owned();
-            return Err(MadeError::Refused { path, problem: "is below something of the tar that is no folder" });
-        }
-        Ok(Self { items, digest: Some(Digest::of(bytes)) })
+        let made = Self { items, digest: Some(Digest::of(bytes)) };
+        made.check_folders()?;
+        Ok(made)
+    }
+
+    /// Sees whether all that is below something is below a folder.
+    fn check_folders(&self) -> Result<(), MadeError> {
+        let is_no_folder = |path: &Vec<u8>| self.items.get(path).is_some_and(|item| item.node != Node::Directory);
+        let Some(path) = self.items.keys().find(|path| parents(path).any(|above| is_no_folder(&above))) else {
+            return Ok(());
+        };
+        let path = String::from_utf8_lossy(path).into_owned();
+        Err(MadeError::Refused { path, problem: "is below something of the tar that is no folder" })
     }
 
     /// Has files in place of links into the store where the image's own come, which are made of both.

@@ -9,9 +9,12 @@
 //! Sources: POSIX.1-2017, `pax`; Go 1.22's `archive/tar/reader.go`; GNU tar's
 //! manual, "Storing Sparse Files".
 
+mod pax;
+
 use std::io::{self, Read};
 
-use crate::layer::tar::{BLOCK, CAPABILITY, padding};
+use crate::layer::tar::{BLOCK, padding};
+use pax::Pax;
 
 /// How long a path may be, in bytes, with Linux: no tool unpacks a longer one.
 const MAX_PATH: usize = 4096;
@@ -102,18 +105,6 @@ struct Extras {
     long_link: Option<Vec<u8>>,
     pax: Pax,
     size: u64,
-}
-
-/// What pax headers say.
-#[derive(Default)]
-struct Pax {
-    path: Option<Vec<u8>>,
-    link: Option<Vec<u8>>,
-    size: Option<u64>,
-    uid: Option<u32>,
-    gid: Option<u32>,
-    sparse: bool,
-    capability: Vec<u8>,
 }
 
 impl<R: Input> TarReader<R> {
@@ -301,46 +292,6 @@ impl<R: Input> Read for Contents<'_, R> {
     }
 }
 
-impl Pax {
-    /// Parses records `LENGTH KEY=VALUE\n`.
-    fn parse(mut bytes: &[u8]) -> Result<Self, TarError> {
-        let damaged = || TarError::Refused("a pax header is damaged".to_owned());
-        let mut pax = Self::default();
-        while !bytes.is_empty() {
-            let space = bytes.iter().position(|byte| *byte == b' ').ok_or_else(damaged)?;
-            let length = decimal(&bytes[..space]).and_then(|length| usize::try_from(length).ok());
-            let length = length.filter(|length| *length > space + 1 && *length <= bytes.len()).ok_or_else(damaged)?;
-            let (record, rest) = bytes.split_at(length);
-            let record = record[space + 1..].strip_suffix(b"\n").ok_or_else(damaged)?;
-            let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(damaged)?;
-            pax.set(&record[..equals], &record[equals + 1..]).ok_or_else(damaged)?;
-            bytes = rest;
-        }
-        Ok(pax)
-    }
-
-    fn set(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
-        let id = |value| decimal(value).map(|id| u32::try_from(id).unwrap_or(u32::MAX));
-        match key {
-            // An empty value takes back what a global header said.
-            b"path" | b"linkpath" | b"size" | b"uid" | b"gid" if value.is_empty() => {}
-            b"path" => self.path = Some(value.to_vec()),
-            b"linkpath" => self.link = Some(value.to_vec()),
-            b"size" => self.size = Some(decimal(value)?),
-            b"uid" => self.uid = Some(id(value)?),
-            b"gid" => self.gid = Some(id(value)?),
-            b"GNU.sparse.name" => {
-                self.path = Some(value.to_vec());
-                self.sparse = true;
-            }
-            _ if key == CAPABILITY.as_bytes() => self.capability = value.to_vec(),
-            _ if key.starts_with(b"GNU.sparse.") => self.sparse = true,
-            _ => {}
-        }
-        Some(())
-    }
-}
-
 /// A path without `.`, empty parts, and `/` at either end; all of a layer's paths
 /// are meant from the root.
 fn path(name: &[u8]) -> Result<Vec<u8>, TarError> {
@@ -395,11 +346,6 @@ fn number(field: &[u8], what: &str) -> Result<u64, TarError> {
             if digits.is_empty() { Ok(0) } else { u64::from_str_radix(digits, 8).map_err(|_| damaged()) }
         }
     }
-}
-
-/// A number in decimal digits; of one with a fraction, what is before that.
-fn decimal(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'))?.parse().ok()
 }
 
 fn refused(name: &[u8], problem: &str) -> TarError {
