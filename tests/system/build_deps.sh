@@ -157,7 +157,6 @@ top_level() {
 
 # image_of PATH...: builds $image, which has these and what they need, and is otherwise the same.
 image_of() {
-  local -a others
   with_trees bookworm
   trees=()
   for other in $(trees_in_store); do
@@ -239,16 +238,15 @@ by() {
 }
 
 every_path_has_a_reason() {
-  local kind
   stowage why "docker-daemon:$image" '*' --json > "$work/why.json"
   same 'paths without a reason' "$(jq '[.[] | select(.by | index("unknown"))] | length' "$work/why.json")" 0
   docker run --rm --network=none "$image" /bin/sh -c 'ls -d /nix/store/*-*' | sort > "$work/there"
   jq --raw-output '.[].path' "$work/why.json" | sort -u | diff - "$work/there"
   by tree | diff - <(echo source)
-  by input | grep -qx library-1.0-dev
-  by derivation | grep -qx headers-1.0.drv
-  by source | grep -qx src
-  by contents | grep -qx debnix-ci
+  by input | grep -x library-1.0-dev > /dev/null
+  by derivation | grep -x headers-1.0.drv > /dev/null
+  by source | grep -x src > /dev/null
+  by contents | grep -x debnix-ci > /dev/null
   fails grep -qx debnix-ci <(by input)
 }
 

@@ -221,7 +221,7 @@ refuses() {
   says "stowage:$work/amd64 and oci:$work/one-amd64:x are both for linux/amd64" \
     stowage index "stowage:$work/amd64" "stowage:$work/arm64" "oci:$work/one-amd64:x" --to "docker://$registry/team/none:1"
   says 'are both for linux/arm64' stowage index "docker://$registry/team/multi:1" "stowage:$work/arm64" --to "oci:$work/none"
-  curl --silent "http://$registry/v2/team/none/tags/list" | grep -q NAME_UNKNOWN
+  curl --silent "http://$registry/v2/team/none/tags/list" | grep NAME_UNKNOWN > /dev/null
   stowage index "stowage:$work/amd64" --to "docker-archive:$work/none.tar" 2> "$work/said" || status=$?
   same 'exit code' 2 "$status"
   grep -q 'name docker://.*oci:DIR.*oci-archive:FILE' "$work/said"

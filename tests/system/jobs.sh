@@ -48,7 +48,7 @@ has_built_nothing() {
 
 # all_from_cache LOG: some paths are copied, and from nowhere else.
 all_from_cache() {
-  copies "$1" | grep -qE '^[1-9][0-9]* copied from file:///project/cache'
+  copies "$1" | grep -E '^[1-9][0-9]* copied from file:///project/cache' > /dev/null
   test "$(copies "$1" | wc -l)" = 1
 }
 

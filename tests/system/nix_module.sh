@@ -224,7 +224,7 @@ examples() {
   local name command
   export NIX_PATH=nixpkgs=$repo/tests/nix/stand-in
   cd "$repo"
-  command=$(sed -n 's/^    \(nix-build -E .*\)/\1/p' nix/README.md | head -n 1)
+  command=$(sed -n '/^    \(nix-build -E .*\)/{s//\1/p;q}' nix/README.md)
   test -x "$(bash -euc "$command --no-out-link")/bin/stowage"
   same name stowage "$(nix-instantiate --eval --json --expr "($(example overlay)).stowage.meta.mainProgram" | jq --raw-output .)"
   for name in module images; do
