@@ -57,14 +57,25 @@ in
         ${enter} bash -euo pipefail -c '
           scratch="${scratch}"
           export TMPDIR="$scratch" TMP="$scratch" TEMP="$scratch" TEMPDIR="$scratch"
-          # Not by `.`, which in a chroot has folders of the machine.
-          for name in .[!.]* *; do
-            case $name in
-              ${if enableFakechroot then "dev | proc | nix | .stowage" else "\"\""}) ;;
-              *) if [ -e "$name" ] || [ -L "$name" ]; then chown -h -R 0:0 -- "$name"; fi ;;
-            esac
-          done
+          # stowage_own OPTION...: has fakeroot know the owner of all that is there. Not by `.`, which in a chroot has
+          # folders of the machine.
+          stowage_own() (
+            shopt -s nullglob
+            cd "${if enableFakechroot then "/" else "$NIX_BUILD_TOP/root"}"
+            for name in .[!.]* *; do
+              case $name in
+                ${if enableFakechroot then "dev | proc | nix | .stowage" else "\"\""}) ;;
+                *) chown -h -R "$@" 0:0 -- "$name" ;;
+              esac
+            done
+          )
+          stowage_own
+          # Of a file that fakeroot does not know, setcap tells it the owner that the file really has, who is
+          # whoever builds.
+          set -T
+          trap "case \$BASH_COMMAND in *cap* | *attr*) stowage_own --from=0:0 || true ;; esac" DEBUG
           (set +u; eval "$fake")
+          trap - DEBUG
           ${tar} ${excluded} --file "$scratch/part.tar" .
           mv "$scratch/part.tar" "$scratch/root.tar"
         ' || true

@@ -126,12 +126,17 @@ commands='buildImageWithNixDb {
   fakeRootCommands = "
     cp -L bin/hello srv/hello; chmod u+w srv/hello; chown 0:0 srv/hello; setcap cap_net_bind_service=+ep srv/hello
     chown -R 1000:100 var/data; chmod 2770 var/data
+    # Nobody says whose these are, so they are of root, and not of who builds.
+    cp -L bin/hello srv/roots; (cd srv && setcap cap_net_bind_service=+ep roots)
+    grant() { setcap cap_chown=+ep \$1; }; cp -L bin/hello var/data/roots; grant var/data/roots
   ";
 }'
 
 capabilities_are_kept() {
-  local image_folder
+  local image_folder in_chroot
   image_folder=$(nix_expression bookworm "$commands")
+  in_chroot=$(nix_expression bookworm "($commands).override { enableFakechroot = true; }")
+  same digest "$(digest_of "$image_folder")" "$(digest_of "$in_chroot")"
   python3 - "$(system_layer "$image_folder")" <<'PYTHON'
 import sys, tarfile
 with tarfile.open(sys.argv[1]) as tar:
@@ -143,6 +148,8 @@ with tarfile.open(sys.argv[1]) as tar:
     assert value == bytes.fromhex("0100000200040000000000000000000000000000"), value.hex()
     data = tar.getmember("var/data")
     assert (data.uid, data.gid, data.mode) == (1000, 100, 0o2770)
+    for member in map(tar.getmember, ("srv/roots", "var/data/roots")):
+        assert (member.uid, member.gid) == (0, 0), member
     assert tar.extractfile("srv/again").read() == tar.extractfile("srv/reference").read() != b""
 PYTHON
   load_image "$image_folder"
@@ -161,7 +168,7 @@ for path in sys.argv[1:]:
     with tarfile.open(path) as tar:
         found += [member.name for member in tar if any(key.startswith("SCHILY.") for key in member.pax_headers)]
 print(found)
-assert found == ["srv/hello"]
+assert found == ["srv/hello", "srv/roots", "var/data/roots"]
 PYTHON
 }
 
