@@ -136,6 +136,7 @@
 //! | `image/inherit.rs` | what a parent's config hands on | pure |
 //! | `image/items.rs` | the entries of a layer that is made in memory | IO |
 //! | `image/items/tests.rs` | tests of the items | IO |
+//! | `image/items/through.rs` | follows links of a layer that is made | pure |
 //! | `image/keys.rs` | which keys a spec may have | pure |
 //! | `image/kinds.rs` | which kind of value each key of a spec has | pure |
 //! | `image/made.rs` | files that were made for an image's `/` | pure |

@@ -174,25 +174,81 @@ fn links_into_the_store_are_folders_where_the_image_has_its_own() {
 }
 
 #[test]
-fn where_the_image_has_folders_there_are_no_files_and_no_other_links() {
+fn what_the_image_puts_into_folders_is_where_links_lead() {
+    let scratch = Scratch::new();
+    let links = [
+        ("usr/bin", "../bin"),
+        ("etc", "config/etc"),
+        ("config", "/settings"),
+        ("var/tmp", "/scratch"),
+        ("tmp", "var/tmp"),
+        ("home", "data"),
+    ];
+    tar_of(&scratch, &[("settings", 0o755, 0), ("scratch", 0o700, 0)], &links);
+    assert_eq!(image(&scratch, "image", &json!({ "root": "root.tar", "config": { "Cmd": [printed(HELLO)] } })), "");
+    let entries = system(&scratch, "image");
+    for (path, target) in links {
+        let header = &find(&entries, path).expect(path).1;
+        assert_eq!(header.link_name_bytes().expect(path), target.as_bytes(), "{path}");
+        let below = format!("{path}/");
+        assert!(!entries.iter().any(|(other, _, _)| other.starts_with(&below)), "{path}");
+    }
+    let folder = |path: &str| {
+        let header = &find(&entries, path).expect(path).1;
+        assert!(header.entry_type().is_dir(), "{path}");
+        (header.mode().expect("a mode"), header.uid().expect("an owner"))
+    };
+    assert_eq!([folder("settings/etc/nix"), folder("bin")], [(0o755, 0), (0o755, 0)]);
+    assert_eq!([folder("scratch"), folder("data/user")], [(0o700, 0), (0o755, 1000)]);
+    for path in ["settings/etc/passwd", "settings/etc/nix/nix.conf"] {
+        assert!(find(&entries, path).is_some(), "{path}");
+    }
+    // And in images that are built on it.
+    image(&scratch, "child", &json!({ "fromImage": "./image", "user": { "name": "ci" } }));
+    let entries = system(&scratch, "child");
+    let passwd = String::from_utf8(find(&entries, "settings/etc/passwd").expect("there").2.clone()).expect("UTF-8");
+    assert!(passwd.contains("ci:x:1000") && find(&entries, "data/ci").is_some(), "{passwd}");
+    assert!(find(&entries, "etc").is_none() && find(&entries, "home").is_none());
+}
+
+#[test]
+fn where_the_image_has_folders_there_are_no_files_and_no_links_that_lead_to_none() {
     let scratch = Scratch::new();
     for (path, target) in [
-        ("usr/bin", "../bin"),
-        ("etc/nix", "/config/nix"),
         ("etc", "nix/store/x/etc"),
         ("var", "/nix/store"),
-        ("home/user", "/data/user"),
-        ("tmp", "/scratch/tmp"),
         ("nix/var/nix", "../../srv"),
+        ("usr", "/usr/local"),
+        ("home/user", "user"),
     ] {
         tar_of(&scratch, &[], &[(path, target)]);
         let said = refused(&scratch, &json!({ "root": "root.tar" }), Exit::Contents);
         let expected = format!("/{path} comes from two places: from {target} and from a folder");
         assert!(said.contains(&expected), "{said}");
     }
+    // stowage is in a layer below, which no link has.
+    tar_of(&scratch, &[], &[("usr/bin", "../bin")]);
+    let said = refused(&scratch, &json!({ "root": "root.tar", "hook": true }), Exit::Contents);
+    assert!(said.contains("/usr/bin comes from two places"), "{said}");
     root_tar(&scratch, &[("usr/bin", "x", 0)]);
     let said = refused(&scratch, &json!({ "root": "root.tar" }), Exit::Contents);
     assert!(said.contains("/usr/bin comes from two places: from a file and from a folder"), "{said}");
+}
+
+#[test]
+fn links_of_contents_stay_where_the_image_has_folders() {
+    let scratch = Scratch::new();
+    let usr = scratch.store_file(HELLO).join("usr");
+    std::fs::create_dir(&usr).expect("writable");
+    std::os::unix::fs::symlink("../opt/bin", usr.join("bin")).expect("writable");
+    std::os::unix::fs::symlink("/var/tmp", scratch.store_file(HELLO).join("tmp")).expect("writable");
+    assert_eq!(image(&scratch, "image", &json!({ "contents": [printed(HELLO)] })), "");
+    let entries = system(&scratch, "image");
+    let target =
+        |path: &str| find(&entries, path).expect(path).1.link_name().expect("valid").expect("a link").into_owned();
+    assert_eq!(target("usr/bin"), std::path::Path::new("../opt/bin"));
+    assert_eq!(target("tmp"), std::path::Path::new("/var/tmp"));
+    assert!(find(&entries, "var/tmp").is_some_and(|(_, header, _)| header.mode().expect("a mode") == 0o1777));
 }
 
 #[test]

@@ -51,6 +51,10 @@ pub struct ContainerConfig {
     pub stop_timeout: Option<u64>,
 }
 
+/// Where programs are that are none of Nix's profiles; what runs containers looks there, too, where an
+/// image says nothing.
+const PROGRAMS: &str = "/bin:/usr/bin:/sbin:/usr/sbin:/usr/local/bin:/usr/local/sbin";
+
 impl ContainerConfig {
     /// Sets the variable `name`, unless it is set.
     pub fn set_default(&mut self, name: &str, value: &str) {
@@ -242,12 +246,13 @@ pub fn serialise(
     super::manifest::to_json(&config)
 }
 
-/// `path`, and before it those of the places for programs that are Nix's and not in it; but
-/// not those of a user whose home is `old_home`.
+/// `path`, and before it those of the places for programs that are Nix's and not in it, also of
+/// the user with the folder `home`; but not those of a user whose home is `old_home`.
 #[must_use]
-pub fn search_path(user: &User, path: &str, old_home: Option<&str>) -> String {
+pub fn search_path(home: Option<&str>, path: &str, old_home: Option<&str>) -> String {
     let of_old = old_home.map(profile);
-    let mut folders = vec![profile(&user.home), "/nix/var/nix/profiles/default/bin".to_owned()];
+    let mut folders: Vec<String> = home.map(profile).into_iter().collect();
+    folders.push("/nix/var/nix/profiles/default/bin".to_owned());
     folders.retain(|folder| !path.split(':').any(|other| other == folder));
     folders.extend(path.split(':').filter(|folder| Some(*folder) != of_old.as_deref()).map(str::to_owned));
     folders.join(":")
@@ -259,21 +264,32 @@ fn profile(home: &str) -> String {
 }
 
 /// `container` with what Nix needs to find its way as `user`: home, user, search
-/// path, certificates. What the spec sets stays.
+/// path, certificates. What the spec sets stays; where that is another `User`, what is that one's
+/// is left to who runs the image, and finds it in `/etc/passwd`.
 #[must_use]
-pub fn with_defaults(mut container: ContainerConfig, user: &User) -> ContainerConfig {
-    let home = &user.home;
+pub fn with_defaults(container: ContainerConfig, user: &User) -> ContainerConfig {
+    let is_user = container.user.as_deref().is_none_or(|text| user.is_called(text));
+    with_defaults_of(container, user, is_user)
+}
+
+/// Likewise; `is_user` says whether containers run as `user`.
+#[must_use]
+pub fn with_defaults_of(mut container: ContainerConfig, user: &User, is_user: bool) -> ContainerConfig {
+    let home = Some(&user.home).filter(|_| is_user);
+    let path = search_path(home.map(String::as_str), PROGRAMS, None);
     let defaults = [
-        ("HOME", home.clone()),
-        ("NIX_SSL_CERT_FILE", format!("/{}", super::contents::CERTIFICATES)),
-        ("PATH", search_path(user, "/bin:/usr/bin:/sbin:/usr/sbin", None)),
-        ("USER", user.name.clone()),
+        ("HOME", home.cloned()),
+        ("NIX_SSL_CERT_FILE", Some(format!("/{}", super::contents::CERTIFICATES))),
+        ("PATH", Some(path)),
+        ("USER", Some(user.name.clone()).filter(|_| is_user)),
     ];
     for (name, value) in defaults {
-        container.set_default(name, &value);
+        if let Some(value) = value {
+            container.set_default(name, &value);
+        }
     }
     container.user.get_or_insert_with(|| format!("{}:{}", user.uid, user.gid));
-    container.working_dir.get_or_insert_with(|| home.clone());
+    container.working_dir = container.working_dir.or(home.cloned());
     if container.entrypoint.is_none() {
         container.cmd.get_or_insert_with(|| vec![user.login_shell().to_owned()]);
     }
@@ -336,6 +352,29 @@ mod tests {
         let container = with_defaults(container, &User::default());
         assert_eq!(container.env.iter().filter(|entry| entry.starts_with("HOME=")).count(), 1);
         assert_eq!((container.env[0].as_str(), container.user.as_deref()), ("HOME=/root", Some("0")));
+    }
+
+    #[test]
+    fn home_and_name_are_not_those_of_another_user() {
+        let of = |user: &str| {
+            let container = ContainerConfig { user: Some(user.to_owned()), ..ContainerConfig::default() };
+            with_defaults(container, &User::default())
+        };
+        for own in ["1000", "1000:1000", "user", "user:users"] {
+            let container = of(own);
+            let is_set = |name: &str| container.env.iter().any(|entry| entry.starts_with(name));
+            assert!(is_set("HOME=/home/user") && is_set("USER=user"), "{own}: {:?}", container.env);
+            assert_eq!(container.working_dir.as_deref(), Some("/home/user"), "{own}");
+        }
+        for other in ["0", "", "bob", "5:1000", "users"] {
+            let container = of(other);
+            assert!(container.env.iter().all(|entry| !entry.contains("user")), "{other}: {:?}", container.env);
+            assert!(!container.env.iter().any(|entry| entry.starts_with("HOME=") || entry.starts_with("USER=")));
+            assert_eq!(container.working_dir, None, "{other}");
+        }
+        let root = User { name: "root".to_owned(), uid: 0, home: "/root".to_owned(), ..User::default() };
+        let unnamed = ContainerConfig { user: Some(String::new()), ..ContainerConfig::default() };
+        assert_eq!(with_defaults(unnamed, &root).working_dir.as_deref(), Some("/root"));
     }
 
     #[test]

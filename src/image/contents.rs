@@ -13,6 +13,7 @@ mod stored;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ground::{Below, Ground};
+use super::items::parents;
 use crate::layer::tar::HIDING;
 use crate::store::{StoreDir, StorePath};
 use crate::tree::{Entry, Node, StoreFiles, TreeError};
@@ -196,11 +197,19 @@ impl Builder<'_> {
             // On a Debian, /bin/env would be a link to itself.
             let is_below =
                 self.ground.below(name) != Below::Nothing || self.ground.place(name) == self.ground.place(other);
-            if !is_below && self.find(name)?.is_none() && self.find(other)?.is_some() {
+            // Where commands or links say what /usr/bin is, the image adds it to that.
+            let is_later = name.starts_with(b"usr") && (self.only_folders || self.is_link_above(name));
+            if !is_below && !is_later && self.find(name)?.is_none() && self.find(other)?.is_some() {
                 self.placed.insert(name.to_vec(), Placed::Link([b"/", other].concat()));
             }
         }
         Ok(())
+    }
+
+    /// Whether a folder that `path` is in is a link.
+    fn is_link_above(&self, path: &[u8]) -> bool {
+        let is_link = |folder: Vec<u8>| matches!(self.placed.get(&folder), Some(Placed::Link(_)));
+        parents(path).any(is_link)
     }
 
     /// Makes the entries of `folder`.

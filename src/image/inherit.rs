@@ -102,10 +102,15 @@ impl Inherited {
     #[must_use]
     pub fn container(&self, spec: &ContainerConfig, user: &User, named: bool) -> ContainerConfig {
         let mut container = self.container.clone();
-        let old_home = self.variable("HOME").map(str::to_owned).filter(|home| *home != user.home);
+        let is_user = spec.user.as_deref().is_none_or(|text| user.is_called(text));
+        let home = Some(&*user.home).filter(|_| is_user);
+        let old_home = self.variable("HOME").map(str::to_owned).filter(|old| Some(&**old) != home);
         if let Some(path) = self.variable("PATH") {
-            let path = config::search_path(user, path, old_home.as_deref());
+            let path = config::search_path(home, path, old_home.as_deref());
             set(&mut container.env, "PATH", &path);
+        }
+        if !is_user {
+            container.env.retain(|entry| !matches!(name(entry), "HOME" | "USER"));
         }
         // Where the parent has them, so that they keep their places.
         for (name, value) in [("HOME", &user.home), ("USER", &user.name)] {
@@ -119,7 +124,7 @@ impl Inherited {
         if old_home.is_some() && container.working_dir == old_home {
             container.working_dir = None;
         }
-        config::with_defaults(overlay(container, spec.clone()), user)
+        config::with_defaults_of(overlay(container, spec.clone()), user, is_user)
     }
 }
 
@@ -263,7 +268,7 @@ mod tests {
         });
         let both = merged(theirs, ours);
         assert_eq!(both.user.as_deref(), Some("0"));
-        assert_eq!(both.env[..4], ["A=1", "B=3", "HOME=/home/user", "C=4"]);
+        assert_eq!(both.env[..4], ["A=1", "B=3", "C=4", "NIX_SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"]);
         assert_eq!(both.exposed_ports.len() + both.volumes.len(), 4);
         assert_eq!(both.labels, [("a", "1"), ("b", "3"), ("c", "4")].map(|(a, b)| (a.to_owned(), b.to_owned())).into());
         assert_eq!((both.stop_signal.as_deref(), both.shell), (Some("SIGTERM"), vec!["/bin/sh".to_owned()]));

@@ -1,6 +1,8 @@
 //! The entries of a layer that is made in memory, each where it belongs on the
 //! ground that the layer lies on.
 
+mod through;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::contents::{self, ContentsError, Placed};
@@ -49,6 +51,8 @@ pub struct Items<'a> {
     made: BTreeSet<Vec<u8>>,
     /// What has no place, told in the end.
     problem: Option<ContentsError>,
+    /// What targets of links into the store begin with.
+    store: &'a [u8],
     /// The links into the store that folders take the place of, with what they lead
     /// to there.
     dissolved: BTreeMap<Vec<u8>, Vec<u8>>,
@@ -68,11 +72,18 @@ impl Item {
 }
 
 impl<'a> Items<'a> {
-    /// No entries, on `ground`.
+    /// No entries, on `ground`, for an image whose store is `store_dir`.
     #[must_use]
-    pub fn new(ground: Ground<'a>) -> Self {
-        let (entries, dissolved) = (BTreeMap::new(), BTreeMap::new());
-        Self { ground, entries, put: BTreeSet::new(), made: BTreeSet::new(), problem: None, dissolved }
+    pub fn new(ground: Ground<'a>, store_dir: &'a StoreDir) -> Self {
+        Self {
+            ground,
+            entries: BTreeMap::new(),
+            put: BTreeSet::new(),
+            made: BTreeSet::new(),
+            problem: None,
+            store: store_dir.as_str().as_bytes(),
+            dissolved: BTreeMap::new(),
+        }
     }
 
     /// Puts what contents have at `path`.
@@ -80,17 +91,17 @@ impl<'a> Items<'a> {
     /// # Errors
     /// When the parent has a folder where contents have a file, or its links lead two
     /// of the contents' files to one place.
-    pub fn put_content(&mut self, path: &[u8], placed: &Placed, store_dir: &StoreDir) -> Result<(), ContentsError> {
+    pub fn put_content(&mut self, path: &[u8], placed: &Placed) -> Result<(), ContentsError> {
         let target = match placed {
             Placed::Link(target) => target,
             Placed::Directory => {
-                self.put_folder(path);
+                self.replace_by_folder(path);
                 return Ok(());
             }
             // What was made for the image has it.
             Placed::Copy { .. } => return Ok(()),
         };
-        let in_store = target.starts_with(store_dir.as_str().as_bytes());
+        let in_store = target.starts_with(self.store);
         if self.ground.below(path) == Below::Directory {
             // Links to links: the parent's folder is what they stand for.
             return if in_store { Err(self.folder_below(path, target)) } else { Ok(()) };
@@ -108,7 +119,7 @@ impl<'a> Items<'a> {
             Some(other) => return Err(conflict(path, other, &link)),
             None => {}
         }
-        self.put_folder(folder_of(path));
+        self.replace_by_folder(folder_of(path));
         self.entries.insert(place, Item::of_root(link));
         Ok(())
     }
@@ -122,7 +133,7 @@ impl<'a> Items<'a> {
         if !is_folder && self.ground.below(path) == Below::Directory {
             return Err(self.folder_below(path, b"what was made for it"));
         }
-        self.put_folder(if is_folder { path } else { folder_of(path) });
+        self.replace_by_folder(if is_folder { path } else { folder_of(path) });
         let place = if is_folder { self.ground.place_of_folder(path) } else { self.ground.place(path) }.path;
         match self.entries.get(&place) {
             Some(other) if (other.node == Node::Directory) != is_folder => Err(conflict(path, &other.node, &item.node)),
@@ -141,7 +152,7 @@ impl<'a> Items<'a> {
     /// Whether there is something at `path` in this layer.
     #[must_use]
     pub fn has(&self, path: &[u8]) -> bool {
-        self.entries.contains_key(&self.ground.place(path).path)
+        self.entries.contains_key(&self.ground.place(&self.place(path)).path)
     }
 
     /// Gives owners and modes to what they are for.
@@ -160,16 +171,17 @@ impl<'a> Items<'a> {
     /// The folder that was made for the image at `path`.
     #[must_use]
     pub fn made_folder(&self, path: &[u8]) -> Option<&Item> {
-        let place = self.ground.place_of_folder(path).path;
+        let place = self.ground.place_of_folder(&self.through(path)).path;
         self.entries.get(&place).filter(|item| item.node == Node::Directory && self.made.contains(&place))
     }
 
     /// Puts a file, link or folder of the image's own, which takes the place of what
     /// contents have there.
     pub fn put(&mut self, path: &[u8], item: Item) {
-        self.put_folder(folder_of(path));
         let is_folder = item.node == Node::Directory;
-        let place = if is_folder { self.ground.place_of_folder(path) } else { self.ground.place(path) }.path;
+        let at = if is_folder { self.through(path) } else { self.place(path) };
+        self.replace_by_folder(folder_of(&at));
+        let place = if is_folder { self.ground.place_of_folder(&at) } else { self.ground.place(&at) }.path;
         if let Some(made) = self.entries.get(&place).filter(|other| is_folder && other.node != Node::Directory)
             && self.made.contains(&place)
         {
@@ -181,13 +193,18 @@ impl<'a> Items<'a> {
         self.entries.insert(place, item);
     }
 
-    /// Puts a folder, which keeps the owner and the permissions that it has in the
-    /// parent.
+    /// Puts a folder of the image's own, which keeps the owner and the permissions that it has in the
+    /// parent; where something of this layer is a link, it is put where that leads.
     pub fn put_folder(&mut self, path: &[u8]) {
+        self.replace_by_folder(&self.through(path));
+    }
+
+    /// Puts a folder likewise, which takes the place of a link.
+    pub fn replace_by_folder(&mut self, path: &[u8]) {
         if path.is_empty() || !self.put.insert(path.to_vec()) {
             return;
         }
-        self.put_folder(folder_of(path));
+        self.replace_by_folder(folder_of(path));
         let place = self.ground.place_of_folder(path);
         // Those above a path that no link leads away from have been put.
         let above: Vec<Vec<u8>> = if place.path == path { Vec::new() } else { parents(&place.path).collect() };
@@ -199,13 +216,15 @@ impl<'a> Items<'a> {
                 let item = Item::of_root(Node::Directory);
                 entry.map_or(item.clone(), |entry| Item { mode: entry.mode & 0o7777, owner: owner(entry), ..item })
             };
-            let before = self.entries.get(&folder).map(|item| item.node.clone());
-            if before == Some(Node::Directory) {
+            if self.entries.get(&folder).is_some_and(|item| item.node == Node::Directory) {
                 continue;
             }
-            self.entries.insert(folder.clone(), folder_below());
-            if let Some(made) = before.filter(|_| self.made.contains(&folder)) {
-                self.problem = Some(conflict(&folder, &made, &Node::Directory));
+            let before = self.entries.insert(folder.clone(), folder_below());
+            match before {
+                Some(before) if self.made.contains(&folder) => {
+                    self.problem = Some(conflict(&folder, &before.node, &Node::Directory));
+                }
+                before => warn_of_lost(&folder, before.as_ref()),
             }
         }
         if let Some(in_store) = place.in_store {
@@ -227,7 +246,7 @@ impl<'a> Items<'a> {
 
     /// Takes away what contents have at `path`, since something else has that place.
     pub fn give_way(&mut self, path: &[u8]) {
-        let place = self.ground.place(path).path;
+        let place = self.ground.place(&self.place(path)).path;
         warn_of_lost(&place, self.entries.remove(&place).as_ref());
     }
 
@@ -272,8 +291,20 @@ impl<'a> Items<'a> {
     /// The folder that the parent has at `path`.
     #[must_use]
     pub fn parents_folder(&self, path: &[u8]) -> Option<&'a parent::Entry> {
-        let entry = self.ground.entry(&self.ground.place_of_folder(path).path);
+        let entry = self.ground.entry(&self.ground.place_of_folder(&self.through(path)).path);
         entry.filter(|entry| entry.node == parent::Node::Directory)
+    }
+
+    /// Where the folder `path` is, links of this layer followed.
+    fn through(&self, path: &[u8]) -> Vec<u8> {
+        through::folder(&self.entries, self.store, path)
+    }
+
+    /// Where `path` is, if links of this layer are on its way.
+    fn place(&self, path: &[u8]) -> Vec<u8> {
+        let folder = folder_of(path);
+        let name = &path[folder.len()..];
+        join(&self.through(folder), name.strip_prefix(b"/").unwrap_or(name))
     }
 
     /// The layer's tar.

@@ -21,11 +21,11 @@ use crate::layer::index::LayerIndex;
 use crate::layer::key::KeyHasher;
 use crate::layer::{LayerKey, Owner};
 use crate::local_store::seed::SHIPPED;
-use crate::store::{Closure, StorePath};
+use crate::store::{Closure, StoreDir, StorePath};
 use crate::tree::StoreFiles;
 
 /// Changes whenever the same arguments would give other bytes.
-const VERSION: &str = "stowage system layer v6";
+const VERSION: &str = "stowage system layer v7";
 
 /// Where stowage is in an image with a hook.
 pub const PROGRAM: &str = "usr/bin/stowage";
@@ -135,9 +135,9 @@ impl<'a> SystemLayer<'a> {
     /// When contents conflict or can't be read, or a derivation means nothing.
     pub fn make(&self, files: &StoreFiles) -> anyhow::Result<Vec<u8>> {
         let layout = self.layout(files)?;
-        let mut items = Items::new(self.ground);
+        let mut items = Items::new(self.ground, self.closure.store_dir());
         for (path, placed) in &layout.placed {
-            items.put_content(path, placed, self.closure.store_dir())?;
+            items.put_content(path, placed)?;
         }
         let database = b"nix/var/nix/db/";
         for (path, item) in self.made(&layout, files)?.items {
@@ -148,6 +148,7 @@ impl<'a> SystemLayer<'a> {
             }
             items.put_made(&path, item)?;
         }
+        self.add_env(&mut items);
         if self.spec.has_program() {
             // The layer below has them; here they would hide them.
             items.give_way(PROGRAM.as_bytes());
@@ -169,6 +170,15 @@ impl<'a> SystemLayer<'a> {
         }
         items.check()?;
         Ok(items.to_tar())
+    }
+
+    /// Adds `/usr/bin/env`, where contents have not, since a link is in its way, or commands were to say
+    /// what `/usr` is.
+    fn add_env(&self, items: &mut Items<'_>) {
+        let (env, program) = (b"usr/bin/env", b"bin/env");
+        if !items.has(env) && items.has(program) && self.ground.below(env) == Below::Nothing {
+            items.put(env, Item::of_root(Node::Link(b"/bin/env".to_vec())));
+        }
     }
 
     /// Has `/nix` lead into the cache `dir`, and puts elsewhere what would be there.
@@ -193,7 +203,7 @@ impl<'a> SystemLayer<'a> {
             .chain(self.extras.made.items.keys().flat_map(|path| parents(path)))
             .chain(self.extras.made.folders().cloned())
             .collect();
-        let mut hasher = KeyHasher::new("stowage contents layout v3");
+        let mut hasher = KeyHasher::new("stowage contents layout v4");
         hasher.add(self.closure.store_dir().as_str().as_bytes());
         hasher.add_all(folders.iter());
         hasher.add_all(self.contents.iter().map(StorePath::to_basename));
@@ -278,6 +288,11 @@ impl<'a> SystemLayer<'a> {
     fn add_folders(&self, items: &mut Items<'_>) {
         for folder in OWN_FOLDERS.map(str::as_bytes) {
             let mode = match folder {
+                // A layer of its own has stowage there.
+                b"usr" | b"usr/bin" if self.spec.has_program() => {
+                    items.replace_by_folder(folder);
+                    continue;
+                }
                 b"tmp" | b"var/tmp" => 0o1777,
                 // The parent's own, if it has them.
                 b"root" if self.ground.below(folder) == Below::Nothing => 0o700,
@@ -336,7 +351,8 @@ pub fn may_be_home(home: &str) -> bool {
 /// The tar of the layer with stowage itself, `program`, and its hook's name.
 #[must_use]
 pub fn hook_layer(program: &[u8], ground: Ground<'_>) -> Vec<u8> {
-    let mut items = Items::new(ground);
+    let store_dir = StoreDir::default();
+    let mut items = Items::new(ground, &store_dir);
     items.put(PROGRAM.as_bytes(), Item { mode: 0o555, ..Item::of_root(Node::File(program.to_vec())) });
     items.put(HOOK.as_bytes(), Item::of_root(Node::Link(b"stowage".to_vec())));
     items.to_tar()

@@ -50,6 +50,14 @@ impl Default for User {
 }
 
 impl User {
+    /// Whether a config's `User` is this one, by name or number, perhaps with a group; nothing is root.
+    #[must_use]
+    pub fn is_called(&self, text: &str) -> bool {
+        let user = text.split_once(':').map_or(text, |(user, _)| user);
+        let user = if user.is_empty() { "0" } else { user };
+        user == self.name || user == self.uid.to_string()
+    }
+
     /// Whom a parent's config names with `text`, a name or number, perhaps with that of
     /// a group; none where its `/etc/passwd` and `/etc/group` do not tell. Of a mere
     /// number, the variables `HOME` and `USER` may tell more.

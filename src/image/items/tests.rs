@@ -11,9 +11,9 @@ fn link(target: &str) -> Placed {
 /// What comes of contents on a ground, as texts.
 fn put(root: &Root, contents: &[(&str, Placed)]) -> Result<Vec<String>, ContentsError> {
     let store_dir = StoreDir::default();
-    let mut items = Items::new(Ground::new(root, &store_dir));
+    let mut items = Items::new(Ground::new(root, &store_dir), &store_dir);
     for (path, placed) in contents {
-        items.put_content(path.as_bytes(), placed, &store_dir)?;
+        items.put_content(path.as_bytes(), placed)?;
     }
     Ok(texts(&items))
 }
@@ -102,7 +102,7 @@ fn two_files_that_land_in_one_place_are_a_conflict() {
 fn the_images_own_follow_links_too_and_hide_what_is_below() {
     let root = root(&["etc>/system/etc", "system/", "system/etc/", "system/etc/lock", "db/", "db/wal"]);
     let store_dir = StoreDir::default();
-    let mut items = Items::new(Ground::new(&root, &store_dir));
+    let mut items = Items::new(Ground::new(&root, &store_dir), &store_dir);
     items.put(b"etc/passwd", Item::of_root(Node::File(Vec::new())));
     items.hide(b"etc/lock");
     items.hide(b"etc/other");
@@ -125,7 +125,7 @@ fn folders_take_the_place_of_links_into_the_store_and_show_what_they_led_to() {
     let root = root(&[&target]);
     let store_dir = StoreDir::default();
     let files = StoreFiles::open(store.path()).expect("a store");
-    let mut items = Items::new(Ground::new(&root, &store_dir));
+    let mut items = Items::new(Ground::new(&root, &store_dir), &store_dir);
     items.put(b"etc/passwd", Item::of_root(Node::File(Vec::new())));
     items.put(b"etc/nix/nix.conf", Item::of_root(Node::File(Vec::new())));
     // The store path has no such folder.
@@ -144,7 +144,7 @@ fn folders_take_the_place_of_links_into_the_store_and_show_what_they_led_to() {
     ];
     assert_eq!(texts(&items), expected);
     let root = super::tests::root(&["etc>/nix/store/bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb-b/etc"]);
-    let mut items = Items::new(Ground::new(&root, &store_dir));
+    let mut items = Items::new(Ground::new(&root, &store_dir), &store_dir);
     items.put(b"etc/passwd", Item::of_root(Node::File(Vec::new())));
     let error = items.link_dissolved(&files, &store_dir).expect_err("not in the store").to_string();
     assert!(error.contains("/etc") && error.contains("-b/etc"), "{error}");

@@ -123,6 +123,8 @@ fn every_message_names_its_cause() {
         (r#"{"created":"now"}"#, "depend on the clock"),
         (r#"{"created":"2020-1-1"}"#, "RFC 3339"),
         (r#"{"created":"2020-13-01T00:00:00Z"}"#, "RFC 3339"),
+        (r#"{"created":"2023-02-29T00:00:00Z"}"#, "RFC 3339"),
+        (r#"{"created":"2016-12-31T23:59:60Z"}"#, "RFC 3339"),
         (r#"{"mtime":"now"}"#, "mtime"),
         (r#"{"mtime":"1969-12-31T23:59:59Z"}"#, "from 1970 until 2242"),
         (r#"{"mtime":"2242-03-16T12:56:32Z"}"#, "from 1970 until 2242"),
