@@ -10,6 +10,11 @@ let
   reference = image:
     if image ? image then "stowage:${image.image}" else "docker-archive:${lib.archiveOf image}";
 
+  # One image is a list of one.
+  checked = images:
+    if builtins.isList images && images != [ ] then images
+    else throw "mergeImages: it takes a list of images, and this ${if images == [ ] then "has none" else "is none"}";
+
   # stowage and certificates under names that no image has: Nix looks into what was pulled for the
   # names of all that the builder had, and a result by its hash may not refer to anything.
   puller = lib.script {
@@ -69,13 +74,12 @@ rec {
   # have is there once.
   mergeImages = images:
     let
-      sources = builtins.concatStringsSep " " (map (image: escape (reference image)) images);
+      sources = builtins.concatStringsSep " " (map (image: escape (reference image)) (checked images));
       stream = lib.writeScript "stream-merged-images" ''
         exec ${program} copy --quiet ${sources} docker-archive:-
       '';
     in
-    if images == [ ] then throw "mergeImages: there are no images to merge"
-    else stream // {
+    stream // {
       inherit images stream;
       isExe = true;
       tarball = lib.script {

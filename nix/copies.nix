@@ -22,7 +22,7 @@ let
   form = forms.${compressor} or (throw
     "there is no compressor ${builtins.toJSON compressor}, but ${builtins.concatStringsSep ", " (builtins.attrNames forms)}");
 in
-{
+builtins.seq form {
   # To any place that `stowage copy` knows, e.g. oci:layout.
   copyTo = lib.writeProgram "copy-to" ''
     exec ${program} copy ${source} "$@"
@@ -45,11 +45,12 @@ in
     while [ $# -gt 0 ]; do
       case $1 in
         --repo_tag | -t) name=:''${2:?NAME:TAG}; shift 2 ;;
+        --repo_tag=?*) name=:''${1#*=}; shift ;;
         *) echo "usage: $0 [--repo_tag NAME:TAG] > ARCHIVE" >&2; exit 2 ;;
       esac
     done
     exec ${program} copy --quiet ${source} "docker-archive:-$name"
-  '';
+  '' // { isExe = true; };
 
   # An archive in the store, for whoever needs one there.
   tarball = lib.script {

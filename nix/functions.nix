@@ -29,7 +29,11 @@ rec {
   buildImage = args:
     let
       given = refuseRoot "buildImage" (checked "buildImage" [ "runAsRoot" "diskSize" "buildVMMemorySize" "keepContentsDirlinks" ] args);
-      owner = { uid = given.uid or 0; gid = given.gid or 0; };
+      number = name:
+        let value = given.${name} or null;
+        in if value == null then 0 else if builtins.isInt value && value >= 0 then value
+        else throw "buildImage: ${name} is a number from 0, and not ${builtins.toJSON value}";
+      owner = { uid = number "uid"; gid = number "gid"; };
       made = image.make {
         function = "buildImage";
         args = dockerTools // inRoot (removeAttrs given [ "uid" "gid" ]);

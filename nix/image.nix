@@ -18,8 +18,12 @@ let
   parent = function: image: name: tag:
     if image == null then null
     else if image ? image then
-      if (name == null || name == image.imageName) && (tag == null || tag == image.imageTag) then "${image.image}"
-      else throw "${function}: fromImage is ${image.imageName}:${image.imageTag}, and not ${toString name}:${toString tag}"
+      let
+        wantedName = if name == null then image.imageName else lib.toLower name;
+        wantedTag = if tag == null then image.imageTag else tag;
+      in
+      if wantedName == image.imageName && wantedTag == image.imageTag then "${image.image}"
+      else throw "${function}: fromImage is ${image.imageName}:${image.imageTag}, and not ${wantedName}:${wantedTag}"
     else if name != null && tag != null then "docker-archive:${lib.archiveOf image}:${name}:${tag}"
     else "${lib.archiveOf image}";
 
@@ -38,9 +42,10 @@ in
     let
       get = name: default: if args.${name} or null == null then default else args.${name};
       name = lib.toLower (get "name" (throw "${function}: the image needs a `name`"));
-      layers = get "layers" [ ];
+      layers = lib.asList (get "layers" [ ]);
       given = map lib.plain (lib.contentsOf function args);
-      copied = let value = get "mutable" [ ]; in if value == true then given else map lib.plain (asList value);
+      copied = let value = get "mutable" [ ]; in
+        if value == true then given else if value == false then [ ] else map lib.plain (asList value);
       # Contents are whole store paths.
       asWhole = text: if lib.isPart text then "${lib.part (builtins.elem text copied) text}" else text;
       contents = map asWhole given;

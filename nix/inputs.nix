@@ -6,7 +6,10 @@ value:
 
 let
   isSet = builtins.isAttrs value && value ? of && !(value ? drvPath);
-  derivations = lib.asList (if isSet then value.of else value);
+  derivations = map checked (lib.asList (if isSet then value.of else value));
+  checked = drv:
+    if drv ? drvPath then drv
+    else throw "buildDepsOf: it takes derivations, and none is a ${builtins.typeOf drv}; name the derivation itself";
   given = if isSet then lib.known "buildDepsOf" [ "of" "drvs" "depth" ] value else { };
   drvs = given.drvs or true;
   depth = given.depth or "direct";

@@ -183,9 +183,10 @@ rec {
   # "now", which only impure evaluation knows.
   date = value:
     let
-      parts = builtins.match "([0-9]{4})-?([0-9]{2})-?([0-9]{2})([T ]?([0-9]{2}):?([0-9]{2}):?([0-9]{2}))?" value;
+      parts = builtins.match "([0-9]{4})-?([0-9]{2})-?([0-9]{2})([T ]?([0-9]{2}):?([0-9]{2})(:?([0-9]{2}))?)?(Z|[+-]00:?00)?" value;
       part = builtins.elemAt parts;
-      time = if part 3 == null then "00:00:00" else "${part 4}:${part 5}:${part 6}";
+      seconds = if part 6 == null then "00" else part 7;
+      time = if part 3 == null then "00:00:00" else "${part 4}:${part 5}:${seconds}";
     in
     if parts != null then "${part 0}-${part 1}-${part 2}T${time}Z"
     else if value != "now" then value

@@ -17,7 +17,11 @@ in
       isFake = fakeRootCommands != "" || enableFakechroot;
       fakerootTool = needed "fakeRootCommands" "fakeroot" fakeroot;
       prootTool = needed "enableFakechroot" "proot" proot;
-      owned = if owner == null then "--owner=0 --group=0" else "--owner=${toString owner.uid} --group=${toString owner.gid}";
+      # What is there before fakeRootCommands, which say the rest; where there are none, all.
+      uid = if owner == null then "0" else toString owner.uid;
+      gid = if owner == null then "0" else toString owner.gid;
+      owned = "--owner=${uid} --group=${gid}";
+      first = "${uid}:${gid}";
       words = paths: builtins.concatStringsSep " " (map lib.escape paths);
       # Temporary files, and what is made, as the commands see it: their own /tmp is the image's.
       scratch = if enableFakechroot then "/.stowage" else "$scratch";
@@ -50,31 +54,31 @@ in
         (set +u; source "$extraCommandsPath")
       '' + (if isFake then ''
         running=fakeRootCommands
-        fake=$(cat "$fakeRootCommandsPath")
-        export fake scratch
+        cp "$fakeRootCommandsPath" "$scratch/commands"
+        export scratch
         # Whether all went well, a file tells: by its status, proot says how the last of all processes
         # ended, which may be one that fakeroot has ended.
         ${enter} bash -euo pipefail -c '
           scratch="${scratch}"
           export TMPDIR="$scratch" TMP="$scratch" TEMP="$scratch" TEMPDIR="$scratch"
-          # stowage_own OPTION...: has fakeroot know the owner of all that is there. Not by `.`, which in a chroot has
-          # folders of the machine.
+          # stowage_own [OPTION] OWNER: has fakeroot know the owner of all that is there. Not by `.`, which in a
+          # chroot has folders of the machine.
           stowage_own() (
             shopt -s nullglob
             cd "${if enableFakechroot then "/" else "$NIX_BUILD_TOP/root"}"
             for name in .[!.]* *; do
               case $name in
                 ${if enableFakechroot then "dev | proc | nix | .stowage" else "\"\""}) ;;
-                *) chown -h -R "$@" 0:0 -- "$name" ;;
+                *) chown -h -R "$@" -- "$name" ;;
               esac
             done
           )
-          stowage_own
+          stowage_own ${first}
           # Of a file that fakeroot does not know, setcap tells it the owner that the file really has, who is
           # whoever builds.
           set -T
-          trap "case \$BASH_COMMAND in *cap* | *attr*) stowage_own --from=0:0 || true ;; esac" DEBUG
-          (set +u; eval "$fake")
+          trap "case \$BASH_COMMAND in *cap* | *attr*) stowage_own --from=0:0 0:0 || true ;; esac" DEBUG
+          (set +u; eval "$(< "$scratch/commands")")
           trap - DEBUG
           ${tar} ${excluded} --file "$scratch/part.tar" .
           mv "$scratch/part.tar" "$scratch/root.tar"
@@ -82,6 +86,7 @@ in
         [ -e "$scratch/root.tar" ] || (exit 1)
         mv "$scratch/root.tar" "$out"
       '' else ''
+        running=
         ${tar} ${owned} --file "$out" .
       '') + "running=\n";
       attributes = {

@@ -55,6 +55,66 @@ commands_have_what_they_expect() {
   fails grep -E 'stowage|build|tmp\.' "$work/files"
 }
 
+# More than fits into one argument of a program.
+commands_may_be_long() {
+  files_of 'let many = builtins.concatStringsSep "\n" (builtins.genList (number: "echo ${toString number} >> numbers") 20000);
+    in buildLayeredImage { name = "long"; contents = [ debnix.coreutils ]; fakeRootCommands = many; }' > "$work/files"
+  grep -x numbers "$work/files"
+}
+
+# The owner that was given is that of what is there before the commands, and who builds is none.
+owners() {
+  local image_folder
+  for owner in 'uid = 7; gid = 8;' 'uid = null; gid = null;'; do
+    image_folder=$(nix_expression bookworm "buildImage {
+      name = \"owners\"; copyToRoot = debnix.hello; $owner extraCommands = \"mkdir before\";
+      fakeRootCommands = \"mkdir after; chown 5 after\";
+    }")
+    tar --list --verbose --numeric-owner --file "$(system_layer "$image_folder")" bin before after
+    image_folder=$(nix_expression bookworm "buildImage { name = \"owners\"; copyToRoot = debnix.hello; $owner extraCommands = \"mkdir before\"; }")
+    tar --list --verbose --numeric-owner --file "$(system_layer "$image_folder")" bin/hello before
+  done | awk '{ print $2, $6 }' | sort > "$work/owners"
+  diff "$work/owners" - <<'OWNERS'
+0/0 before/
+0/0 before/
+0/0 bin/
+0/0 bin/hello
+0/0 bin/hello
+5/0 after/
+5/0 after/
+7/8 before/
+7/8 before/
+7/8 bin/
+7/8 bin/hello
+7/8 bin/hello
+OWNERS
+}
+
+# As in dockerTools, who runs as somebody else has that one's home, which the container finds.
+users_have_their_own_home() {
+  load_image "$(nix_expression bookworm 'buildLayeredImage {
+    name = "users"; config.User = "bob"; fakeRootCommands = "mkdir -p data/bob; chown 5:5 data/bob";
+    contents = [ debnix.bash debnix.coreutils (fakeNss.override {
+      extraPasswdLines = [ "bob:x:5:5::/data/bob:/bin/bash" ]; extraGroupLines = [ "bob:x:5:" ];
+    }) ];
+  }')"
+  docker run --rm --network=none "$image" /bin/bash -euc 'id -u; echo "$HOME ${USER-none}"; touch ~/file; pwd' | tee "$work/said"
+  same said '5 /data/bob none /' "$(xargs < "$work/said")"
+}
+
+# The image's own files are behind links, of packages and of commands.
+links_in_place_of_folders() {
+  local package='(pkgs.runCommand "links" { } "mkdir -p $out/usr; ln -s ../bin $out/usr/bin; ln -s /var/tmp $out/tmp")'
+  local commands='mkdir usr data; ln -s ../bin usr/bin; ln -s data home; ln -s var/tmp tmp; mkdir var'
+  for given in "$package ]" "]; extraCommands = \"$commands\""; do
+    load_image "$(nix_expression bookworm "buildLayeredImage {
+      name = \"links\"; user.name = \"alice\"; contents = [ debnix.bash debnix.coreutils $given;
+    }")"
+    docker run --rm --network=none "$image" /usr/bin/bash -euc 'cd; pwd; echo > /tmp/x; ls /var/tmp; stat -c %a:%u /tmp/ ~; readlink /usr/bin' | tee "$work/said"
+    same said '/home/alice x 1777:0 755:1000 ../bin' "$(xargs < "$work/said")"
+  done
+}
+
 # As in nixpkgs' manual, for a service with a user of its own.
 accounts_are_added() {
   load_image "$(nix_expression bookworm 'buildImage {
@@ -205,7 +265,7 @@ parents() {
   hello='(buildLayeredImage { name = "parent"; tag = "1"; config.Cmd = [ "${debnix.hello}/bin/hello" ]; })'
   for parent in \
     "fromImage = $hello; fromImageName = \"parent\"; fromImageTag = \"1\";" \
-    "fromImage = $hello.stream // { isExe = true; };" \
+    "fromImage = $hello.stream;" \
     "fromImage = mergeImages [ (buildImage { name = \"other\"; tag = \"1\"; }) $hello ]; fromImageName = \"parent\"; fromImageTag = \"1\";"; do
     load_image "$(nix_expression bookworm "buildLayeredImage { name = \"child\"; $parent contents = [ debnix.bash ]; }")"
     docker run --rm --network=none "$image" | grep 'Hello, world'
@@ -248,6 +308,10 @@ check 'and of layers, with theirs' told '`strategy`, `popularity` and `layers`' 
 check 'two names for one thing' told 'is the older name of' 'buildImage { name = "x"; contents = [ ]; copyToRoot = [ ]; }'
 check 'for an image for CI, too' told 'is the older name of' 'buildCIImage { name = "x"; contents = [ ]; copyToRoot = [ ]; }'
 check 'no name' told 'buildImage: the image needs a `name`' 'buildImage { copyToRoot = [ ]; }'
+check 'a user that is no number' told 'buildImage: uid is a number from 0, and not -1' 'buildImage { name = "x"; uid = -1; }'
+check 'a compressor that is none' told 'there is no compressor "xz"' 'buildLayeredImage { name = "x"; compressor = "xz"; }'
+check 'an image in place of several' told 'mergeImages: it takes a list of images' 'mergeImages (buildImage { name = "x"; })'
+check 'a result in place of a derivation' told 'buildDepsOf: it takes derivations' 'buildImage { name = "x"; buildDepsOf = "${debnix.hello}"; }'
 check 'contents that are none' told 'none is a null' 'buildImage { name = "x"; copyToRoot = [ null ]; }'
 check 'a file that is to be laid out' told 'is no folder' 'buildImage { name = "x"; copyToRoot = [ "${debnix.bash}/bin/bash" ]; }'
 check 'a layer of nothing' told 'names nothing' 'buildLayer { deps = [ ]; }'
@@ -255,6 +319,10 @@ check 'a tool that was not given' told 'needs gnutar' \
   '(import '"$repo"'/nix { inherit stowage; inherit (debnix) bash coreutils; }).buildImage { name = "x"; extraCommands = "true"; }'
 check 'commands that fail make no image' commands_fail
 check 'commands have temporary files, and variables that are not set' commands_have_what_they_expect
+check 'they may be long' commands_may_be_long
+check 'files are of the owner that was given, until commands give them away' owners
+check 'who runs as somebody else has that home' users_have_their_own_home
+check 'links may be where the image has folders' links_in_place_of_folders
 check 'accounts are added by shadowSetup' accounts_are_added
 check 'a folder of a package is contents, linked and copied' folders_are_contents
 check 'copied links of a folder lead where they led' copied_links
