@@ -242,13 +242,33 @@ fn links_of_contents_stay_where_the_image_has_folders() {
     std::fs::create_dir(&usr).expect("writable");
     std::os::unix::fs::symlink("../opt/bin", usr.join("bin")).expect("writable");
     std::os::unix::fs::symlink("/var/tmp", scratch.store_file(HELLO).join("tmp")).expect("writable");
+    std::fs::write(scratch.store_file(HELLO).join("bin/env"), "").expect("writable");
     assert_eq!(image(&scratch, "image", &json!({ "contents": [printed(HELLO)] })), "");
     let entries = system(&scratch, "image");
     let target =
         |path: &str| find(&entries, path).expect(path).1.link_name().expect("valid").expect("a link").into_owned();
     assert_eq!(target("usr/bin"), std::path::Path::new("../opt/bin"));
+    assert_eq!(target("opt/bin/env"), std::path::Path::new("/bin/env"));
     assert_eq!(target("tmp"), std::path::Path::new("/var/tmp"));
     assert!(find(&entries, "var/tmp").is_some_and(|(_, header, _)| header.mode().expect("a mode") == 0o1777));
+    let said = image(&scratch, "hook", &json!({ "contents": [printed(HELLO)], "hook": true }));
+    assert!(said.contains("/usr/bin gives way to the image's own"), "{said}");
+}
+
+#[test]
+fn commands_may_say_what_usr_is() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.store_file(HELLO).join("bin/env"), "").expect("writable");
+    let lay_out = ["lay-out", "--store", scratch.root().to_str().expect("ASCII"), "--to", "root", &printed(HELLO)]
+        .map(str::to_owned);
+    scratch.stowage(&lay_out.each_ref().map(String::as_str)).assert().success();
+    let there = |path: &str| scratch.path("root").join(path).symlink_metadata().is_ok();
+    assert!(there("bin/env") && !there("usr"));
+    assert_eq!(image(&scratch, "image", &json!({ "contents": [printed(HELLO)] })), "");
+    assert!(find(&system(&scratch, "image"), "usr/bin/env").is_some());
+    root_tar(&scratch, &[("bin/env", "x", 0)]);
+    image(&scratch, "made", &json!({ "root": "root.tar" }));
+    assert!(find(&system(&scratch, "made"), "usr/bin/env").is_some());
 }
 
 #[test]

@@ -296,6 +296,9 @@ mod tests {
         let again = format!("PATH={own}:/bin");
         assert_eq!(path(merged(json!({ "Env": [again] }), json!({}))), format!("{own}:/bin"));
         assert_eq!(path(merged(json!({ "Env": ["PATH=/x"] }), json!({ "Env": ["PATH=/y"] }))), "/y");
+        // Who runs is somebody else, neither the old user nor the new one.
+        let theirs = json!({ "Env": ["HOME=/old", "PATH=/old/.nix-profile/bin:/x"] });
+        assert_eq!(path(merged(theirs, json!({ "User": "0" }))), "/nix/var/nix/profiles/default/bin:/x");
         assert!(path(merged(json!({}), json!({}))).starts_with(own));
     }
 
